@@ -1,0 +1,47 @@
+# make setup · run · test · test-all · lint · docs     (ARGS="workload=synthetic seed=1" goes to run.py)
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help setup run test test-all lint docs lock clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The lock pins every package; an interrupted setup leaves no stamp and starts again.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"lumos: Python {v[0]}.{v[1]}; 3.11 or newer is needed (make PYTHON=python3.12 …)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+setup: $(STAMP)  ## make .venv with everything that is needed
+
+run: $(STAMP)  ## the main job: CFD, dense and gated
+	$(BIN)/python run.py workload=cfd lumos.lambda=1e-3 $(ARGS)
+
+test: $(STAMP)  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-all: $(STAMP)  ## all tests
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(STAMP)  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: $(STAMP)  ## write docs/config.md anew from conf/
+	$(BIN)/python scripts/config_docs.py
+
+lock: $(STAMP)  ## pin the newest allowed versions in requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet -o requirements.lock
+
+clean:  ## remove the environment; data and results stay
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,52 @@
+"""LUMOS: L0 gates on every input feature and unit; train once, cut the closed ones out, keep the same function.
+
+>>> gated = lumos.gate(model, example_inputs)      # train it like the model, adding lambda * gated.penalty()
+>>> small = lumos.compact(gated)                   # a plain, smaller model and the features that it needs
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lumos.api import gate
+    from lumos.compaction import CompactionError, CompactModel, compact, load, verify
+    from lumos.gated import GatedModel
+    from lumos.gates import GateSettings
+    from lumos.structure import Structure, StructureError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CompactModel",
+    "CompactionError",
+    "GateSettings",
+    "GatedModel",
+    "Structure",
+    "StructureError",
+    "compact",
+    "gate",
+    "load",
+    "verify",
+]
+
+_HOME = {
+    "gate": "api",
+    "CompactModel": "compaction",
+    "CompactionError": "compaction",
+    "compact": "compaction",
+    "load": "compaction",
+    "verify": "compaction",
+    "GatedModel": "gated",
+    "GateSettings": "gates",
+    "Structure": "structure",
+    "StructureError": "structure",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand, so that tables and figures (lumos.report) are made without torch.
+    if name not in _HOME:
+        raise AttributeError(f"module 'lumos' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"lumos.{_HOME[name]}"), name)

@@ -1,0 +1,36 @@
+"""The library's front door: put gates on anyone's model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from lumos.gated import GatedModel
+from lumos.gates import GateSettings
+from lumos.probe import probed
+from lumos.resolve import trace_structure
+from lumos.structure import StructureError
+
+
+def gate(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    features: Sequence[str] | None = None,
+    settings: GateSettings | None = None,
+) -> GatedModel:
+    """Put a gate on every input feature and every removable unit of a model.
+
+    ``example_inputs`` is a tensor or a tuple of positional inputs with at least two samples; ``features`` names the
+    input features in order. The model is traced once and probed, so that whatever the training closes can be cut.
+    Raises StructureError where the model does not run on the example or nothing in it can be removed.
+    """
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    settings = settings or GateSettings()
+    structure = probed(model, trace_structure(model, inputs, features), inputs, settings)
+    if not structure.groups:
+        reasons = "; ".join(dict.fromkeys(f"{f.name}: {f.reason}" for f in structure.fixed)) or "it has no weights"
+        raise StructureError(f"nothing in {type(model).__name__} can be removed: {reasons}")
+    return GatedModel(model, structure, settings)

@@ -1,0 +1,214 @@
+"""From Hydra's DictConfig to frozen dataclasses, validated; the one place that renames ``lambda``."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lumos.gated import Penalty
+from lumos.gates import GateSettings
+
+PROJECT = Path(__file__).resolve().parent.parent
+MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "trainer.device", "trainer.threads")
+"""What differs between machines but not between runs; these keys are left out of a run's id."""
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A key or a value that cannot be used; the message is one line with what was expected."""
+
+
+@dataclass(frozen=True)
+class LumosConfig:
+    """The gates of a run: what they cost, their distribution and their phases. See conf/lumos/default.yaml."""
+
+    lambda_: float
+    penalty: Penalty
+    tau: float
+    t_l: float
+    t_u: float
+    gamma: float
+    zeta: float
+    initial_open: float
+    learning_rate: float
+    warmup: float
+    freeze_at: float
+
+    def __post_init__(self) -> None:
+        expect(self.lambda_ >= 0, "lumos.lambda", self.lambda_, "a number >= 0")
+        expect(self.penalty in get_args(Penalty), "lumos.penalty", self.penalty, one_of(get_args(Penalty)))
+        expect(self.learning_rate > 0, "lumos.learning_rate", self.learning_rate, "a number > 0")
+        expect(0 <= self.warmup < 1, "lumos.warmup", self.warmup, "a number in [0, 1)")
+        expect(0 < self.freeze_at < 1, "lumos.freeze_at", self.freeze_at, "a number between 0 and 1")
+        try:
+            self.gates  # noqa: B018 -- built here, so that a bad value is reported before anything runs
+        except ValueError as error:
+            raise ConfigError(f"lumos.{error}") from None
+
+    @property
+    def gates(self) -> GateSettings:
+        """The gates' distribution."""
+        return GateSettings(self.tau, self.t_l, self.t_u, self.gamma, self.zeta, self.initial_open)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Device, threads and limits of a run. See conf/trainer/default.yaml."""
+
+    device: str
+    threads: int | None
+    max_steps: int | None
+    clip_norm: float | None
+
+    def __post_init__(self) -> None:
+        known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
+        expect(known is not None, "trainer.device", self.device, "auto, cpu, cuda or cuda:N")
+        for name in ("threads", "max_steps", "clip_norm"):
+            value = getattr(self, name)
+            expect(value is None or value > 0, f"trainer.{name}", value, "a number > 0, or null")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: everything that the engine needs beside the workload itself."""
+
+    scale: str
+    seed: int
+    force: bool
+    lumos: LumosConfig
+    trainer: TrainerConfig
+    results: Path
+    resolved: dict[str, Any]
+    """The whole configuration as plain values, for the record."""
+
+    @property
+    def run_id(self) -> str:
+        """A hash of the resolved configuration less the machine's keys."""
+        return digest(_without(self.resolved, MACHINE_KEYS))
+
+    @property
+    def baseline_id(self) -> str:
+        """A hash of what the dense baseline depends on: all of it but the gates."""
+        return digest(_without(self.resolved, (*MACHINE_KEYS, "lumos")))
+
+    def folder(self, workload: str) -> Path:
+        """Where the run's record, curve, log and compact model are kept."""
+        return self.results / "runs" / workload / self.run_id
+
+
+def expect(condition: bool, key: str, value: Any, expected: str) -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{key}={value}: expected {expected}")
+
+
+def one_of(allowed: Any) -> str:
+    """The allowed values as a phrase."""
+    return "one of " + ", ".join(str(a) for a in allowed)
+
+
+def register_resolvers() -> None:
+    """``${by_scale:{small: a, paper: b}}`` picks by the key ``scale``; ``${project:x}`` is a folder of the project."""
+
+    def by_scale(options: DictConfig, *, _root_: DictConfig) -> Any:
+        scale = _root_.scale
+        if scale not in options:
+            raise ConfigError(f"scale={scale}: expected {one_of(options)}{did_you_mean(str(scale), list(options))}")
+        return options[scale]
+
+    OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)
+    OmegaConf.register_new_resolver("project", lambda name: str(PROJECT / name), replace=True)
+
+
+def read(cfg: DictConfig) -> RunConfig:
+    """Resolve and validate a composed configuration. Raises ConfigError."""
+    try:
+        resolved: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        # A resolver's own message stands between OmegaConf's prefix and its key.
+        inner = re.search(r"ConfigError raised while resolving interpolation: (.*)", str(error))
+        raise ConfigError(inner[1] if inner else one_line(error)) from None
+    resolved.pop("hydra", None)
+    known = {"workload", "lumos", "trainer", "data", "scale", "seed", "force", "paths"}
+    for key in resolved:
+        if key not in known:
+            raise ConfigError(f"{key}: there is no such key{did_you_mean(str(key), known)}; expected {one_of(known)}")
+    lumos = {("lambda_" if k == "lambda" else k): v for k, v in resolved["lumos"].items()}
+    seed = resolved["seed"]
+    expect(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0, "seed", seed, "a whole number >= 0")
+    expect(isinstance(resolved["force"], bool), "force", resolved["force"], "true or false")
+    return RunConfig(
+        scale=str(resolved["scale"]),
+        seed=seed,
+        force=resolved["force"],
+        lumos=_build(LumosConfig, "lumos", lumos),
+        trainer=_build(TrainerConfig, "trainer", resolved["trainer"]),
+        results=Path(resolved["paths"]["results"]).expanduser(),
+        resolved=resolved,
+    )
+
+
+def _build(kind: type[T], group: str, values: Mapping[str, Any]) -> T:
+    """A dataclass from plain values, each checked against the field's type."""
+    hints = get_type_hints(kind)
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            allowed = [n.rstrip("_") for n in names]
+            raise ConfigError(f"{group}.{key}: there is no such key{did_you_mean(key, allowed)}")
+    return kind(**{k: _as(hints[k], v, f"{group}.{k.rstrip('_')}") for k, v in values.items()})
+
+
+def _as(hint: Any, value: Any, key: str) -> Any:
+    kinds = get_args(hint) if not isinstance(hint, type) else (hint,)
+    if value is None:
+        expect(type(None) in kinds, key, "null", "a value")
+        return None
+    if float in kinds:
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        expect(math.isfinite(number), key, value, "a number")
+        return number
+    if int in kinds:
+        expect(isinstance(value, int) and not isinstance(value, bool), key, value, "a whole number")
+    if str in kinds:
+        expect(isinstance(value, str), key, value, "a word")
+    return value
+
+
+def did_you_mean(word: str, allowed: Any) -> str:
+    """A hint where a known word is near."""
+    near = difflib.get_close_matches(word, [str(a) for a in allowed], n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message on one line."""
+    return " ".join(str(error).split())
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name a configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _without(config: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    out = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if path not in keys:
+            out[key] = _without(value, keys, f"{path}.") if isinstance(value, Mapping) else value
+    return out

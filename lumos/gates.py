@@ -1,0 +1,134 @@
+"""The hard-concrete gate: LUMOS equations 1-5; Louizos, Welling and Kingma, ICLR 2018."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lumos.structure import Group
+
+LOG_ALPHA_BOUND = 8.0
+"""|log_alpha| is kept below this, so that a gate that went far can still come back."""
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """The shape of a gate's distribution.
+
+    ``tau`` is the temperature; noise is drawn from U(``t_l``, ``t_u``), so that with 0 < t_l and t_u < 1 gates far
+    from the middle are deterministic (semi-stochastic, eq. 1); ``gamma`` < 0 and ``zeta`` > 1 stretch the interval
+    before it is clipped to [0, 1]; ``initial_open`` is the open probability at the start. Raises ValueError.
+    """
+
+    tau: float = 2 / 3
+    t_l: float = 0.0
+    t_u: float = 1.0
+    gamma: float = -0.1
+    zeta: float = 1.1
+    initial_open: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not self.tau > 0:
+            raise ValueError(f"tau={self.tau}: expected a number > 0")
+        if not 0 <= self.t_l < 0.5:
+            raise ValueError(f"t_l={self.t_l}: expected a number in [0, 0.5)")
+        if not 0.5 < self.t_u <= 1:
+            raise ValueError(f"t_u={self.t_u}: expected a number in (0.5, 1]")
+        if not self.gamma < 0:
+            raise ValueError(f"gamma={self.gamma}: expected a number < 0")
+        if not self.zeta > 1:
+            raise ValueError(f"zeta={self.zeta}: expected a number > 1")
+        if not 0 < self.initial_open < 1:
+            raise ValueError(f"initial_open={self.initial_open}: expected a number in (0, 1)")
+
+    @property
+    def shift(self) -> float:
+        """``tau * log(-gamma / zeta)``, at or below which a gate is closed at test time."""
+        return self.tau * math.log(-self.gamma / self.zeta)
+
+
+def sample(
+    log_alpha: Float[Tensor, " units"], noise: Float[Tensor, " units"], settings: GateSettings
+) -> Float[Tensor, " units"]:
+    """Gate values in [0, 1] for noise in (0, 1): equations 2 and 3.
+
+    ``sigmoid((log(noise / (1 - noise)) + log_alpha) / tau)``, stretched to (gamma, zeta) and clipped. The paper's
+    equation 2 prints the division outside the sigmoid, where the value could exceed 1; the published
+    distribution has it inside, and so do we.
+    """
+    concrete = torch.sigmoid((torch.logit(noise) + log_alpha) / settings.tau)
+    return (concrete * (settings.zeta - settings.gamma) + settings.gamma).clamp(0, 1)
+
+
+def median(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
+    """Gate values at test time, the distribution's median: ``sigmoid(log_alpha / tau)``, stretched and clipped."""
+    return (torch.sigmoid(log_alpha / settings.tau) * (settings.zeta - settings.gamma) + settings.gamma).clamp(0, 1)
+
+
+def open_probability(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
+    """Probability that each gate is not exactly zero, differentiable in log_alpha: equation 5.
+
+    Units: none, in (0, 1).  Source: LUMOS eq. 5; Louizos et al. 2018, eq. 12.  Exact for t_l = 0 and t_u = 1.
+    """
+    return torch.sigmoid(log_alpha - settings.shift)
+
+
+def log_alpha_of(probability: float, settings: GateSettings) -> float:
+    """The log_alpha at which a gate is open with this probability."""
+    return math.log(probability / (1 - probability)) + settings.shift
+
+
+class Gates(nn.Module):
+    """One flat vector of gates for a whole model; each group owns a slice of it.
+
+    Called, it returns values in [0, 1]: a sample in training mode, the test-time values in eval mode.
+    """
+
+    log_alpha: nn.Parameter
+    owner: Tensor
+
+    def __init__(self, groups: Sequence[Group], settings: GateSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        units = max((g.stop for g in groups), default=0)
+        start = log_alpha_of(settings.initial_open, settings)
+        self.log_alpha = nn.Parameter(torch.full((units,), start))
+        owner = torch.empty(units, dtype=torch.int64)
+        for number, group in enumerate(groups):
+            owner[group.gates] = number
+        self.register_buffer("owner", owner, persistent=False)
+        self.group_count = len(groups)
+
+    def forward(self) -> Float[Tensor, " units"]:
+        """Gate values: sampled in training mode, the median in eval mode."""
+        if not self.training:
+            return median(self.log_alpha, self.settings)
+        low, high = self.settings.t_l, self.settings.t_u
+        # The open interval: at 0 and 1 the logit is infinite.
+        noise = torch.rand_like(self.log_alpha) * (high - low) + low
+        return sample(self.log_alpha, noise.clamp(1e-6, 1 - 1e-6), self.settings)
+
+    def open_probability(self) -> Float[Tensor, " units"]:
+        """Probability that each gate is open."""
+        return open_probability(self.log_alpha, self.settings)
+
+    def is_open(self) -> Bool[Tensor, " units"]:
+        """Which gates are open at test time."""
+        return median(self.log_alpha.detach(), self.settings) > 0
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """After an optimiser's step: keep log_alpha in bounds, and in each group the widest open gate open.
+
+        A layer whose units all closed would cut the network; the floor keeps that one gate at one half.
+        """
+        self.log_alpha.clamp_(-LOG_ALPHA_BOUND, LOG_ALPHA_BOUND)
+        top = self.log_alpha.new_full((self.group_count,), -torch.inf)
+        top = top.scatter_reduce(0, self.owner, self.log_alpha, "amax")
+        leads = self.log_alpha == top[self.owner]
+        self.log_alpha.copy_(torch.where(leads, self.log_alpha.clamp(min=0.0), self.log_alpha))

@@ -1,0 +1,66 @@
+"""The probe: before any training, show that what a trace found removable can be removed.
+
+A random half of every group is closed, the rest gets random gates, and gated and compact are compared. Groups that
+fail are fixed, with the reason, so that a training can never end in a model that cannot be cut.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from lumos.compaction import CompactionError, verify
+from lumos.gated import GatedModel
+from lumos.gates import LOG_ALPHA_BOUND, GateSettings
+from lumos.structure import Group, Structure
+
+
+def probed(model: nn.Module, structure: Structure, inputs: tuple[Any, ...], settings: GateSettings) -> Structure:
+    """The structure with every group that cannot be cut fixed."""
+    failed: dict[str, str] = {}
+    while structure.groups:
+        names = [g.name for g in structure.groups]
+        if _failure(model, structure, names, inputs, settings) is None:
+            break
+        # One by one, each together with those that passed: a group may fail only beside another.
+        passed: list[str] = []
+        for name in names:
+            reason = _failure(model, structure, [*passed, name], inputs, settings)
+            if reason is None:
+                passed.append(name)
+            else:
+                failed[name] = f"the probe could not cut it: {reason}"
+        structure = structure.without({n: failed[n] for n in names if n in failed})
+    return structure
+
+
+def _failure(
+    model: nn.Module, structure: Structure, names: list[str], inputs: tuple[Any, ...], settings: GateSettings
+) -> str | None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        double = copy.deepcopy(model).cpu().double()
+        with torch.no_grad():
+            # Layers that start at zero would hide a difference.
+            for p in double.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+        gated = GatedModel(double, structure, settings).double()
+        gated.gates.log_alpha.data.copy_(torch.full_like(gated.gates.log_alpha, LOG_ALPHA_BOUND))
+        for group in structure.groups:
+            if group.name in names:
+                gated.gates.log_alpha.data[group.gates] = _half_closed(group).to(torch.float64)
+        try:
+            verify(gated, inputs)
+        except CompactionError as error:
+            return str(error)
+    return None
+
+
+def _half_closed(group: Group) -> torch.Tensor:
+    """Gates of which half are closed and the others open by different amounts; one of each where there are two."""
+    values = torch.rand(group.size) * 4 - 0.5
+    values[torch.randperm(group.size)[: group.size // 2]] = -LOG_ALPHA_BOUND
+    return values

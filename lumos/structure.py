@@ -1,0 +1,232 @@
+"""What a trace of a model yields: groups of removable units and every parameter dimension that they index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Axis = tuple[str, int]
+"""One dimension of one parameter or buffer: its name in the model, and the dimension."""
+
+
+class StructureError(Exception):
+    """The model cannot be traced or gated as asked; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that stand together in one place of the network: gates ``start`` to ``stop`` of the flat gate vector."""
+
+    name: str
+    kind: Literal["feature", "hidden"]
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """How many gates the group has."""
+        return self.stop - self.start
+
+    @property
+    def gates(self) -> slice:
+        """The group's slice of the flat gate vector."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Units that cannot be removed, and why: the call, the module and the source line that hold them."""
+
+    name: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """One call that multiplies activations by a weight; its cost is ``macs`` per (in-unit, out-unit) pair.
+
+    ``module`` is the path of the module that made the call, ``direct`` whether that module is a plain ``nn.Linear``
+    which does nothing but this call. ``rows`` is the number of input vectors that the example gave it.
+    """
+
+    weight: str
+    in_dim: int
+    out_dim: int
+    macs: int
+    rows: int
+    module: str
+    direct: bool
+
+
+@dataclass(frozen=True)
+class InputSelection:
+    """One input tensor of the model: its position among the arguments, the gated dimension and its units."""
+
+    position: int
+    dim: int
+    units: Int[Tensor, " positions"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Groups, the axes that their units index, and the cost model.
+
+    A *unit map* is an int64 vector, one entry per position of an axis: 0 is a position that always stays, u > 0 the
+    position of gate ``u - 1``. ``sites`` are the axes at which gates multiply, with the units that they multiply there;
+    ``example_rows`` is the leading size of the first input at the time of the trace; ``module_maps`` holds, for each
+    module that returns a tensor, the unit of each value (repeated dimensions cut to one).
+    """
+
+    groups: tuple[Group, ...]
+    fixed: tuple[Fixed, ...]
+    maps: dict[Axis, Int[Tensor, " positions"]]
+    sites: dict[Axis, Int[Tensor, " positions"]]
+    contractions: tuple[Contraction, ...]
+    inputs: tuple[InputSelection, ...]
+    feature_names: tuple[str, ...]
+    shapes: dict[str, tuple[int, ...]]
+    trainable: frozenset[str]
+    example_rows: int
+    module_maps: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def units(self) -> int:
+        """The number of gates."""
+        return max((g.stop for g in self.groups), default=0)
+
+    @cached_property
+    def _costs(self) -> _CostIndex:
+        return _CostIndex.of(self)
+
+    def expected_sizes(self, gates: Float[Tensor, " units"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Expected parameters and expected multiply-accumulates for gates that are open with these probabilities.
+
+        A weight counts the product, over its dimensions, of the sum over positions of the open probability; a
+        contraction counts its MACs per pair times the two sums. Differentiable in ``gates``. Units: numbers;
+        MACs of one pass over the traced example.
+        """
+        costs = self._costs.to(gates.device)
+        sums = costs.always.to(gates.dtype).index_add(0, costs.axis, gates.index_select(0, costs.unit))
+        # A scatter product and not exp(sum(log)): a parameter that is wholly closed counts exactly zero.
+        each = torch.ones(costs.parameters, dtype=gates.dtype, device=gates.device)
+        parameters = each.scatter_reduce(0, costs.owner, sums, "prod").sum()
+        return parameters, (sums[costs.pairs[:, 0]] * sums[costs.pairs[:, 1]] * costs.pairs[:, 2]).sum()
+
+    @cached_property
+    def dense_sizes(self) -> tuple[float, float]:
+        """Parameters of the dense model, and multiply-accumulates of its pass over the traced example."""
+        parameters, macs = self.expected_sizes(torch.ones(self.units, dtype=torch.float64))
+        return float(parameters), float(macs)
+
+    def kept(self, axis: Axis, keep: Bool[Tensor, " units"]) -> Int[Tensor, " kept"]:
+        """Indices along an axis that stay when the units with ``keep`` do."""
+        units = self.maps[axis]
+        padded = torch.cat([torch.ones(1, dtype=torch.bool), keep.cpu()])
+        return padded[units].nonzero().squeeze(1)
+
+    def without(self, names: dict[str, str]) -> Structure:
+        """The structure with the named groups fixed, for the reasons given."""
+        keep = [g for g in self.groups if g.name not in names]
+        new_id = torch.zeros(self.units + 1, dtype=torch.int64)
+        groups, start = [], 0
+        for g in keep:
+            new_id[g.start + 1 : g.stop + 1] = torch.arange(start, start + g.size) + 1
+            groups.append(Group(g.name, g.kind, start, start + g.size))
+            start += g.size
+        maps = {axis: new_id[units] for axis, units in self.maps.items()}
+        maps = {axis: units for axis, units in maps.items() if units.any()}
+        gone = tuple(Fixed(g.name, g.size, names[g.name]) for g in self.groups if g.name in names)
+        return Structure(
+            groups=tuple(groups),
+            fixed=(*self.fixed, *gone),
+            maps=maps,
+            sites={axis: new_id[units] for axis, units in self.sites.items() if new_id[units].any()},
+            contractions=self.contractions,
+            inputs=tuple(
+                InputSelection(i.position, i.dim, new_id[i.units]) for i in self.inputs if new_id[i.units].any()
+            ),
+            feature_names=self.feature_names,
+            shapes=self.shapes,
+            trainable=self.trainable,
+            example_rows=self.example_rows,
+            module_maps={name: new_id[units] for name, units in self.module_maps.items()},
+        )
+
+    def kept_features(self, keep: Bool[Tensor, " units"]) -> list[str]:
+        """Names of the input features that stay, in the model's order (all of them where none is gated)."""
+        padded = torch.cat([torch.ones(1, dtype=torch.bool), keep.cpu()])
+        stay: list[bool] = []
+        for selection in self.inputs:
+            stay += padded[selection.units].tolist()
+        return [n for n, s in zip(self.feature_names, stay or [True] * len(self.feature_names), strict=True) if s]
+
+    def group(self, name: str) -> Group:
+        """The group of that name. Raises StructureError, naming those there are."""
+        for g in self.groups:
+            if g.name == name:
+                return g
+        raise StructureError(f"no group {name!r}; the groups are {', '.join(g.name for g in self.groups) or 'none'}")
+
+
+@dataclass(frozen=True)
+class _CostIndex:
+    """Every position of every parameter axis in flat vectors, so that costs take a handful of kernels.
+
+    ``unit`` and ``axis`` name the gate and the axis of each gated position; ``always`` counts, for each axis, the
+    positions that always stay; ``owner`` is each axis' parameter; ``pairs`` holds (in-axis, out-axis, MACs per pair).
+    """
+
+    unit: Tensor
+    axis: Tensor
+    always: Tensor
+    owner: Tensor
+    pairs: Tensor
+    parameters: int
+
+    @classmethod
+    def of(cls, structure: Structure) -> _CostIndex:
+        names = [name for name in structure.shapes if name in structure.trainable]
+        number: dict[Axis, int] = {}
+        unit, axis = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
+        always: list[float] = []
+        for name in names:
+            for dim, size in enumerate(structure.shapes[name]):
+                number[name, dim] = len(always)
+                units = structure.maps.get((name, dim), torch.zeros(size, dtype=torch.int64))
+                unit.append(units[units > 0] - 1)
+                axis.append(torch.full((len(unit[-1]),), len(always)))
+                always.append(float((units == 0).sum()))
+        owner = [i for i, name in enumerate(names) for _ in structure.shapes[name]]
+        pairs = [(number[c.weight, c.in_dim], number[c.weight, c.out_dim], c.macs) for c in structure.contractions]
+        return cls(
+            torch.cat(unit),
+            torch.cat(axis),
+            torch.tensor(always, dtype=torch.float64),
+            torch.tensor(owner, dtype=torch.int64),
+            torch.tensor(pairs, dtype=torch.int64).reshape(-1, 3),
+            len(names),
+        )
+
+    def to(self, device: torch.device) -> _CostIndex:
+        if self.unit.device == device:
+            return self
+        unit, axis, always, owner, pairs = (
+            t.to(device) for t in (self.unit, self.axis, self.always, self.owner, self.pairs)
+        )
+        return _CostIndex(unit, axis, always, owner, pairs, self.parameters)
+
+
+def feature_names(names: Sequence[str] | None, size: int) -> tuple[str, ...]:
+    """The given names, or x0, x1…; raises StructureError where their number is not the inputs' width."""
+    if names is None or len(names) == 0:
+        return tuple(f"x{i}" for i in range(size))
+    if len(names) != size:
+        raise StructureError(f"{len(names)} feature names for inputs with {size} features; give one name for each")
+    return tuple(names)

@@ -1,0 +1,298 @@
+"""Index-shadow tracing: run a model once and follow every unit through real Python.
+
+Every tensor carries a *shadow*, an int64 tensor of the same shape (stride-0 expanded where it repeats) whose entries
+name the unit that each value belongs to. The rules of ``lumos.rules`` propagate shadows call by call; units that must
+live or die together are merged; units that cannot be removed are fixed, with the call that fixed them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from lumos.structure import Axis, Contraction, StructureError
+
+NONE = 0
+"""Shadow of a value that belongs to no unit: it has this size in every compact model."""
+ANY = -1
+"""Shadow of a fresh constant (``zeros``, ``ones``…), which fits whatever unit it meets."""
+
+SHADOW = "_lumos_shadow"
+
+
+@dataclass
+class Call:
+    """One intercepted call: the function's plain name, its arguments and its result."""
+
+    name: str
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """The tensor operands, in order."""
+        return [x for x in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(x, Tensor)]
+
+    @cached_property
+    def outputs(self) -> list[Tensor]:
+        """The tensors in the result."""
+        return [x for x in pytree.tree_leaves(self.out) if isinstance(x, Tensor)]
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument given by position or by name."""
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
+
+
+@dataclass
+class Block:
+    """Units that were made together, ``first`` to ``stop``, and the name of what made them."""
+
+    name: str
+    kind: str
+    first: int
+    stop: int
+
+
+class Trace(TorchFunctionMode):
+    """The shadows, merges and fixed units of one run of a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.names = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()] if t is not None}
+        self.next_unit = 1
+        self.blocks: list[Block] = []
+        self.merges: list[Tensor] = []
+        self.reasons: dict[str, list[Tensor]] = {}
+        self.maps: dict[Axis, Tensor] = {}
+        self.elements: dict[str, tuple[int, Tensor]] = {}
+        self.consumers: dict[Axis, None] = {}
+        self.producers: dict[Axis, None] = {}
+        self.contractions: list[Contraction] = []
+        self.module_shadows: dict[str, Tensor] = {}
+        self._stack: list[tuple[str, nn.Module]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from lumos.rules import rule_for
+
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = plain_name(func)
+        call = Call(name, func, tuple(args), kwargs, out)
+        rule_for(name)(self, call)
+        return out
+
+    # ---- shadows ------------------------------------------------------------------------------------------------
+
+    def shadow(self, t: Tensor) -> Tensor:
+        """The shadow of a tensor; a parameter's is one unit per element, made at the first asking."""
+        known = getattr(t, SHADOW, None)
+        if known is not None and known.shape == t.shape:
+            return known
+        name = self.names.get(id(t))
+        if name is None or not t.is_floating_point():
+            return torch.zeros((), dtype=torch.int64).expand(t.shape)
+        if name not in self.elements:
+            first = self._take(t.numel())
+            self.elements[name] = (first, torch.arange(first, first + t.numel()).view(t.shape))
+        return self.elements[name][1]
+
+    def set(self, t: Tensor, shadow: Tensor) -> None:
+        """Give a tensor its shadow (expanded to its shape)."""
+        setattr(t, SHADOW, shadow.expand(t.shape))
+
+    def name_of(self, t: Any) -> str | None:
+        """The name of a parameter or buffer; None for any other value."""
+        return self.names.get(id(t)) if isinstance(t, Tensor) else None
+
+    # ---- units --------------------------------------------------------------------------------------------------
+
+    def _take(self, count: int) -> int:
+        first = self.next_unit
+        self.next_unit += count
+        return first
+
+    def new_block(self, name: str, kind: str, size: int) -> Int[Tensor, " size"]:
+        """New units that are made together."""
+        first = self._take(size)
+        self.blocks.append(Block(name, kind, first, first + size))
+        return torch.arange(first, first + size)
+
+    def merge(self, a: Tensor, b: Tensor, reason: str) -> Tensor:
+        """Tie two shadows of one shape entry by entry, and return the shadow of what combines them.
+
+        A unit that meets a value of full size without a unit is fixed, since that value keeps its size.
+        """
+        a, b = torch.broadcast_tensors(a, b)
+        pairs = torch.stack([x.reshape(-1) for x in squash(a, b)], 1)
+        pairs = torch.unique(pairs[pairs[:, 0] != pairs[:, 1]], dim=0)
+        units = (pairs > 0).all(1)
+        if units.any():
+            self.merges.append(pairs[units])
+        stuck = pairs[(pairs == NONE).any(1)].amax(1)
+        self.fix(stuck, f"meets a value of fixed size: {reason}" if len(stuck) else reason)
+        return torch.where(a > 0, a, torch.where(b == ANY, a, b))
+
+    def fix(self, units: Tensor, reason: str) -> None:
+        """Mark units as not removable."""
+        units = torch.unique(torch.cat([s.reshape(-1) for s in squash(units)]))
+        units = units[units > 0]
+        if len(units):
+            self.reasons.setdefault(reason, []).append(units)
+
+    def assign(self, name: str, dim: int, units: Int[Tensor, " positions"]) -> Tensor:
+        """Say which units index one axis of a parameter; an axis that has units already is tied to the new ones."""
+        axis = (name, dim)
+        units = units.clamp(min=NONE)
+        self.maps[axis] = (
+            self.merge(self.maps[axis], units, self.where("shared weight")) if axis in self.maps else units
+        )
+        return self.maps[axis]
+
+    def produce(self, name: str, dim: int, size: int, label: str) -> Int[Tensor, " size"]:
+        """The units of a weight's output axis, new at the first call and the same at every later one."""
+        axis = (name, dim)
+        self.producers[axis] = None
+        if axis not in self.maps:
+            self.maps[axis] = self.new_block(label, "hidden", size)
+        return self.maps[axis]
+
+    def line(self, shadow: Tensor, dim: int, what: str) -> Int[Tensor, " positions"]:
+        """The units along one dimension, after tying those that other positions put at the same place."""
+        dim %= shadow.ndim
+        rows = squash(shadow, keep=dim)[0].movedim(dim, -1).reshape(-1, shadow.shape[dim])
+        rows = torch.unique(rows, dim=0) if len(rows) > 1 else rows
+        first = rows[0]
+        for row in rows[1:]:
+            first = self.merge(first, row, self.where(what))
+        return first
+
+    # ---- where we are -------------------------------------------------------------------------------------------
+
+    @property
+    def module(self) -> tuple[str, nn.Module]:
+        """Path and object of the innermost module that is running."""
+        return self._stack[-1] if self._stack else ("", self.model)
+
+    def where(self, call: str) -> str:
+        """Call, module and source line, for a person to find the place."""
+        path, module = self.module
+        frame = sys._getframe()
+        while frame is not None and _is_library(frame.f_code.co_filename):
+            frame = frame.f_back
+        line = f", {frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}" if frame else ""
+        return f"{call} in {path or 'the model'} ({type(module).__name__}{line})"
+
+    @contextmanager
+    def modules(self) -> Iterator[None]:
+        """Follow which module is running, and keep the shadow of what each returns."""
+        paths = {id(m): n for n, m in self.model.named_modules()}
+
+        def enter(module: nn.Module, _inputs: Any) -> None:
+            if id(module) in paths:
+                self._stack.append((paths[id(module)], module))
+
+        def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
+            if id(module) in paths:
+                self._stack.pop()
+                if isinstance(output, Tensor):
+                    self.module_shadows[paths[id(module)]] = squash(self.shadow(output))[0].clone()
+
+        pre = nn.modules.module.register_module_forward_pre_hook(enter)
+        post = nn.modules.module.register_module_forward_hook(leave)
+        try:
+            yield
+        finally:
+            pre.remove()
+            post.remove()
+
+
+def plain_name(func: Any) -> str:
+    """A call's name without dunders, in-place marks and reflections: ``__iadd__``, ``add_``, ``radd`` are ``add``."""
+    name = getattr(func, "__name__", str(func))
+    if name == "__get__":
+        return f"get_{getattr(func.__self__, '__name__', '')}"
+    if name.startswith("__") and name.endswith("__"):
+        name = name[2:-2]
+        if name in _REFLECTED:
+            name = name[1:]
+    return name.rstrip("_")
+
+
+_REFLECTED = {f"{p}{op}" for p in "ir" for op in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "mod",
+                                                  "div", "and", "or", "xor")}  # fmt: skip
+_LIBRARY = ("/torch/", "/lumos/trace.py", "/lumos/rules.py", "/lumos/structure.py", "/jaxtyping/", "<@beartype")
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith("<") or any(part in filename for part in _LIBRARY)
+
+
+def squash(*shadows: Tensor, keep: int | None = None) -> list[Tensor]:
+    """The shadows of one shape, each dimension along which all of them repeat cut to one position.
+
+    Only repetition that the strides show is seen, which is what expansion leaves; this keeps big activations cheap.
+    """
+    first = shadows[0]
+    cut = [d for d in range(first.ndim)
+           if d != keep and first.shape[d] > 1 and all(s.stride(d) == 0 for s in shadows)]  # fmt: skip
+    out = list(shadows)
+    for d in cut:
+        out = [s.narrow(d, 0, 1) for s in out]
+    return out
+
+
+def varies(shadow: Tensor, dim: int) -> bool:
+    """Whether the units change along a dimension."""
+    if shadow.shape[dim] <= 1 or shadow.stride(dim) == 0:
+        return False
+    one = squash(shadow, keep=dim)[0]
+    return bool((one != one.narrow(dim, 0, 1)).any())
+
+
+def feature_dims(inputs: Sequence[Any]) -> dict[int, list[int]]:
+    """For each float input of two or more dimensions, the dimensions that may hold its features, likeliest first."""
+    return {
+        i: [1] if x.ndim == 2 else [1, x.ndim - 1]
+        for i, x in enumerate(inputs)
+        if isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2
+    }
+
+
+def run_trace(model: nn.Module, inputs: tuple[Any, ...], dims: dict[int, int]) -> tuple[Trace, dict[int, Tensor]]:
+    """Run the model once in eval mode with units on ``dims`` of its inputs; returns the trace and the inputs' units."""
+    trace = Trace(model)
+    modes = {m: m.training for m in model.modules()}
+    # Fresh views, so that no shadow is left on the caller's tensors.
+    inputs = tuple(x.view_as(x) if isinstance(x, Tensor) else x for x in inputs)
+    features: dict[int, Tensor] = {}
+    for i, dim in dims.items():
+        shape = [1] * inputs[i].ndim
+        shape[dim] = inputs[i].shape[dim]
+        features[i] = trace.new_block(f"input{i}" if len(dims) > 1 else "input", "feature", shape[dim])
+        trace.set(inputs[i], features[i].view(shape))
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), trace.modules(), trace:
+            out = model(*inputs)
+    except Exception as error:
+        raise StructureError(f"the model does not run on the example: {type(error).__name__}: {error}") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    for t in pytree.tree_leaves(out):
+        if isinstance(t, Tensor):
+            trace.fix(trace.shadow(t), "it is an output of the model")
+    return trace, features

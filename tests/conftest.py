@@ -1,0 +1,22 @@
+"""Shapes in signatures are executed: every annotation of lumos is checked at run time while the tests run."""
+
+import os
+
+from jaxtyping import install_import_hook
+
+# Two test processes share two cores; torch's own threads would only stand in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+hook = install_import_hook(("lumos", "workloads"), "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads():
+    torch.set_num_threads(1)

@@ -1,0 +1,51 @@
+"""The same suite over every workload that has a file in conf/workload."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lumos.cli import build_workload
+from lumos.config import PROJECT, register_resolvers
+from lumos.testing import CHECKS, check_workload
+
+NAMES = sorted(path.stem for path in (PROJECT / "conf" / "workload").glob("*.yaml"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Each workload as its configuration makes it at scale=tiny, then its tiny version; built once."""
+    register_resolvers()
+    cache = tmp_path_factory.mktemp("cache")
+    built = {}
+
+    def get(name):
+        if name not in built:
+            with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+                cfg = compose("config", overrides=[f"workload={name}", "scale=tiny", f"paths.cache={cache}"])
+            workload = build_workload(cfg)
+            assert workload.name == name
+            built[name] = workload.tiny()
+        return built[name]
+
+    return get
+
+
+def test_there_are_workloads():
+    assert {"cfd", "synthetic"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", NAMES)
+def test_conforms(tiny, name, check):
+    check(tiny(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_is_there(name):
+    assert (PROJECT / "workloads" / name / "README.md").exists()
+
+
+def test_check_workload_names_what_is_missing():
+    with pytest.raises(AssertionError, match="lacks a member"):
+        check_workload(Path())  # type: ignore[arg-type]

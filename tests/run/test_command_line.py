@@ -1,0 +1,183 @@
+"""The program as a person starts it: in its own process, from any folder."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import lumos
+from lumos.config import PROJECT
+
+
+def start(*arguments: str, home, extra_path: str = "", cwd=None) -> subprocess.CompletedProcess:
+    env = {
+        **os.environ,
+        "LUMOS_RESULTS": str(home / "results"),
+        "LUMOS_CACHE": str(home / "data"),
+        "PYTHONPATH": extra_path,
+        "COLUMNS": "160",
+    }
+    command = [sys.executable, str(PROJECT / "run.py"), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=env, cwd=cwd or home, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def finished(home):
+    done = start("workload=cfd", "lumos.lambda=1e-3", "scale=tiny", home=home)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_main_job_prints_the_table(finished):
+    for word in (
+        "test R2",
+        "parameters",
+        "MACs a sample",
+        "latency p50",
+        "peak memory",
+        "features kept",
+        "training time",
+    ):
+        assert word in finished.stdout
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_run_leaves_its_record_curve_log_and_model(finished, home):
+    (folder,) = (home / "results" / "runs" / "cfd").iterdir()
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "finished"
+    assert record["config"]["lumos"]["lambda"] == 1e-3
+    assert set(record) >= {
+        "schema",
+        "run_id",
+        "status",
+        "error",
+        "workload",
+        "method",
+        "scale",
+        "seed",
+        "config",
+        "provenance",
+        "data",
+        "metric",
+        "baselines",
+        "dense",
+        "compact",
+        "gates",
+        "equivalence",
+    }
+    for side in ("dense", "compact"):
+        assert set(record[side]) >= {
+            "score",
+            "params",
+            "macs",
+            "bytes",
+            "latency_ms",
+            "throughput",
+            "peak_mb",
+            "energy_j",
+            "train_seconds",
+            "steps",
+        }
+    assert record["dense"]["steps"] == record["compact"]["steps"]
+    assert record["equivalence"]["max_rel_diff"] < 1e-10
+    lines = (folder / "curve.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * record["config"]["workload"]["epochs"]
+    assert "cut at step" in (folder / "train.log").read_text()
+    saved = torch.load(folder / "compact.pt", weights_only=True)
+    assert saved["features"] == record["gates"]["features_kept"]
+    kept = sum(t.numel() for n, t in saved["state"].items() if n.endswith(("weight", "bias")))
+    assert kept == record["compact"]["params"]
+
+
+def test_the_second_call_finds_the_run(finished, home):
+    again = start("workload=cfd", "lumos.lambda=1e-3", "scale=tiny", home=home, cwd="/")
+    assert again.returncode == 0
+    assert "This run is finished" in again.stdout
+    assert len(list((home / "results" / "runs" / "cfd").iterdir())) == 1
+
+
+def test_the_same_seed_gives_the_same_numbers(finished, home, tmp_path):
+    again = start("workload=cfd", "lumos.lambda=1e-3", "scale=tiny", home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    first, second = (
+        json.loads(next((h / "results/runs/cfd").glob("*/record.json")).read_text()) for h in (home, tmp_path)
+    )
+    assert first["run_id"] == second["run_id"]
+    assert first["data"] == second["data"]
+    assert first["gates"] == second["gates"]
+    for side in ("dense", "compact"):
+        assert first[side]["score"] == second[side]["score"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("workload=cdf", "lumos: workload=cdf: there is no such workload; expected one of cfd,"),
+        ("lumos.lamda=1", "lumos: lumos.lamda: there is no such key (did you mean lambda?)"),
+        ("lumos.lambda=-1", "lumos: lumos.lambda=-1.0: expected a number >= 0"),
+        ("lumos.tau=0", "lumos: lumos.tau=0.0: expected a number > 0"),
+        ("scale=huge", "lumos: scale=huge: expected one of tiny, small, paper"),
+    ],
+)
+def test_a_wrong_word_ends_in_one_clear_line(argument, line, home):
+    done = start(argument, home=home)
+    assert done.returncode != 0
+    assert done.stderr.strip().startswith(line)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not done.stdout
+
+
+def test_a_workload_of_ones_own(tmp_path):
+    """As docs/workloads.md shows it: a package and a search path, nothing in the project changes."""
+    example = PROJECT / "docs" / "examples" / "heat"
+    done = start(f"hydra.searchpath=[file://{example}/conf]", "workload=heat", home=tmp_path, extra_path=str(example))
+    assert done.returncode == 0, done.stderr
+    record = json.loads(next((tmp_path / "results/runs/heat").glob("*/record.json")).read_text())
+    # exp(-pi^2 k^2 / 20) is .61, .14, .012, .0004 for k = 1, 2, 3, 4: two modes matter, and a third a little.
+    assert {"a1", "a2"} <= set(record["gates"]["features_kept"]) <= {"a1", "a2", "a3"}
+    assert record["compact"]["score"] > 0.99
+
+
+def test_that_workload_conforms(monkeypatch):
+    monkeypatch.syspath_prepend(str(PROJECT / "docs" / "examples" / "heat"))
+    from heat import Heat  # pyright: ignore[reportMissingImports]
+
+    from lumos.testing import check_workload
+
+    check_workload(Heat())
+
+
+def test_a_sweep(tmp_path):
+    done = start("-m", "workload=synthetic", "scale=tiny", "lumos.lambda=1e-3,1e-2", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(p.read_text()) for p in (tmp_path / "results/runs/synthetic").glob("*/record.json")]
+    assert sorted(r["config"]["lumos"]["lambda"] for r in records) == [1e-3, 1e-2]
+    assert len(list((tmp_path / "results/baselines/synthetic").iterdir())) == 1
+    assert records[0]["dense"]["score"] == records[1]["dense"]["score"]
+
+
+def test_a_compact_model_of_a_run_loads(finished, home):
+    from hydra import compose, initialize_config_dir
+
+    from lumos.cli import build_workload
+    from lumos.config import register_resolvers
+
+    register_resolvers()
+    (folder,) = (home / "results" / "runs" / "cfd").iterdir()
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("config", ["workload=cfd", "scale=tiny", f"paths.cache={home / 'data'}"])
+    workload = build_workload(cfg)
+    small = lumos.load(folder / "compact.pt", workload.model()).eval()
+    record = json.loads((folder / "record.json").read_text())
+    assert workload.score(small, workload.loaders().test) == pytest.approx(record["compact"]["score"], abs=1e-6)

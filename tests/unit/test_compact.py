@@ -1,0 +1,197 @@
+"""Cutting: gated == compact, twice == once, sizes, features, files."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import lumos
+from lumos.compaction import FORMAT, CompactionError, difference
+from lumos.gated import GatedModel
+from lumos.resolve import trace_structure
+from tests.unit.networks import RandomMLP, random_gates
+
+RANDOM_NETWORKS = 10_000
+
+
+def gated_mlp(*widths: int, **kwargs) -> lumos.GatedModel:
+    layers: list[nn.Module] = []
+    for a, b in zip(widths[:-2], widths[1:-1], strict=True):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return lumos.gate(nn.Sequential(*layers, nn.Linear(*widths[-2:])), torch.randn(4, widths[0]), **kwargs)
+
+
+def close(gated: lumos.GatedModel, group: str, units: list[int]) -> None:
+    gate = gated.structure.group(group)
+    gated.gates.log_alpha.data[[gate.start + u for u in units]] = -8.0
+
+
+def check_random_network(number: int, probe: bool) -> None:
+    rng = random.Random(number)
+    torch.manual_seed(number)
+    model = RandomMLP(rng).eval()
+    example = torch.randn(3, model.inputs)
+    if probe:
+        gated = lumos.gate(model, example)
+    else:
+        gated = GatedModel(model, trace_structure(model, (example,)), lumos.GateSettings())
+    random_gates(gated, rng)
+    lumos.verify(gated, (torch.randn(rng.randint(2, 5), model.inputs),))
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_gated_equals_compact(number):
+    check_random_network(number, probe=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(20))
+def test_ten_thousand_random_networks(part):
+    """To 1e-10 in float64: widths, depths, activations, skips, concatenations and keep patterns at random."""
+    each = RANDOM_NETWORKS // 20
+    for number in range(part * each, (part + 1) * each):
+        check_random_network(number, probe=False)
+
+
+def test_no_group_of_an_mlp_is_lost():
+    """The property above says nothing of a network in which nothing is removable; here all of it is."""
+    gated = gated_mlp(6, 5, 4, 2)
+    assert [(g.name, g.kind, g.size) for g in gated.structure.groups] == [
+        ("input", "feature", 6), ("0", "hidden", 5), ("2", "hidden", 4),
+    ]  # fmt: skip
+
+
+def test_the_cut_is_the_hand_made_one():
+    gated = gated_mlp(3, 4, 2).eval()
+    first, last = gated.model[0], gated.model[2]
+    gated.gates.log_alpha.data.fill_(8.0)  # the median of a gate this open is exactly 1
+    close(gated, "input", [1])
+    close(gated, "0", [0, 3])
+    small = lumos.compact(gated)
+    assert torch.equal(small.model[0].weight, first.weight[[1, 2]][:, [0, 2]])
+    assert torch.equal(small.model[0].bias, first.bias[[1, 2]])
+    assert torch.equal(small.model[2].weight, last.weight[:, [1, 2]])
+    assert (small.model[0].in_features, small.model[0].out_features, small.model[2].in_features) == (2, 2, 2)
+    assert small.features == ["x0", "x2"]
+    x = torch.randn(5, 3)
+    assert torch.equal(small(x), small.model(x[:, [0, 2]]))
+
+
+def test_fractional_gates_are_folded_in():
+    gated = gated_mlp(2, 3, 1).eval()
+    gated.gates.log_alpha.data.copy_(torch.tensor([0.0, 8.0, 0.5, 0.0, 8.0]))
+    small = lumos.compact(gated)
+    # the median at log_alpha 0 is exactly one half
+    assert torch.allclose(small.model[0].weight[:, 0], 0.5 * gated.model[0].weight[:, 0])
+    x = torch.randn(7, 2)
+    torch.testing.assert_close(small(x), gated(x))
+
+
+def test_compacting_twice_is_compacting_once():
+    gated = gated_mlp(5, 8, 8, 1).eval()
+    random_gates(gated, random.Random(1))
+    once = lumos.compact(gated)
+    again = lumos.gate(once.model, torch.randn(4, len(once.features)), features=once.features).eval()
+    again.gates.log_alpha.data.fill_(8.0)
+    twice = lumos.compact(again)
+    assert twice.features == once.features
+    for (name, a), b in zip(once.model.named_parameters(), twice.model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_open_gates_change_nothing():
+    gated = gated_mlp(5, 8, 8, 1)
+    gated.gates.log_alpha.data.fill_(8.0)
+    x = torch.randn(6, 5)
+    assert torch.equal(gated.eval()(x), gated.model(x))
+
+
+def test_the_users_model_stays_as_it_is():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    gated = lumos.gate(model, torch.randn(4, 3))
+    close(gated, "0", [1, 2])
+    gated(torch.randn(2, 3))
+    lumos.compact(gated)
+    assert gated.model is model
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert not model[0]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("rows", [2, 500])
+def test_multiplying_inputs_or_weights_is_the_same_function(rows):
+    """Few rows gate the layer's input, many its weight: chosen by cost, with equal results and gradients."""
+    gated = gated_mlp(6, 40, 40, 2).eval()
+    random_gates(gated, random.Random(3))
+    x = torch.randn(rows, 6)
+    chosen = len(gated._split(gated._values_at_sites(gated.gates()), (x,))[0])
+    assert (chosen > 0) == (rows == 2)
+    expected = torch.func.functional_call(gated.model, gated.effective_parameters(), (x,))
+    torch.testing.assert_close(gated(x), expected)
+    gated(x).sum().backward()
+    assert bool(gated.gates.log_alpha.grad.any())
+
+
+def test_shared_weights_stay_shared():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.inner, self.last = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 1)
+            self.alias = self.inner
+
+        def forward(self, x):
+            h = torch.relu(self.first(x))
+            return self.last(torch.tanh(self.alias(torch.tanh(self.inner(h)))))
+
+    gated = lumos.gate(Twice(), torch.randn(4, 3))
+    assert [g.size for g in gated.structure.groups] == [3, 6]
+    close(gated, "first", [0, 4])
+    lumos.verify(gated, (torch.randn(4, 3),))
+    small = lumos.compact(gated)
+    assert small.model.alias is small.model.inner
+    assert small.model.inner.weight.shape == (4, 4)
+
+
+def test_saved_and_loaded(tmp_path):
+    gated = gated_mlp(5, 8, 1, features=["rho", "mx", "my", "mz", "E"]).eval()
+    random_gates(gated, random.Random(2))
+    small = lumos.compact(gated)
+    small.save(tmp_path / "compact.pt")
+    back = lumos.load(tmp_path / "compact.pt", nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 1))).eval()
+    x = torch.randn(4, 5)
+    assert torch.equal(back(x), small(x))
+    assert back.features == small.features
+    reduced = lumos.load(tmp_path / "compact.pt", gated.model, select=False).eval()
+    assert torch.equal(reduced(*small.selected(x)), small(x))
+    assert list(tmp_path.iterdir()) == [tmp_path / "compact.pt"]
+
+
+def test_loading_says_what_is_wrong(tmp_path):
+    model = nn.Linear(2, 2)
+    with pytest.raises(CompactionError, match="there is no such file"):
+        lumos.load(tmp_path / "none.pt", model)
+    (tmp_path / "noise.pt").write_bytes(b"not a model")
+    with pytest.raises(CompactionError, match="not a compact model that LUMOS wrote"):
+        lumos.load(tmp_path / "noise.pt", model)
+    torch.save({"format": FORMAT, "state": {"other": torch.ones(1)}, "inputs": [], "features": []}, tmp_path / "o.pt")
+    with pytest.raises(CompactionError, match="bias is missing in the file"):
+        lumos.load(tmp_path / "o.pt", model)
+
+
+def test_a_wrong_cut_is_named():
+    """A structure that leaves out an axis: the check must find it, and say where."""
+    gated = gated_mlp(3, 6, 6, 1)
+    gated.structure.maps.pop(("2.weight", 1))
+    close(gated, "0", [1])
+    with pytest.raises(CompactionError, match="first in 2"):
+        lumos.verify(gated, (torch.randn(4, 3),))
+
+
+def test_difference_sees_shapes_and_infinities():
+    assert difference(torch.ones(2), torch.ones(3))[1] == float("inf")
+    assert difference(torch.ones(2), torch.tensor([1.0, float("nan")]))[1] == float("inf")
+    assert difference(torch.tensor([4.0, 2.0]), torch.tensor([4.0, 1.0])) == (1.0, 0.25)

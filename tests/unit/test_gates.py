@@ -1,0 +1,98 @@
+"""Equations 1-5 against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lumos.gates import Gates, GateSettings, log_alpha_of, median, open_probability, sample
+from lumos.structure import Group
+
+PAPER = GateSettings(tau=2 / 3)
+
+
+def vector(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_sample_is_equation_2_and_3():
+    # noise 0.8: log 4 = 1.386294; (1.386294 + 0.5) / 0.5 = 3.772589; sigmoid = .977525; * 1.2 - .1 = 1.073030 -> 1
+    # noise 0.3: log(3/7) = -.847298; (-.847298 + .5) / .5 = -.694596; sigmoid = .333012; * 1.2 - .1 = .299614
+    # noise 0.1: log(1/9) = -2.197225; -3.394449; sigmoid = .032469; * 1.2 - .1 = -.061037 -> 0
+    got = sample(vector(0.5, 0.5, 0.5), vector(0.8, 0.3, 0.1), GateSettings(tau=0.5))
+    torch.testing.assert_close(got, vector(1.0, 0.299614, 0.0), atol=1e-6, rtol=0)
+
+
+def test_median_divides_by_tau():
+    # 1 / (2/3) = 1.5; sigmoid(1.5) = .817574; * 1.2 - .1 = .881089.  0 -> .5.  -1.7: sigmoid(-2.55) = .072426 -> 0
+    torch.testing.assert_close(median(vector(1.0, 0.0, -1.7), PAPER), vector(0.881089, 0.5, 0.0), atol=1e-6, rtol=0)
+
+
+def test_open_probability_is_equation_5():
+    # shift = 2/3 log(.1/1.1) = -1.598597; sigmoid(0 + 1.598597) = .831822
+    torch.testing.assert_close(open_probability(vector(0.0), PAPER), vector(0.831822), atol=1e-6, rtol=0)
+    assert PAPER.shift == pytest.approx(-1.598597, abs=1e-6)
+
+
+def test_open_probability_is_the_share_of_open_samples():
+    log_alpha = torch.full((200_000,), -1.0)
+    noise = torch.rand(200_000).clamp(1e-6, 1 - 1e-6)
+    share = float((sample(log_alpha, noise, PAPER) > 0).float().mean())
+    # sigmoid(-1 + 1.598597) = .645335; the standard error of the share is .0011
+    assert share == pytest.approx(0.645335, abs=5e-3)
+
+
+def test_inner_thresholds_make_far_gates_deterministic():
+    """Equation 1: above t_u always open, below t_l always closed, between them by chance."""
+    gates = Gates([Group("g", "hidden", 0, 3)], GateSettings(t_l=0.1, t_u=0.9)).train()
+    # noise in (.1, .9): logit within +-2.197; open where logit + log_alpha > -1.5986
+    gates.log_alpha.data.copy_(torch.tensor([3.0, 0.0, -4.0]))
+    draws = torch.stack([gates() for _ in range(500)])
+    assert bool((draws[:, 0] > 0).all())
+    assert bool((draws[:, 2] == 0).all())
+    assert 0 < float((draws[:, 1] == 0).float().mean()) < 0.5
+
+
+def test_gates_at_test_time_are_the_median():
+    gates = Gates([Group("g", "hidden", 0, 4)], PAPER).eval()
+    torch.testing.assert_close(gates(), median(gates.log_alpha, PAPER))
+    assert bool(gates.is_open().all())
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.2, 2.0))
+def test_log_alpha_of_inverts_open_probability(p, tau):
+    settings = GateSettings(tau=tau)
+    assert float(open_probability(vector(log_alpha_of(p, settings)), settings)) == pytest.approx(p, abs=1e-9)
+
+
+def test_project_keeps_the_best_gate_of_each_group_open():
+    gates = Gates([Group("a", "feature", 0, 2), Group("b", "hidden", 2, 5)], PAPER)
+    gates.log_alpha.data.copy_(torch.tensor([-5.0, -7.0, -9.0, 99.0, 0.5]))
+    gates.project()
+    assert gates.log_alpha.tolist() == [0.0, -7.0, -8.0, 8.0, 0.5]
+    assert gates.is_open().tolist() == [True, False, False, True, True]
+
+
+def test_gradient_reaches_log_alpha():
+    log_alpha = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a: sample(a, vector(0.3, 0.5, 0.6), PAPER), log_alpha)
+    assert torch.autograd.gradcheck(lambda a: open_probability(a, PAPER), log_alpha)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"tau": 0.0}, "tau=0.0: expected a number > 0"),
+        ({"tau": math.nan}, "tau=nan"),
+        ({"gamma": 0.1}, "gamma=0.1: expected a number < 0"),
+        ({"zeta": 1.0}, "zeta=1.0: expected a number > 1"),
+        ({"t_l": 0.6}, r"t_l=0.6: expected a number in \[0, 0.5\)"),
+        ({"t_u": 0.4}, "t_u=0.4"),
+        ({"initial_open": 1.0}, "initial_open=1.0"),
+    ],
+)
+def test_bad_settings_say_what_was_expected(bad, message):
+    with pytest.raises(ValueError, match=message):
+        GateSettings(**bad)

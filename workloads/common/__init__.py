@@ -1,0 +1,1 @@
+"""What several workloads share: networks and the handling of tables of samples."""

@@ -1,0 +1,38 @@
+"""The fully connected network of the paper's surrogates, with its scaling inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ScaledMLP(nn.Module):
+    """Physical units in, physical units out: standardise, linear layers with ReLU between them, scale back.
+
+    The means and standard deviations are buffers, so that a saved network needs no file beside it.
+    """
+
+    def __init__(
+        self,
+        inputs: Float[Tensor, "rows inputs"],
+        outputs: Float[Tensor, "rows outputs"],
+        widths: Sequence[int],
+    ) -> None:
+        super().__init__()
+        for name, table in (("input", inputs), ("output", outputs)):
+            std = table.std(0, correction=0)
+            self.register_buffer(f"{name}_mean", table.mean(0))
+            # A constant column carries nothing; dividing by one leaves it at zero after centring.
+            self.register_buffer(f"{name}_std", torch.where(std > 0, std, 1.0))
+        sizes = [inputs.shape[1], *widths, outputs.shape[1]]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+    def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
+        """Predictions in the units of the outputs that the network was made with."""
+        return self.layers((x - self.input_mean) / self.input_std) * self.output_std + self.output_mean

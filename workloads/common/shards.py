@@ -1,0 +1,129 @@
+"""Samples in HDF5 shards: one file a condition, made in parallel, kept on disk, resumed where a run stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from lumos.workload import DataError
+from workloads.common.progress import track
+
+Rows = Mapping[str, np.ndarray]
+"""Arrays by name; in each, axis 0 counts rows, and the other axes do not change from one chunk to the next."""
+
+CHUNK_ROWS = 4096
+
+
+def make_shards(
+    folder: Path,
+    key: Mapping[str, object],
+    names: Sequence[str],
+    make: Callable[[str], Iterable[Rows]],
+    description: str,
+) -> list[Path]:
+    """The files of all shards, in the order of their names; those not there yet are made, as many at once as cores.
+
+    ``make(name)`` yields a shard's rows in chunks, which are appended to ``folder/<hash of key>/<name>.h5``: at no
+    time is more than one chunk a core in memory. It runs in a thread. A shard is written under a temporary name and
+    then renamed, so that a run that was stopped goes on with the shards that are missing. ``key`` holds all that the
+    rows depend on, as JSON. Raises DataError where the folder cannot be written.
+    """
+    text = json.dumps(key, sort_keys=True, default=str)
+    place = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+    files = [place / f"{name}.h5" for name in names]
+    missing = [(name, file) for name, file in zip(names, files, strict=True) if not file.exists()]
+    if not missing:
+        return files
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        _replace(place / "key.json", lambda draft: draft.write_text(text + "\n"))
+        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
+            jobs = [pool.submit(_replace, file, _writer(make, name)) for name, file in missing]
+            try:
+                for job in track(as_completed(jobs), description, total=len(jobs)):
+                    job.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    except OSError as error:
+        raise DataError(f"{place}: cannot write the cache ({error}); set data.cache to another folder") from error
+    return files
+
+
+def _writer(make: Callable[[str], Iterable[Rows]], name: str) -> Callable[[Path], object]:
+    def write(draft: Path) -> None:
+        with h5py.File(draft, "w") as file:
+            for rows in make(name):
+                for array_name, array in rows.items():
+                    _append(file, array_name, array)
+
+    return write
+
+
+def _append(file: h5py.File, name: str, array: np.ndarray) -> None:
+    if name not in file:
+        file.create_dataset(
+            name,
+            shape=(0, *array.shape[1:]),
+            maxshape=(None, *array.shape[1:]),
+            chunks=(CHUNK_ROWS, *array.shape[1:]),
+            dtype=array.dtype,
+        )
+    dataset = _dataset(file, name)
+    dataset.resize(len(dataset) + len(array), axis=0)
+    dataset[len(dataset) - len(array) :] = array
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise OSError(f"{name} is not a dataset")
+    return dataset
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        write(draft)
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_shards(files: Sequence[Path]) -> dict[str, np.ndarray]:
+    """All rows of the shards in order, array by array, read into memory once.
+
+    Raises DataError naming a shard that is damaged.
+    """
+    sizes: dict[str, int] = {}
+    shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+    for file in files:
+        for name, dataset in _datasets(file):
+            sizes[name] = sizes.get(name, 0) + len(dataset)
+            shapes[name] = (dataset.shape[1:], dataset.dtype)
+    arrays = {name: np.empty((sizes[name], *shape), dtype) for name, (shape, dtype) in shapes.items()}
+    filled = dict.fromkeys(arrays, 0)
+    for file in files:
+        for name, dataset in _datasets(file):
+            start = filled[name]
+            if len(dataset):
+                dataset.read_direct(arrays[name], dest_sel=np.s_[start : start + len(dataset)])
+            filled[name] += len(dataset)
+    return arrays
+
+
+def _datasets(file: Path) -> Iterator[tuple[str, h5py.Dataset]]:
+    try:
+        with h5py.File(file, "r") as shard:
+            for name in list(shard.keys()):
+                yield name, _dataset(shard, name)
+    except (OSError, KeyError) as error:
+        raise DataError(f"{file}: cannot read the cached samples ({error}); delete that file") from error

@@ -1,0 +1,179 @@
+"""Samples of Add_dBond_to_Forces: its inner loop over neighbours, and its force on a bond's own two atoms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lumos.workload import DataError
+from workloads.puremd.bond_order import Box
+from workloads.puremd.files import read_data, read_pdb
+from workloads.puremd.forcefield import ForceField, published, read_forcefield
+from workloads.puremd.forces import (
+    Molecules,
+    analyse,
+    bond_forces,
+    neighbour_coefficients,
+    neighbour_rows,
+    self_terms,
+)
+from workloads.puremd.molecules import build_box, jittered
+
+VERSION = "1"
+"""Part of the cache's key: changed whenever equal settings would give other samples."""
+
+Variant = Literal["inner", "bond"]
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+def _vector(name: str) -> tuple[str, str, str]:
+    return f"{name}_x", f"{name}_y", f"{name}_z"
+
+
+INPUTS: Mapping[Variant, tuple[str, ...]] = {
+    "inner": ("c_dbo", "c_ddelta", "c_dbopi", "c_dbopi2", *_vector("dbop_k"), *_vector("temp")),
+    "bond": (
+        *("C1dbo", "C2dbo", "C3dbo", "C1dbopi", "C2dbopi", "C3dbopi", "C4dbopi"),
+        *("C1dbopi2", "C2dbopi2", "C3dbopi2", "C4dbopi2"),
+        *("Cdbo", "Cdbopi", "Cdbopi2", "CdDelta_i", "CdDelta_j"),
+        *(*_vector("dBOp"), *_vector("dln_pi"), *_vector("dln_pi2")),
+        *(*_vector("dDeltap_self_i"), *_vector("dDeltap_self_j")),
+    ),
+}
+"""``inner``: four coefficients (kcal/mol), the neighbour's dBOp (1/Å), temp before (kcal/mol/Å). ``bond``: C.. no
+unit, Cd.. kcal/mol, derivatives 1/Å."""
+
+OUTPUTS: Mapping[Variant, tuple[str, ...]] = {
+    "inner": _vector("new_temp"),
+    "bond": (*_vector("f_i"), *_vector("f_j")),
+}
+"""kcal/mol/Å; a force is +dE/dx, as in the kernel."""
+
+
+def inner_samples(m: Molecules) -> tuple[Float[Tensor, "rows 10"], Float[Tensor, "rows 3"]]:
+    """Every turn of the loop over neighbours k of a bond's atom: new temp = -(sum of the coefficients) dBOp_ik.
+
+    ``temp`` before is what the turn before left there, zero at the first; the kernel overwrites it.
+    """
+    edge, k = neighbour_rows(m.bonds, len(m.box.types))
+    coefficients, d = neighbour_coefficients(m)[edge], m.bonds.d_order[k]
+    new = -coefficients.sum(1, keepdim=True) * d
+    before = torch.cat([torch.zeros_like(new[:1]), new[:-1]])
+    return torch.cat([coefficients, d, before], dim=1), new
+
+
+def bond_samples(m: Molecules) -> tuple[Float[Tensor, "bonds 31"], Float[Tensor, "bonds 6"]]:
+    """Every bond i < j: what it is described by, and the force on its own atoms, without the neighbours' part."""
+    bonds, o, demand = m.bonds, m.orders, m.demand
+    once = torch.nonzero(bonds.i < bonds.j)[:, 0]
+    i, j = bonds.i[once], bonds.j[once]
+    scalars = [
+        *(o.c1dbo, o.c2dbo, o.c3dbo, o.c1dbopi, o.c2dbopi, o.c3dbopi, o.c4dbopi),
+        *(o.c1dbopi2, o.c2dbopi2, o.c3dbopi2, o.c4dbopi2, demand.cb, demand.cp, demand.cq),
+    ]
+    own = self_terms(bonds, len(m.box.types))
+    described = torch.cat(
+        [
+            torch.stack([value[once] for value in scalars] + [demand.cd[i], demand.cd[j]], dim=1),
+            *(bonds.d_order[once], bonds.d_pi[once], bonds.d_pi2[once], own[i], own[j]),
+        ],
+        dim=1,
+    )
+    force = bond_forces(m)
+    return described, torch.cat([force[once], force[bonds.reverse[once]]], dim=1)
+
+
+SAMPLES = {"inner": inner_samples, "bond": bond_samples}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: boxes are small, and replicas already run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def systems(root: Path) -> list[tuple[Path, Path]]:
+    """Files of atoms, each with its force field: of ``root`` itself, or of all ``*.pdb`` and ``*.data*`` in it.
+
+    The force field (``*ffield*``) lies beside the atoms; where there are several, it is the one with the first word
+    of the atoms' file in its name (``water_300.pdb``, ``ffield.water``). Raises DataError where none is found.
+    """
+    folder = root if root.is_dir() else root.parent
+    fields = sorted(folder.glob("*ffield*"))
+    patterns = ("*.pdb", "*.data*")
+    found = sorted(file for pattern in patterns for file in folder.glob(pattern)) if root.is_dir() else [root]
+    if not found:
+        raise DataError(f"data.root={root}: no file of atoms there; expected *.pdb or *.data*, and an *ffield*")
+    pairs = []
+    for file in found:
+        word = re.split(r"[._-]", file.name)[0].lower()
+        fitting = fields if len(fields) == 1 else [field for field in fields if word in field.name.lower()]
+        if len(fitting) != 1:
+            names = ", ".join(field.name for field in fields) or "none"
+            raise DataError(
+                f"{file}: force fields beside it: {names}; expected one file *ffield*, or one of them with {word!r} in "
+                "its name"
+            )
+        pairs.append((file, fitting[0]))
+    return pairs
+
+
+def read_system(atoms: Path, forcefield: Path) -> tuple[Box, ForceField]:
+    """A box of atoms from a PDB or LAMMPS data file, and its force field."""
+    ff = read_forcefield(forcefield)
+    return (read_pdb if atoms.suffix.lower() == ".pdb" else read_data)(atoms, ff), ff
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """What one replica is made from: the variant of the kernel, and temperatures (K) between which it draws its own.
+
+    ``molecules`` and ``volume`` (Å3 a molecule) describe the project's own boxes.
+    """
+
+    variant: Variant
+    kelvin: tuple[float, float]
+    molecules: Mapping[str, int]
+    volume: float
+
+    def make(self, source: tuple[Path, Path] | None, rows: int, split: Split, seed: list[int]) -> dict[str, np.ndarray]:
+        """``rows`` samples, drawn without repetition from one replica: ``{split}_{inputs,outputs}``, float32.
+
+        A replica is a box built anew, or, with ``source``, a file's atoms moved by thermal jitter. Raises DataError
+        where it has fewer samples than asked for.
+        """
+        rng = np.random.default_rng(seed)
+        kelvin = float(rng.uniform(*self.kelvin))
+        if source is None:
+            ff = published()
+            box = build_box(self.molecules, self.volume, kelvin, ff, rng)
+        else:
+            box, ff = read_system(*source)
+            box = replace(box, positions=jittered(box.positions, ff.atom["mass"][box.types], kelvin, rng))
+        with one_thread():
+            inputs, outputs = SAMPLES[self.variant](analyse(box, ff))
+        if rows > len(inputs):
+            raise DataError(
+                f"workload.rows: {rows} rows of one replica, which has {len(inputs)}; lower workload.rows or raise "
+                "workload.replicas"
+            )
+        chosen = np.sort(rng.choice(len(inputs), rows, replace=False))
+        return {
+            f"{split}_inputs": inputs.numpy()[chosen].astype(np.float32),
+            f"{split}_outputs": outputs.numpy()[chosen].astype(np.float32),
+        }
