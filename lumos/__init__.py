@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lumos.api import gate
-    from lumos.compaction import CompactionError, CompactModel, compact, load, verify
+    from lumos.compaction import CompactModel, compact, load, verify
+    from lumos.errors import CompactionError, StructureError
     from lumos.gated import GatedModel
-    from lumos.gates import GateSettings
-    from lumos.structure import Structure, StructureError
+    from lumos.settings import GateSettings
+    from lumos.structure import Structure
 
 __version__ = "0.1.0"
 
@@ -34,14 +35,14 @@ __all__ = [
 _HOME = {
     "gate": "api",
     "CompactModel": "compaction",
-    "CompactionError": "compaction",
+    "CompactionError": "errors",
     "compact": "compaction",
     "load": "compaction",
     "verify": "compaction",
     "GatedModel": "gated",
-    "GateSettings": "gates",
+    "GateSettings": "settings",
     "Structure": "structure",
-    "StructureError": "structure",
+    "StructureError": "errors",
 }
 
 

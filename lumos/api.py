@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from lumos.errors import StructureError
 from lumos.gated import GatedModel
-from lumos.gates import GateSettings
 from lumos.probe import probed
 from lumos.resolve import trace_structure
-from lumos.structure import StructureError
+from lumos.settings import GateSettings
 
 
 def gate(

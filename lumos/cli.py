@@ -7,33 +7,41 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra.utils
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lumos.compaction import CompactionError
-from lumos.config import ConfigError, did_you_mean, one_line, one_of, read
-from lumos.record import RecordError
-from lumos.structure import StructureError
-from lumos.training import TrainingError
-from lumos.workload import DataError, Workload
+from lumos import record, report
+from lumos.config import did_you_mean, one_line, one_of, read
+from lumos.errors import ConfigError, DataError, LumosError
 
-_EXPECTED = (CompactionError, DataError, RecordError, StructureError, TrainingError, OSError, MemoryError)
+if TYPE_CHECKING:
+    from lumos.workload import Workload
+
+_EXPECTED = (LumosError, OSError, MemoryError)
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """One run of one workload, from its composed configuration to its record."""
+    """One run of one workload, from its composed configuration to its record; a finished run is shown at once."""
+    config = read(cfg)
+    for folder in [] if config.force else config.results.glob(f"runs/*/{config.run_id}"):
+        done = record.finished(folder)
+        if done is not None:
+            report.print_run(done, folder, finished_before=True)
+            return done
+    # Only now torch, which takes seconds to load.
     from lumos import engine
 
-    config = read(cfg)
     return engine.run(config, build_workload(cfg))
 
 
 def build_workload(cfg: DictConfig) -> Workload:
     """The workload that the configuration names. Raises ConfigError, DataError."""
+    from lumos.workload import Workload
+
     try:
         workload = hydra.utils.instantiate(cfg.workload, _convert_="all")
     except InstantiationException as error:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lumos.errors import CompactionError
 from lumos.files import atomic
 from lumos.gated import GatedModel
 from lumos.structure import Axis, Structure
@@ -21,10 +22,6 @@ from lumos.structure import Axis, Structure
 FORMAT = "lumos-compact-1"
 TOLERANCE = 1e-10
 """Largest relative difference between gated and compact outputs in float64."""
-
-
-class CompactionError(Exception):
-    """The compact model does not compute what the gated one does, or a saved one cannot be read; one line says why."""
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lumos.gated import Penalty
-from lumos.gates import GateSettings
+from lumos.errors import ConfigError
+from lumos.settings import GateSettings, Penalty
 
 PROJECT = Path(__file__).resolve().parent.parent
-MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "trainer.device", "trainer.threads")
-"""What differs between machines but not between runs; these keys are left out of a run's id."""
+MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data", "trainer.device", "trainer.threads")
+"""What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is
+the copy of ``data`` that it is made with."""
 
 T = TypeVar("T")
-
-
-class ConfigError(Exception):
-    """A key or a value that cannot be used; the message is one line with what was expected."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,6 @@ class LumosConfig:
 
     def __post_init__(self) -> None:
         expect(self.lambda_ >= 0, "lumos.lambda", self.lambda_, "a number >= 0")
-        expect(self.penalty in get_args(Penalty), "lumos.penalty", self.penalty, one_of(get_args(Penalty)))
         expect(self.learning_rate > 0, "lumos.learning_rate", self.learning_rate, "a number > 0")
         expect(0 <= self.warmup < 1, "lumos.warmup", self.warmup, "a number in [0, 1)")
         expect(0 < self.freeze_at < 1, "lumos.freeze_at", self.freeze_at, "a number between 0 and 1")
@@ -121,7 +117,7 @@ def one_of(allowed: Any) -> str:
 def register_resolvers() -> None:
     """``${by_scale:{small: a, paper: b}}`` picks by the key ``scale``; ``${project:x}`` is a folder of the project."""
 
-    def by_scale(options: DictConfig, *, _root_: DictConfig) -> Any:
+    def by_scale(options: Mapping[str, Any], *, _root_: DictConfig) -> Any:
         scale = _root_.scale
         if scale not in options:
             raise ConfigError(f"scale={scale}: expected {one_of(options)}{did_you_mean(str(scale), list(options))}")
@@ -171,6 +167,9 @@ def _build(kind: type[T], group: str, values: Mapping[str, Any]) -> T:
 
 
 def _as(hint: Any, value: Any, key: str) -> Any:
+    if get_origin(hint) is Literal:
+        expect(value in get_args(hint), key, value, one_of(get_args(hint)))
+        return value
     kinds = get_args(hint) if not isinstance(hint, type) else (hint,)
     if value is None:
         expect(type(None) in kinds, key, "null", "a value")

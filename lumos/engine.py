@@ -15,24 +15,21 @@ import torch
 
 from lumos import measure, record, report
 from lumos.compaction import CompactModel
-from lumos.config import ConfigError, RunConfig, one_line
+from lumos.config import RunConfig, one_line
 from lumos.console import log, logging_to
+from lumos.errors import ConfigError
 from lumos.files import atomic
 from lumos.training import Trained, evaluate, train
 from lumos.workload import Loaders, Workload
 
 
 def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
-    """Do the run that the configuration describes, or find it done; prints its table and returns its record.
+    """Do the run that the configuration describes, print its table and return its record.
 
     A failed run leaves a record that says so, and its error is raised.
     """
     _ = workload.recipe, workload.metric  # a bad setting is said before anything is written
     folder = config.folder(workload.name)
-    done = None if config.force else record.finished(folder)
-    if done is not None:
-        report.print_run(done, folder, finished_before=True)
-        return done
     device = prepare(config)
     with record.only_one(folder), logging_to(folder / "train.log"):
         started = time.perf_counter()

@@ -8,17 +8,16 @@ is multiplied instead: the same function, and cheaper.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lumos.gates import Gates, GateSettings, median
+from lumos.gates import Gates, median
+from lumos.settings import GateSettings, Penalty
 from lumos.structure import Axis, Structure
-
-Penalty = Literal["gates", "params", "macs"]
 
 
 class GatedModel(nn.Module):

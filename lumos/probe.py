@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from lumos.compaction import CompactionError, verify
+from lumos.compaction import verify
+from lumos.errors import CompactionError
 from lumos.gated import GatedModel
-from lumos.gates import LOG_ALPHA_BOUND, GateSettings
+from lumos.gates import LOG_ALPHA_BOUND
+from lumos.settings import GateSettings
 from lumos.structure import Group, Structure
 
 

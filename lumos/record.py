@@ -16,14 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lumos.errors import RecordError
 from lumos.files import atomic
 
 SCHEMA = 1
 FILE = "record.json"
-
-
-class RecordError(Exception):
-    """A record cannot be read, or its run is busy; the message is one line that says what to do."""
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from lumos.structure import Axis, Fixed, Group, InputSelection, Structure, StructureError, feature_names
+from lumos.structure import Axis, Fixed, Group, InputSelection, Structure, feature_names
 from lumos.trace import Block, Trace, feature_dims, run_trace
 
 
@@ -181,6 +181,3 @@ def _fixed(blocks: list[Block], parts: _Components, free: Tensor) -> list[Fixed]
         reasons = [parts.reason.get(label, "") for label in labels[~free[labels]].tolist()]
         out += [Fixed(block.name, reasons.count(reason), reason) for reason in dict.fromkeys(reasons)]
     return out
-
-
-__all__ = ["StructureError", "trace_structure"]

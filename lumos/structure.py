@@ -11,12 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lumos.errors import StructureError
+
 Axis = tuple[str, int]
 """One dimension of one parameter or buffer: its name in the model, and the dimension."""
-
-
-class StructureError(Exception):
-    """The model cannot be traced or gated as asked; the message is one line that says why."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from lumos.structure import Axis, Contraction, StructureError
+from lumos.errors import StructureError
+from lumos.structure import Axis, Contraction
 
 NONE = 0
 """Shadow of a value that belongs to no unit: it has this size in every compact model."""

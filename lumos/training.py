@@ -20,12 +20,9 @@ from lumos.api import gate
 from lumos.compaction import CompactModel, Equivalence, Plan, compact, verify
 from lumos.config import LumosConfig, RunConfig
 from lumos.console import log, progress
+from lumos.errors import TrainingError
 from lumos.gated import GatedModel
 from lumos.workload import Batch, Loaders, Workload, to_device
-
-
-class TrainingError(Exception):
-    """A training went wrong; the message is one line that says where and what to change."""
 
 
 @dataclass

@@ -15,12 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler, TensorDataset
 
+from lumos.errors import DataError
+
 Batch = Any
 """What a loader yields: a tensor, or a tuple, list or dict of them, or any object with a ``to(device)``."""
-
-
-class DataError(Exception):
-    """A file or a setting of a workload is missing or wrong; the message is one line that says what to do."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from lumos.cli import build_workload
 from lumos.config import PROJECT, register_resolvers
-from lumos.testing import CHECKS, check_workload
+from lumos.testing import CHECKS, check_members
 
 NAMES = sorted(path.stem for path in (PROJECT / "conf" / "workload").glob("*.yaml"))
 
@@ -48,4 +48,4 @@ def test_readme_is_there(name):
 
 def test_check_workload_names_what_is_missing():
     with pytest.raises(AssertionError, match="lacks a member"):
-        check_workload(Path())  # type: ignore[arg-type]
+        check_members(Path())

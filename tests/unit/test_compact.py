@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lumos
-from lumos.compaction import FORMAT, CompactionError, difference
+from lumos.compaction import FORMAT, difference
+from lumos.errors import CompactionError
 from lumos.gated import GatedModel
 from lumos.resolve import trace_structure
 from tests.unit.networks import RandomMLP, random_gates

@@ -238,7 +238,7 @@ def test_a_bad_file_among_good_ones(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert len(Fluid(data={**data, "on_error": "skip"}).tiny().splits.train) == 2400
     assert "skipped" in caplog.text
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no .fluid file there"):
+    with pytest.raises(DataError, match="file there could be read"):
         _ = Fluid(data={**data, "root": tmp_path / "empty"}).tiny().splits
 
 
@@ -260,6 +260,6 @@ def test_settings_that_cannot_be(settings: dict, message: str) -> None:
 
 
 def test_more_rows_than_pairs(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="lower workload.rows"):
-        _ = Fluid(data={"cache": tmp_path}, **{"conditions": 1, "particles_per_metre": 70.0, "snapshots": 10}).splits
+    with pytest.raises(DataError, match="rows of one snapshot"):
+        _ = Fluid(data={"cache": tmp_path}, conditions=1, particles_per_metre=70.0, snapshots=10).splits
     assert not list(tmp_path.rglob("*.h5*"))

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumos.gates import Gates, GateSettings, log_alpha_of, median, open_probability, sample
+from lumos.gates import Gates, log_alpha_of, median, open_probability, sample
+from lumos.settings import GateSettings
 from lumos.structure import Group
 
 PAPER = GateSettings(tau=2 / 3)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lumos.config import PROJECT, LumosConfig
-from lumos.gates import GateSettings
+from lumos.settings import GateSettings
 
 ENGINE = sorted((PROJECT / "lumos").rglob("*.py"))
 WORKLOADS = sorted((PROJECT / "workloads").rglob("*.py"))

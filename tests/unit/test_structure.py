@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import lumos
+from lumos.errors import StructureError
 from lumos.resolve import trace_structure
-from lumos.structure import StructureError
 
 
 class Model(nn.Module):

@@ -171,7 +171,8 @@ def as_source(data: DataSource | Mapping[str, object]) -> DataSource:
     unknown = [str(key) for key in data if key not in known]
     if unknown:
         raise DataError(f"data.{unknown[0]}: no such key; expected one of {', '.join(known)}")
-    return DataSource(**dict(data))  # type: ignore[arg-type]
+    paths = {key: Path(str(data[key])) for key in ("root", "cache") if data.get(key) is not None}
+    return DataSource(**{**data, **paths})  # type: ignore[arg-type]
 
 
 def digest(*arrays: np.ndarray) -> str:

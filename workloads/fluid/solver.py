@@ -6,15 +6,13 @@ with the constants of the PARSEC 3.0 benchmark (Bienia 2011). The code is the pr
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 from jaxtyping import Float, Int
+
+from workloads.common.native import compiled
 
 TIME_STEP = 0.001
 STIFFNESS = 3.0
@@ -63,12 +61,6 @@ class State:
     x: Vectors
     half_v: Vectors
     v: Vectors
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as machine code, kept on disk, and free to run beside other threads."""
-    # The tests wrap every function to check its annotations; only what is inside can be compiled.
-    return numba.njit(cache=True, nogil=True)(inspect.unwrap(function))
 
 
 @compiled

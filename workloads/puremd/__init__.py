@@ -184,7 +184,7 @@ class PureMD:
             self,
             molecules={"H2O": 24, "H2O2": 6},
             replicas=10,
-            rows=2000,
+            rows=1000,
             widths=(32, 32),
             batch_size=100,
             epochs=2,

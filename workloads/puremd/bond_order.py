@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lumos.workload import DataError
+from workloads.common.native import compiled
 from workloads.puremd.forcefield import ForceField
 
 REACH = 5.0
 """No two atoms further apart than this, in Å, share a bond."""
 
-BLOCK = 512
-"""Atoms whose distances to all others are held at a time, so that memory grows with atoms, not with their square."""
+TERMS = (("r_s", "bo1", "bo2"), ("r_p", "bo3", "bo4"), ("r_pp", "bo5", "bo6"))
+"""Radius, factor and power of the sigma, pi and double-pi terms."""
 
 Atoms = Float[Tensor, " atoms"]
 Edges = Float[Tensor, " edges"]
@@ -61,33 +63,64 @@ def _nearest_image(d: Tensor, cell: Tensor) -> Tensor:
     return d - cell * torch.round(d.detach() / cell)
 
 
-def close_pairs(box: Box) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
-    """Ordered pairs (i, j) of different atoms within ``REACH``, sorted by i, then j.
+@compiled
+def _close_pairs(x, cell, types, reach, room):  # pragma: no cover - compiled
+    pairs = np.empty((room, 2), np.int64)
+    found = 0
+    for i in range(len(x)):
+        for j in range(len(x)):
+            square = 0.0
+            for axis in range(3):
+                d = x[j, axis] - x[i, axis]
+                d -= cell[axis] * np.round(d / cell[axis])
+                square += d * d
+            if i != j and square <= reach[types[i], types[j]] ** 2:
+                if found < room:
+                    pairs[found, 0], pairs[found, 1] = i, j
+                found += 1
+    return pairs, found
 
-    Raises DataError for a box narrower than 2 ``REACH``.
+
+def close_pairs(box: Box, reach: Float[Tensor, "types types"]) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
+    """Ordered pairs (i, j) of different atoms within the ``reach`` (Å) of their types, sorted by i, then j.
+
+    Time grows with the square of the atoms, memory with the pairs. Raises DataError for a box narrower than 2
+    ``REACH``.
     """
     if float(box.cell.min()) < 2 * REACH:
         raise DataError(
             f"a box of {', '.join(f'{c:.3f}' for c in box.cell.tolist())} Å; expected at least {2 * REACH:.0f} Å a "
             "side, so that an atom does not see two images of another: repeat the cell"
         )
-    x = box.positions.detach()
-    found = []
-    for start in range(0, len(x), BLOCK):
-        d = _nearest_image(x - x[start : start + BLOCK, None], box.cell)
-        i, j = torch.nonzero(d.square().sum(-1) <= REACH**2, as_tuple=True)
-        found.append((i[i + start != j] + start, j[i + start != j]))
-    return torch.cat([i for i, _ in found]), torch.cat([j for _, j in found])
+    arrays = [value.detach().numpy() for value in (box.positions, box.cell, box.types, reach)]
+    room = 16 * len(box.types)
+    while True:
+        pairs, found = _close_pairs(*arrays, room)
+        if found <= room:
+            i, j = torch.from_numpy(pairs[:found]).T.contiguous()
+            return i, j
+        room = found
 
 
-def _terms(ff: ForceField, kind: tuple[Tensor, Tensor], r: Edges) -> tuple[tuple[Edges, Edges], ...]:
+def bond_reach(ff: ForceField) -> Float[Tensor, "types types"]:
+    """A distance in Å beyond which no bond of two types reaches the cutoff, ``REACH`` at most; 0 where none is known.
+
+    Bonds need S + P + Q >= cutoff, so that one of the three is a third of it or more.
+    """
+    furthest = torch.zeros_like(ff.pair["r_s"])
+    for radius, factor, power in TERMS:
+        size, b, n = ff.pair[radius], ff.pair[factor], ff.pair[power]
+        least = torch.tensor(ff.cutoff / (3 * (1 + ff.cutoff)), dtype=torch.float64).log()
+        decays = (b < 0) & (n > 0)
+        far = size * (least / torch.where(decays, b, -1.0)) ** (1 / torch.where(decays, n, 1.0))
+        furthest = torch.maximum(furthest, torch.where(size > 0, torch.where(decays, far, REACH), 0.0))
+    return torch.where(ff.known, furthest.clamp(max=REACH), 0.0)
+
+
+def order_terms(ff: ForceField, kind: tuple[Tensor, Tensor], r: Edges) -> tuple[tuple[Edges, Edges], ...]:
     """The sigma, pi and double-pi terms at distance r, each with its exponent times its power: d term/dr = term x/r."""
     terms = []
-    for radius, factor, power, scale in (
-        ("r_s", "bo1", "bo2", 1 + ff.cutoff),
-        ("r_p", "bo3", "bo4", 1.0),
-        ("r_pp", "bo5", "bo6", 1.0),
-    ):
+    for (radius, factor, power), scale in zip(TERMS, (1 + ff.cutoff, 1.0, 1.0), strict=True):
         size, b, n = ff.pair[radius][kind], ff.pair[factor][kind], ff.pair[power][kind]
         exponent = b * (r / torch.where(size > 0, size, 1.0)) ** n
         # Where there is no radius the exponent is meaningless and may overflow; leave it out of the product.
@@ -102,19 +135,16 @@ def uncorrected(box: Box, ff: ForceField) -> Bonds:
 
     S = (1 + cut) exp(bo1 (r/r_s)^bo2), P = exp(bo3 (r/r_p)^bo4), Q = exp(bo5 (r/r_pp)^bo6).
     """
-    i, j = close_pairs(box)
-    kind = (box.types[i], box.types[j])
-    possible = ff.known[kind]
-    i, j = i[possible], j[possible]
+    i, j = close_pairs(box, bond_reach(ff))
     kind = (box.types[i], box.types[j])
     d = _nearest_image(box.positions[j] - box.positions[i], box.cell)
     r = d.square().sum(-1).sqrt()
     if len(r) and float(r.detach().min()) <= 0:
         raise DataError("two atoms are at the same place; expected each position once")
     with torch.no_grad():
-        kept = sum(term for term, _ in _terms(ff, kind, r)) >= ff.cutoff
+        kept = sum(term for term, _ in order_terms(ff, kind, r)) >= ff.cutoff
     i, j, d, r = i[kept], j[kept], d[kept], r[kept]
-    (s, ds), (p, dp), (q, dq) = _terms(ff, (box.types[i], box.types[j]), r)
+    (s, ds), (p, dp), (q, dq) = order_terms(ff, (box.types[i], box.types[j]), r)
     towards = d / r.square()[:, None]
     d_pi, d_pi2 = -(p * dp)[:, None] * towards, -(q * dq)[:, None] * towards
     d_order = -(s * ds)[:, None] * towards + d_pi + d_pi2

@@ -59,12 +59,12 @@ def published() -> ForceField:
     return _build(
         elements,
         general,
-        [dict(zip(parameters.ATOM_COLUMNS, row, strict=True)) for row in parameters.ATOMS.values()],
+        [dict(zip(parameters.ATOM_COLUMNS, map(float, row), strict=True)) for row in parameters.ATOMS.values()],
         {
-            (number[a], number[b]): dict(zip(parameters.BOND_COLUMNS, row, strict=True))
+            (number[a], number[b]): dict(zip(parameters.BOND_COLUMNS, map(float, row), strict=True))
             for (a, b), row in parameters.BONDS.items()
         },
-        {(number[a], number[b]): row for (a, b), row in parameters.RADII.items()},
+        {(number[a], number[b]): [float(r) for r in row] for (a, b), row in parameters.RADII.items()},
     )
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumos.workload import DataError
+from workloads.common.native import compiled
 from workloads.puremd.bond_order import REACH, Box
 from workloads.puremd.forcefield import ForceField
 
@@ -49,7 +50,7 @@ def _peroxide() -> list[tuple[float, float, float]]:
 
 _TETRAHEDRON = 1.087 / math.sqrt(3)
 _SHAPES: Mapping[str, tuple[str, list[tuple[float, float, float]]]] = {
-    "H2O": ("OHH", [(0, 0, 0), _polar(0.958, 0), _polar(0.958, 104.48)]),
+    "H2O": ("OHH", [(0, 0, 0), _polar(0.958, 0.0), _polar(0.958, 104.48)]),
     "H2O2": ("OOHH", _peroxide()),
     "O2": ("OO", [(0, 0, 0), (1.208, 0, 0)]),
     "H2": ("HH", [(0, 0, 0), (0.741, 0, 0)]),
@@ -86,14 +87,19 @@ def _turn(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
     )
 
 
-def _clear(
-    trial: np.ndarray, hydrogen: np.ndarray, placed: np.ndarray, placed_hydrogen: np.ndarray, edge: float
-) -> bool:
-    d = trial[:, None] - placed[None]
-    d -= edge * np.round(d / edge)
-    number = hydrogen[:, None].astype(int) + placed_hydrogen[None]
-    least = np.array([EXCLUSION["heavy"], EXCLUSION["mixed"], EXCLUSION["light"]])[number]
-    return bool(((d**2).sum(-1) >= least**2).all())
+@compiled
+def _clear(trial, hydrogens, placed, placed_hydrogens, edge, least):  # pragma: no cover - compiled
+    """Whether no atom of a trial is closer to one placed before than their number of hydrogens allows."""
+    for a in range(len(trial)):
+        for b in range(len(placed)):
+            square = 0.0
+            for axis in range(3):
+                d = trial[a, axis] - placed[b, axis]
+                d -= edge * np.round(d / edge)
+                square += d * d
+            if square < least[hydrogens[a] + placed_hydrogens[b]] ** 2:
+                return False
+    return True
 
 
 def jitter(masses: Float[np.ndarray, " atoms"], kelvin: float) -> Float[np.ndarray, " atoms"]:
@@ -117,6 +123,7 @@ def build_box(counts: Mapping[str, int], volume: float, kelvin: float, ff: Force
     Molecules start on the sites of a cubic lattice in random order and are turned and shifted until they keep clear
     of those placed before. Raises DataError where a molecule finds no place: too dense.
     """
+    shapes = {name: geometry(name) for name in counts}
     names = rng.permutation([name for name, count in counts.items() for _ in range(count)])
     edge = (volume * len(names)) ** (1 / 3)
     if edge < 2 * REACH:
@@ -125,23 +132,25 @@ def build_box(counts: Mapping[str, int], volume: float, kelvin: float, ff: Force
         )
     side = math.ceil(len(names) ** (1 / 3) - 1e-9)
     sites = rng.permutation(np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(-1, 3))[: len(names)]
-    placed = np.empty((0, 3))
-    symbols: list[str] = []
+    symbols = [symbol for name in names for symbol in shapes[str(name)][0]]
+    hydrogens = np.array([symbol == "H" for symbol in symbols], dtype=np.int64)
+    placed = np.empty((len(symbols), 3))
+    least = np.array([EXCLUSION["heavy"], EXCLUSION["mixed"], EXCLUSION["light"]])
+    done = 0
     for name, site in zip(names, sites, strict=True):
-        elements, shape = geometry(str(name))
-        hydrogen = np.array([e == "H" for e in elements])
+        shape = shapes[str(name)][1]
+        mine = slice(done, done + len(shape))
         for attempt in range(TRIES):
             # Wander further from the lattice the longer no place is found.
             shift = rng.normal(0, 0.1 * (1 + 10 * attempt / TRIES), 3) * edge / side
-            trial = shape @ _turn(rng).T + (site + 0.5) * edge / side + shift
-            if _clear(trial, hydrogen, placed, np.array([s == "H" for s in symbols], dtype=bool), edge):
+            placed[mine] = shape @ _turn(rng).T + (site + 0.5) * edge / side + shift
+            if _clear(placed[mine], hydrogens[mine], placed[:done], hydrogens[:done], edge, least):
                 break
         else:
             raise DataError(
                 f"no place for a molecule of {name} at {volume:.1f} Å3 a molecule; set workload.volume to more"
             )
-        placed = np.concatenate([placed, trial])
-        symbols += elements
+        done += len(shape)
     types = ff.types(symbols, "workload.molecules")
     moved = jittered(torch.from_numpy(placed), ff.atom["mass"][types], kelvin, rng)
     return Box(moved % edge, types, torch.full((3,), edge, dtype=torch.float64))

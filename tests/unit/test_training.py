@@ -1,0 +1,119 @@
+"""The loop: schedules, the cut in the middle, and what it does when things go wrong."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import lumos
+from lumos.config import LumosConfig, RunConfig, TrainerConfig
+from lumos.errors import TrainingError
+from lumos.training import _optimizer, cosine, cut, train, warm_up
+from workloads.synthetic import Synthetic
+
+CPU = torch.device("cpu")
+GATES = LumosConfig(1e-3, "gates", 2 / 3, 0.0, 1.0, -0.1, 1.1, 0.9, 0.1, 0.1, 0.5)
+
+
+def run_config(**changes) -> RunConfig:
+    gates = replace(GATES, **changes)
+    return RunConfig("tiny", 0, False, gates, TrainerConfig("cpu", None, None, None), Path("unused"), {})
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return Synthetic(relevant_features=4).tiny()
+
+
+def test_schedules_by_hand():
+    assert [warm_up(s, 100, 0.2) for s in (0, 10, 20, 99)] == [0.0, 0.5, 1.0, 1.0]
+    assert warm_up(0, 100, 0.0) == 1.0
+    assert [round(cosine(s, 4), 6) for s in range(5)] == [1.0, 0.853553, 0.5, 0.146447, 0.0]
+
+
+def test_both_trainings_take_the_same_steps(tiny):
+    tiny = replace(tiny, epochs=10)
+    loaders = tiny.loaders()
+    dense = train(tiny, loaders, run_config(), CPU, gated=False)
+    gated = train(tiny, loaders, run_config(lambda_=0.02), CPU, gated=True)
+    assert dense.steps == gated.steps == tiny.recipe.epochs * len(loaders.train)
+    assert isinstance(gated.model, lumos.CompactModel)
+    assert gated.equivalence.max_rel_diff < 1e-10
+    assert gated.gates["open"] < gated.gates["total"]
+    assert sum(p.numel() for p in gated.model.parameters()) < sum(p.numel() for p in dense.model.parameters())
+
+
+def test_training_twice_gives_the_same_numbers(tiny):
+    first, second = (train(tiny, tiny.loaders(), run_config(), CPU, gated=True) for _ in range(2))
+    for (name, a), b in zip(first.model.named_parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_gates_have_no_weight_decay(tiny):
+    model = lumos.gate(tiny.model(), tiny.example())
+    groups = {g["name"]: g for g in _optimizer(model, tiny, GATES).param_groups}
+    assert groups["gates"]["weight_decay"] == 0
+    assert groups["gates"]["params"] == [model.gates.log_alpha]
+    assert groups["gates"]["lr"] == GATES.learning_rate or groups["gates"]["peak"] == GATES.learning_rate
+
+
+def test_the_cut_is_invisible_to_a_fully_decided_training(tiny):
+    """With gates that are exactly 0 or 1, the step after the cut is the step that the gated model would have made."""
+    torch.manual_seed(0)
+    gated = lumos.gate(tiny.model(), tiny.example()).train()
+    optimizer = _optimizer(gated, tiny, GATES)
+    with torch.no_grad():
+        gated.gates.log_alpha.fill_(8.0)
+        gated.gates.log_alpha[[0, 1, 25, 30, 31]] = -8.0
+    gated.gates.train(False)  # test-time gates: exactly 0 and 1
+    gated.gates.log_alpha.requires_grad_(False)
+    x, y = next(iter(tiny.loaders().train))
+
+    def step(model, opt):
+        opt.zero_grad()
+        tiny.loss(model, (x, y)).backward()
+        opt.step()
+
+    for _ in range(3):
+        step(gated, optimizer)
+    small, fresh = cut(gated, optimizer, tiny, GATES)
+    gated.gates.train(False)
+    for group in fresh.param_groups:
+        group["lr"] = optimizer.param_groups[0]["lr"]
+    step(gated, optimizer)
+    step(small, fresh)
+    again = lumos.compact(gated)
+    for (name, a), b in zip(small.model.named_parameters(), again.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch(tiny):
+    class Broken(Synthetic):
+        def loss(self, model, batch):
+            return super().loss(model, batch) * math.nan
+
+    broken = Broken(relevant_features=4).tiny()
+    with pytest.raises(TrainingError, match=r"not finite from batch 0 of epoch 1 on .* lower workload.learning_rate"):
+        train(broken, broken.loaders(), run_config(), CPU, gated=False)
+
+
+def test_a_huge_lambda_still_ends_in_a_usable_model(tiny):
+    trained = train(tiny, tiny.loaders(), run_config(lambda_=1e3), CPU, gated=True)
+    assert all(group["open"] >= 1 for group in trained.gates["groups"].values())
+    assert math.isfinite(trained.valid_score)
+
+
+def test_lambda_zero_closes_nothing(tiny):
+    trained = train(tiny, tiny.loaders(), run_config(lambda_=0.0), CPU, gated=True)
+    assert trained.gates["features_kept"] == list(tiny.features())
+
+
+@pytest.mark.parametrize("kind", ["gates", "params", "macs"])
+def test_penalties_count_the_full_network_alike(kind):
+    gated = lumos.gate(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1)), torch.randn(4, 4))
+    with torch.no_grad():
+        gated.gates.log_alpha.fill_(40.0)
+    assert float(gated.penalty(kind).detach()) == pytest.approx(10)
