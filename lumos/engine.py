@@ -97,6 +97,7 @@ def _opened(config: RunConfig, workload: Workload, device: torch.device) -> dict
         "provenance": record.provenance(_device_name(device)),
         "metric": asdict(workload.metric),
         "features": list(workload.features()),
+        "true_features": list(getattr(workload, "true_features", list)()) or None,
     }
 
 

@@ -109,8 +109,9 @@ class Loaders:
 class Workload(Protocol):
     """A scientific problem that the engine can train on, dense and gated.
 
-    Two further members are optional: ``baselines() -> dict[str, float]``, the test scores of trivial predictors in
-    the metric's unit, and ``note``, one line that a run's table prints (what generated data stands for, say).
+    Further members are optional: ``baselines() -> dict[str, float]``, the test scores of trivial predictors in the
+    metric's unit; ``note``, one line that a run's table prints (what generated data stands for, say); and
+    ``true_features()``, the names of the features that matter, where they are known.
     """
 
     @property

@@ -55,7 +55,7 @@ class Fluid:
     steps: int = 20
     rows: int = 125_000
     widths: Sequence[int] = (784, 300, 100)
-    batch_size: int = 1000
+    batch_size: int = 500
     epochs: int = 20
     learning_rate: float = 1e-3
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,7 +17,18 @@ from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
 from workloads.common.mlp import ScaledMLP
 from workloads.common.shards import Rows, make_shards, read_shards
 from workloads.common.tabular import Splits, as_source, r2_score, standardised_mse
-from workloads.puremd.data import INPUTS, OUTPUTS, SPLITS, VERSION, Replicas, Split, Variant, read_system, systems
+from workloads.puremd.data import (
+    INPUTS,
+    OUTPUTS,
+    SPLITS,
+    VERSION,
+    Replicas,
+    Split,
+    Variant,
+    one_thread,
+    read_system,
+    systems,
+)
 from workloads.puremd.molecules import geometry
 
 logger = logging.getLogger(__name__)
@@ -108,13 +120,14 @@ class PureMD:
         replicas = Replicas(self.variant, (self.kelvin[0], self.kelvin[1]), self.molecules, self.volume)
 
         def make(name: str) -> Iterator[Rows]:
+            torch.set_num_threads(1)  # OpenMP keeps this number for each thread
             split, number, rows = parts[name]
             seed = [self.seed, SPLITS.index(split), number]
             yield replicas.make(sources[number % len(sources)], rows, split, seed)
 
-        return Splits.from_arrays(
-            read_shards(make_shards(self._source.cache / self.name, key, list(parts), make, "computing bond orders"))
-        )
+        with one_thread():
+            shards = make_shards(self._source.cache / self.name, key, list(parts), make, "computing bond orders")
+        return Splits.from_arrays(read_shards(shards))
 
     def _parts(self) -> list[Part]:
         """All replicas: 80% of them train, the rest, at least one each, valid and test; rows in equal shares."""

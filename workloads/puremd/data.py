@@ -98,7 +98,7 @@ SAMPLES = {"inner": inner_samples, "bond": bond_samples}
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: boxes are small, and replicas already run side by side."""
+    """Torch on one thread while replicas run side by side: boxes are small, and its own threads would only wait."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -165,8 +165,7 @@ class Replicas:
         else:
             box, ff = read_system(*source)
             box = replace(box, positions=jittered(box.positions, ff.atom["mass"][box.types], kelvin, rng))
-        with one_thread():
-            inputs, outputs = SAMPLES[self.variant](analyse(box, ff))
+        inputs, outputs = SAMPLES[self.variant](analyse(box, ff))
         if rows > len(inputs):
             raise DataError(
                 f"workload.rows: {rows} rows of one replica, which has {len(inputs)}; lower workload.rows or raise "

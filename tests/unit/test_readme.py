@@ -1,0 +1,29 @@
+"""The README's example runs, and its numbers are those of the records."""
+
+import re
+import subprocess
+import sys
+
+import torch
+
+from lumos.config import PROJECT
+
+
+def test_the_example_does_what_it_says():
+    code = re.search(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.S)
+    assert code is not None
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(code[1], names)
+    assert names["small"].features == ["x0", "x1"]
+    assert sum(p.numel() for p in names["small"].parameters()) < 0.5 * sum(p.numel() for p in names["model"].parameters())
+    x, y = names["x"], names["y"]
+    with torch.no_grad():
+        error = (names["small"](x) - y).square().mean() / y.var()
+    assert float(error) < 0.1
+
+
+def test_the_numbers_are_the_records():
+    script = PROJECT / "scripts" / "readme.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
