@@ -76,7 +76,7 @@ def train(workload: Workload, loaders: Loaders, config: RunConfig, device: torch
                 objective = loss
                 if isinstance(model, GatedModel):
                     objective = loss + weight * model.penalty(config.lumos.penalty)
-                set_rates(optimizer, cosine(step, total))
+                set_rates(optimizer, rate(step, total, freeze_at))
                 optimizer.zero_grad(set_to_none=True)
                 objective.backward()
                 if config.trainer.clip_norm:
@@ -135,9 +135,13 @@ def warm_up(step: int, total: int, share: float) -> float:
     return min(1.0, step / (share * total)) if share > 0 else 1.0
 
 
-def cosine(step: int, total: int) -> float:
-    """The learning rate's factor: 1 at the start, 0 at the end."""
-    return 0.5 * (1 + math.cos(math.pi * step / total))
+def rate(step: int, total: int, freeze_at: int) -> float:
+    """The weights' learning rate as a share of its peak: a cosine from 1 to 0, which in a gated training starts at the cut.
+
+    Until then the rate stays at its peak, so that what remains after the cut is trained as a fresh start would be.
+    """
+    start = max(0, freeze_at)
+    return 1.0 if step < start else 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, total - start)))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -38,7 +38,7 @@ class Metric:
 class Recipe:
     """How the workload is trained; the same for the dense baseline and for the gated network.
 
-    ``learning_rate`` is the peak rate of AdamW, decayed to zero along a cosine over ``epochs`` passes. Raises DataError
+    ``learning_rate`` is the peak rate of AdamW; it falls to zero along a cosine. Raises DataError
     for values that cannot be used.
     """
 

@@ -11,7 +11,7 @@ from torch import nn
 import lumos
 from lumos.config import LumosConfig, RunConfig, TrainerConfig
 from lumos.errors import TrainingError
-from lumos.training import _optimizer, cosine, cut, train, warm_up
+from lumos.training import _optimizer, cut, rate, train, warm_up
 from workloads.synthetic import Synthetic
 
 CPU = torch.device("cpu")
@@ -31,7 +31,9 @@ def tiny():
 def test_schedules_by_hand():
     assert [warm_up(s, 100, 0.2) for s in (0, 10, 20, 99)] == [0.0, 0.5, 1.0, 1.0]
     assert warm_up(0, 100, 0.0) == 1.0
-    assert [round(cosine(s, 4), 6) for s in range(5)] == [1.0, 0.853553, 0.5, 0.146447, 0.0]
+    assert [round(rate(s, 4, freeze_at=-1), 6) for s in range(4)] == [1.0, 0.853553, 0.5, 0.146447]
+    # gated: at its peak until the cut, then the same cosine over what is left
+    assert [round(rate(s, 8, freeze_at=4), 6) for s in range(8)] == [1.0] * 4 + [1.0, 0.853553, 0.5, 0.146447]
 
 
 def test_both_trainings_take_the_same_steps(tiny):
