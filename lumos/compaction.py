@@ -18,6 +18,7 @@ from lumos.errors import CompactionError
 from lumos.files import atomic
 from lumos.gated import GatedModel
 from lumos.structure import Axis, Structure
+from lumos.surgery import own_sizes, replace_tensors, set_attributes, to_double
 
 FORMAT = "lumos-compact-1"
 TOLERANCE = 1e-10
@@ -28,7 +29,7 @@ TOLERANCE = 1e-10
 class Plan:
     """For every parameter or buffer axis that shrinks, the indices that stay."""
 
-    kept: dict[Axis, Int[Tensor, " indices"]]
+    kept: dict[Axis, Int[Tensor, " _"]]
 
     @classmethod
     def of(cls, structure: Structure, keep: Bool[Tensor, " units"]) -> Plan:
@@ -53,12 +54,18 @@ class CompactModel(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Iterable[tuple[int, int, Tensor]], features: list[str], select: bool = True
+        self,
+        model: nn.Module,
+        inputs: Iterable[tuple[int, int, Tensor]],
+        features: list[str],
+        select: bool = True,
+        attributes: dict[str, dict[str, int]] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.features = features
         self.select = select
+        self.attributes = attributes or {}
         self._places: list[tuple[int, int]] = []
         for position, dim, index in inputs:
             self.register_buffer(f"kept_{position}", index.to(torch.int64))
@@ -80,7 +87,8 @@ class CompactModel(nn.Module):
         inputs = [{"position": p, "dim": d, "kept": self.get_buffer(f"kept_{p}").cpu()} for p, d in self._places]
         state = {n: t.detach().cpu().contiguous() for n, t in self.model.state_dict().items()}
         with atomic(Path(path)) as temporary:
-            torch.save({"format": FORMAT, "state": state, "inputs": inputs, "features": self.features}, temporary)
+            saved = {"format": FORMAT, "state": state, "inputs": inputs, "features": self.features}
+            torch.save({**saved, "attributes": self.attributes}, temporary)
 
 
 def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactModel:
@@ -103,53 +111,9 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
         side = "the file" if name in own else "the model"
         raise CompactionError(f"{path}: {name} is missing in {side}; build the dense model that was compacted")
     replace_tensors(model, saved["state"])
-    return CompactModel(
-        model, [(i["position"], i["dim"], i["kept"]) for i in saved["inputs"]], saved["features"], select
-    )
-
-
-def replace_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give parameters and buffers new values of any shape, and let the modules' own sizes follow.
-
-    Shared parameters stay shared; what does not require gradients still does not.
-    """
-    owners: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    for module in model.modules():
-        for store in (module._parameters, module._buffers):
-            for key, t in store.items():
-                if t is not None:
-                    owners.setdefault(id(t), []).append((store, key))
-    current = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name, value in tensors.items():
-        if name not in current:  # the second name of a shared parameter
-            continue
-        old = current[name]
-        new = value.detach().clone().to(old.device)
-        if isinstance(old, nn.Parameter):
-            new = nn.Parameter(new, requires_grad=old.requires_grad)
-        for store, key in owners[id(old)]:
-            store[key] = new
-    for module in model.modules():
-        _follow_sizes(module)
-
-
-_SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
-    nn.Linear: {"in_features": ("weight", 1), "out_features": ("weight", 0)},
-    nn.Embedding: {"embedding_dim": ("weight", 1)},
-    nn.modules.batchnorm._NormBase: {"num_features": ("weight", 0)},
-}
-
-
-def _follow_sizes(module: nn.Module) -> None:
-    """Set the sizes that a layer keeps beside its tensors to what the tensors say."""
-    for kind, sizes in _SIZES.items():
-        if isinstance(module, kind):
-            for attribute, (name, dim) in sizes.items():
-                t = getattr(module, name, None)
-                if t is None and name == "weight":
-                    t = getattr(module, "running_mean", None)
-                if t is not None:
-                    setattr(module, attribute, t.shape[dim])
+    set_attributes(model, saved["attributes"])
+    inputs = [(i["position"], i["dim"], i["kept"]) for i in saved["inputs"]]
+    return CompactModel(model, inputs, saved["features"], select, saved["attributes"])
 
 
 def compact(gated: GatedModel, select: bool = True) -> CompactModel:
@@ -168,7 +132,9 @@ def compact(gated: GatedModel, select: bool = True) -> CompactModel:
     inputs = [
         (i.position, i.dim, padded[i.units].nonzero().squeeze(1)) for i in structure.inputs if not padded[i.units].all()
     ]
-    small = CompactModel(model, inputs, structure.kept_features(keep), select)
+    attributes = own_sizes(structure, keep)
+    set_attributes(model, attributes)
+    small = CompactModel(model, inputs, structure.kept_features(keep), select, attributes)
     device = next((p.device for p in gated.model.parameters()), torch.device("cpu"))
     return small.to(device).train(gated.training)
 
@@ -203,7 +169,8 @@ def verify(gated: GatedModel, inputs: tuple[Any, ...], tolerance: float = TOLERA
 
     Raises CompactionError, naming the first module whose output differs.
     """
-    double = copy.deepcopy(gated).double().cpu().eval()
+    double = copy.deepcopy(gated).cpu().eval()
+    to_double(double)
     inputs = pytree.tree_map(_to_double, inputs)
     with torch.no_grad():
         small = compact(double)
@@ -224,7 +191,10 @@ def verify(gated: GatedModel, inputs: tuple[Any, ...], tolerance: float = TOLERA
 
 
 def _to_double(x: Any) -> Any:
-    return x.detach().cpu().double() if isinstance(x, Tensor) and x.is_floating_point() else x
+    if not isinstance(x, Tensor):
+        return x
+    x = x.detach().cpu()
+    return x.double() if x.is_floating_point() else x.to(torch.complex128) if x.is_complex() else x
 
 
 def _first_difference(gated: GatedModel, small: CompactModel, inputs: tuple[Any, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from lumos.structure import Axis, Fixed, Group, InputSelection, Structure, feature_names
+from lumos.surgery import own_numbers
 from lumos.trace import Block, Trace, feature_dims, run_trace
 
 
@@ -91,11 +93,16 @@ def _resolve(trace: Trace, features: dict[int, Tensor], inputs: tuple[Any, ...],
         maps=resolved,
         sites={axis: units for axis, units in gated.items() if units.any()},
         contractions=tuple(trace.contractions),
-        inputs=tuple(InputSelection(i, dims[i], gates(units)) for i, units in features.items() if gates(units).any()),
+        inputs=tuple(InputSelection(i, dims[i], gates(units)) for i, units in features.items()),
         feature_names=(),
         shapes={n: tuple(t.shape) for n, t in [*trace.model.named_parameters(), *trace.model.named_buffers()]},
         trainable=frozenset(n for n, _ in trace.model.named_parameters()),
         example_rows=1 if first is None else first.shape[0],
+        sizes=tuple(
+            replace(s, units=gates(s.units), attributes=own_numbers(trace.model.get_submodule(s.module), s.size))
+            for s in trace.sizes
+            if gates(s.units).any()
+        ),
         module_maps={name: gates(shadow) for name, shadow in trace.module_shadows.items()},
     )
 

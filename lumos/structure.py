@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -64,6 +64,24 @@ class Contraction:
 
 
 @dataclass(frozen=True)
+class Size:
+    """A size that a call in ``module`` wrote along an axis of units: ``units[i]`` are those of its i-th position.
+
+    ``attributes`` are the module's own whole numbers of that value (``num_heads``, ``channels``…), which follow.
+    """
+
+    module: str
+    size: int
+    units: Int[Tensor, "size slice"]
+    attributes: tuple[str, ...] = ()
+
+    def after(self, keep: Bool[Tensor, " units"]) -> int:
+        """The size when the units with ``keep`` stay: a position goes when nothing in it is left."""
+        padded = torch.cat([torch.ones(1, dtype=torch.bool), keep.cpu()])
+        return int(padded[self.units].any(1).sum())
+
+
+@dataclass(frozen=True)
 class InputSelection:
     """One input tensor of the model: its position among the arguments, the gated dimension and its units."""
 
@@ -77,21 +95,23 @@ class Structure:
     """Groups, the axes that their units index, and the cost model.
 
     A *unit map* is an int64 vector, one entry per position of an axis: 0 is a position that always stays, u > 0 the
-    position of gate ``u - 1``. ``sites`` are the axes at which gates multiply, with the units that they multiply there;
-    ``example_rows`` is the leading size of the first input at the time of the trace; ``module_maps`` holds, for each
-    module that returns a tensor, the unit of each value (repeated dimensions cut to one).
+    position of gate ``u - 1``. ``sites`` are the axes at which gates multiply, with the units that they multiply
+    there. ``sizes`` are numbers that modules hold beside their tensors. ``example_rows`` is the leading size of the
+    first input at the time of the trace. ``module_maps`` holds, for each module that returns a tensor, the unit of
+    each value (repeated dimensions cut to one).
     """
 
     groups: tuple[Group, ...]
     fixed: tuple[Fixed, ...]
-    maps: dict[Axis, Int[Tensor, " positions"]]
-    sites: dict[Axis, Int[Tensor, " positions"]]
+    maps: dict[Axis, Int[Tensor, " _"]]
+    sites: dict[Axis, Int[Tensor, " _"]]
     contractions: tuple[Contraction, ...]
     inputs: tuple[InputSelection, ...]
     feature_names: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
     trainable: frozenset[str]
     example_rows: int
+    sizes: tuple[Size, ...] = ()
     module_maps: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -147,13 +167,12 @@ class Structure:
             maps=maps,
             sites={axis: new_id[units] for axis, units in self.sites.items() if new_id[units].any()},
             contractions=self.contractions,
-            inputs=tuple(
-                InputSelection(i.position, i.dim, new_id[i.units]) for i in self.inputs if new_id[i.units].any()
-            ),
+            inputs=tuple(InputSelection(i.position, i.dim, new_id[i.units]) for i in self.inputs),
             feature_names=self.feature_names,
             shapes=self.shapes,
             trainable=self.trainable,
             example_rows=self.example_rows,
+            sizes=tuple(replace(s, units=new_id[s.units]) for s in self.sizes),
             module_maps={name: new_id[units] for name, units in self.module_maps.items()},
         )
 

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from lumos.errors import StructureError
-from lumos.structure import Axis, Contraction
+from lumos.structure import Axis, Contraction, Size
 
 NONE = 0
 """Shadow of a value that belongs to no unit: it has this size in every compact model."""
@@ -83,16 +83,22 @@ class Trace(TorchFunctionMode):
         self.producers: dict[Axis, None] = {}
         self.contractions: list[Contraction] = []
         self.module_shadows: dict[str, Tensor] = {}
+        self.sizes: list[Size] = []
         self._stack: list[tuple[str, nn.Module]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         from lumos.rules import rule_for
+        from lumos.rules.movement import freeze
 
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         name = plain_name(func)
         call = Call(name, func, tuple(args), kwargs, out)
-        rule_for(name)(self, call)
+        try:
+            rule_for(name)(self, call)
+        except Exception as error:
+            # A call in a form that its rule does not know is an unknown call; the run of the model goes on.
+            freeze(self, call, f"the rule does not follow this form ({type(error).__name__}: {error}) of")
         return out
 
     # ---- shadows ------------------------------------------------------------------------------------------------
@@ -103,7 +109,7 @@ class Trace(TorchFunctionMode):
         if known is not None and known.shape == t.shape:
             return known
         name = self.names.get(id(t))
-        if name is None or not t.is_floating_point():
+        if name is None or not has_values(t):
             return torch.zeros((), dtype=torch.int64).expand(t.shape)
         if name not in self.elements:
             first = self._take(t.numel())
@@ -180,6 +186,55 @@ class Trace(TorchFunctionMode):
             first = self.merge(first, row, self.where(what))
         return first
 
+    def follow(self, t: Tensor | None, units: Int[Tensor, " positions"]) -> bool:
+        """Let a vector parameter or buffer follow units; False where the vector is neither."""
+        if t is None:
+            return True
+        name = self.name_of(t)
+        if name is not None:
+            self.assign(name, 0, units)
+        return name is not None
+
+    def origin(self, t: Tensor) -> tuple[str, list[int | None]] | None:
+        """The parameter that a tensor is, or is a moved view of, and for each dimension the parameter's (None: a part).
+
+        None for any other value.
+        """
+        name = self.name_of(t)
+        if name is not None:
+            return name, list(range(t.ndim))
+        if not has_values(t) or not hasattr(t, SHADOW) or not t.numel():
+            return None
+        shadow = self.shadow(t)
+        corner = int(shadow[(0,) * t.ndim])
+        owners = [n for n, (start, e) in self.elements.items() if start <= corner < start + e.numel()]
+        if not owners:
+            return None
+        name = owners[0]
+        first, elements = self.elements[name]
+        if int(shadow.min()) < first or int(shadow.max()) >= first + elements.numel():
+            return None
+        axes: list[int | None] = []
+        for d in range(t.ndim):
+            line = shadow[tuple(slice(None) if i == d else 0 for i in range(t.ndim))] - first
+            places = torch.unravel_index(line, elements.shape)
+            moving = [p for p in range(elements.ndim) if len(line) > 1 and bool((places[p] != places[p][0]).any())]
+            whole = len(moving) == 1 and torch.equal(places[moving[0]], torch.arange(elements.shape[moving[0]]))
+            axes.append(moving[0] if whole else None)
+        return name, axes
+
+    def note_sizes(self, t: Tensor) -> None:
+        """Remember the sizes that a call wrote along axes of units: the module may keep them as numbers of its own."""
+        shadow = self.shadow(t)
+        for d in range(t.ndim):
+            if varies(shadow, d):
+                slices = squash(shadow, keep=d)[0].movedim(d, 0).reshape(t.shape[d], -1)
+                # What a fresh constant leaves open has the size of its slice.
+                slices = torch.where(slices == ANY, slices.amax(1, keepdim=True), slices)
+                if bool((slices == slices[:, :1]).all()):
+                    slices = slices[:, :1]
+                self.sizes.append(Size(self.module[0], t.shape[d], slices.clone()))
+
     # ---- where we are -------------------------------------------------------------------------------------------
 
     @property
@@ -234,11 +289,16 @@ def plain_name(func: Any) -> str:
 
 _REFLECTED = {f"{p}{op}" for p in "ir" for op in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "mod",
                                                   "div", "and", "or", "xor")}  # fmt: skip
-_LIBRARY = ("/torch/", "/lumos/trace.py", "/lumos/rules.py", "/lumos/structure.py", "/jaxtyping/", "<@beartype")
+_LIBRARY = ("/torch/", "/lumos/trace.py", "/lumos/rules/", "/lumos/structure.py", "/jaxtyping/", "<@beartype")
 
 
 def _is_library(filename: str) -> bool:
     return filename.startswith("<") or any(part in filename for part in _LIBRARY)
+
+
+def has_values(t: Tensor) -> bool:
+    """Whether a tensor holds numbers that units can stand for, and not places or flags."""
+    return t.is_floating_point() or t.is_complex()
 
 
 def squash(*shadows: Tensor, keep: int | None = None) -> list[Tensor]:

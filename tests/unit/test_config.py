@@ -49,7 +49,14 @@ def test_the_baseline_does_not_depend_on_the_gates():
     [
         ("lumos.lambda=abc", "lumos.lambda=abc: expected a number"),
         ("lumos.lambda=true", "lumos.lambda=True: expected a number"),
-        ("lumos.lambda=null", "lumos.lambda=null: expected a value"),
+        ("lumos.tau=null", "lumos.tau=null: expected a value"),
+        ("lumos.target=0.3", "lumos.target=0.3: expected one of the keys lumos.target.params, lumos.target.macs, "),
+        ("lumos.target.params=1", "lumos.target.params=1.0: expected a share between 0 and 1, or null"),
+        ("lumos.target.macs=0", "lumos.target.macs=0.0: expected a share between 0 and 1, or null"),
+        ("lumos.target.features=0", "lumos.target.features=0: expected a whole number >= 1, or null"),
+        ("lumos.target.features=2.5", "lumos.target.features=2.5: expected a whole number"),
+        ("+lumos.target.param=.3", r"lumos.target.param: there is no such key \(did you mean params\?\)"),
+        ("lumos.tolerance=1", r"lumos.tolerance=1.0: expected a share in \[0, 1\), or null"),
         ("lumos.lambda=inf", "lumos.lambda=inf: expected a number"),
         ("lumos.penalty=size", "lumos.penalty=size: expected one of gates, params, macs"),
         ("lumos.t_l=0.7", r"lumos.t_l=0.7: expected a number in \[0, 0.5\)"),
@@ -70,6 +77,37 @@ def test_the_baseline_does_not_depend_on_the_gates():
 def test_refused_in_one_line(override, line):
     with pytest.raises(ConfigError, match=line) as error:
         read(config(override))
+    assert "\n" not in str(error.value)
+
+
+def test_lambda_is_a_thousandth_unless_something_else_is_set():
+    assert read(config()).lumos.mode == {"lumos.lambda": 1e-3}
+    assert read(config()).resolved["lumos"]["lambda"] == 1e-3
+    assert read(config()).run_id == read(config("lumos.lambda=1e-3")).run_id
+    assert read(config("lumos.tolerance=0.01")).lumos.mode == {"lumos.tolerance": 0.01}
+    features = read(config("lumos.target.features=16"))
+    assert features.lumos.mode == {"lumos.target.features": 16}
+    assert features.resolved["lumos"]["lambda"] is None
+
+
+def test_every_mode_has_its_own_run():
+    modes = ("lumos.lambda=.3", "lumos.tolerance=.3", "lumos.target.params=.3", "lumos.target.macs=.3")
+    assert len({read(config(mode)).run_id for mode in modes}) == len(modes)
+    assert len({read(config(mode)).baseline_id for mode in modes}) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (("lumos.lambda=1e-3", "lumos.target.params=.3"), "lumos.lambda=0.001 and lumos.target.params=0.3: set one of"),
+        (("lumos.target.macs=.5", "lumos.target.params=.3"), "lumos.target.params=0.3 and lumos.target.macs=0.5: set"),
+        (("lumos.tolerance=.01", "lumos.target.features=3"), "lumos.tolerance=0.01 and lumos.target.features=3: set"),
+        (("lumos.lambda=0", "lumos.tolerance=0"), "lumos.lambda=0.0 and lumos.tolerance=0.0: set one of them"),
+    ],
+)
+def test_one_mode_at_a_time(overrides, line):
+    with pytest.raises(ConfigError, match=line) as error:
+        read(config(*overrides))
     assert "\n" not in str(error.value)
 
 

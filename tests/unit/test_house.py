@@ -67,7 +67,9 @@ def test_no_file_holds_two_rooms(path):
 def test_library_defaults_are_the_configurations():
     conf = yaml.safe_load((PROJECT / "conf" / "lumos" / "default.yaml").read_text())
     conf = {("lambda_" if k == "lambda" else k): v for k, v in conf.items()}
-    numbers = {k: v if k == "penalty" else float(v) for k, v in conf.items()}
+    modes = {k: conf.pop(k) for k in ("lambda_", "target", "tolerance")}
+    assert set(modes.pop("target").values()) | set(modes.values()) == {None}
+    numbers = {"lambda_": None} | {k: v if k == "penalty" else float(v) for k, v in conf.items()}
     ours, library = LumosConfig(**numbers).gates, GateSettings()
     assert (ours.t_l, ours.t_u, ours.gamma, ours.zeta, ours.initial_open) == (
         library.t_l, library.t_u, library.gamma, library.zeta, library.initial_open,

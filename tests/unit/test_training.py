@@ -11,7 +11,9 @@ from torch import nn
 import lumos
 from lumos.config import LumosConfig, RunConfig, TrainerConfig
 from lumos.errors import TrainingError
-from lumos.training import _optimizer, cut, rate, train, warm_up
+from lumos.phases import cut, make_optimizer, rate
+from lumos.steering import warm_up
+from lumos.training import train
 from workloads.synthetic import Synthetic
 
 CPU = torch.device("cpu")
@@ -56,7 +58,7 @@ def test_training_twice_gives_the_same_numbers(tiny):
 
 def test_gates_have_no_weight_decay(tiny):
     model = lumos.gate(tiny.model(), tiny.example())
-    groups = {g["name"]: g for g in _optimizer(model, tiny, GATES).param_groups}
+    groups = {g["name"]: g for g in make_optimizer(model, tiny, GATES).param_groups}
     assert groups["gates"]["weight_decay"] == 0
     assert groups["gates"]["params"] == [model.gates.log_alpha]
     assert groups["gates"]["lr"] == GATES.learning_rate or groups["gates"]["peak"] == GATES.learning_rate
@@ -66,7 +68,7 @@ def test_the_cut_is_invisible_to_a_fully_decided_training(tiny):
     """With gates that are exactly 0 or 1, the step after the cut is the step that the gated model would have made."""
     torch.manual_seed(0)
     gated = lumos.gate(tiny.model(), tiny.example()).train()
-    optimizer = _optimizer(gated, tiny, GATES)
+    optimizer = make_optimizer(gated, tiny, GATES)
     with torch.no_grad():
         gated.gates.log_alpha.fill_(8.0)
         gated.gates.log_alpha[[0, 1, 25, 30, 31]] = -8.0

@@ -1,0 +1,109 @@
+"""Giving a model tensors of other sizes, and letting the sizes follow that its modules keep beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from lumos.structure import Structure
+
+
+def replace_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give parameters and buffers new values of any shape, and let the modules' own sizes follow.
+
+    Shared parameters stay shared; what does not require gradients still does not.
+    """
+    owners: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for key, t in store.items():
+                if t is not None:
+                    owners.setdefault(id(t), []).append((store, key))
+    current = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, value in tensors.items():
+        if name not in current:  # the second name of a shared parameter
+            continue
+        old = current[name]
+        new = value.detach().clone().to(old.device)
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        for store, key in owners[id(old)]:
+            store[key] = new
+    for module in model.modules():
+        _follow_sizes(module)
+
+
+_SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
+    nn.Linear: {"in_features": ("weight", 1), "out_features": ("weight", 0)},
+    nn.Embedding: {"embedding_dim": ("weight", 1)},
+    nn.modules.batchnorm._NormBase: {"num_features": ("weight", 0)},
+    nn.PReLU: {"num_parameters": ("weight", 0)},
+}
+
+
+def _follow_sizes(module: nn.Module) -> None:
+    """Set the sizes that a layer keeps beside its tensors to what the tensors say."""
+    for kind, sizes in _SIZES.items():
+        if isinstance(module, kind):
+            for attribute, (name, dim) in sizes.items():
+                t = getattr(module, name, None)
+                if t is None and name == "weight":
+                    t = getattr(module, "running_mean", None)
+                if t is not None:
+                    setattr(module, attribute, t.shape[dim])
+    if isinstance(module, nn.modules.conv._ConvNd):
+        _follow_convolution(module)
+    elif isinstance(module, nn.GroupNorm) and module.affine:
+        block = module.num_channels // module.num_groups
+        module.num_channels = module.weight.shape[0]
+        module.num_groups = module.num_channels // block
+
+
+def _follow_convolution(module: nn.modules.conv._ConvNd) -> None:
+    """Channels from the weight; a depthwise convolution has as many groups as inputs."""
+    out_dim, in_dim = (1, 0) if module.transposed else (0, 1)
+    if module.groups > 1 and module.groups == module.in_channels:
+        each = module.out_channels // module.groups
+        module.groups = module.weight.shape[0] // each
+        module.in_channels, module.out_channels = module.groups, module.weight.shape[0]
+    else:
+        module.in_channels = module.weight.shape[in_dim] * (1 if module.transposed else module.groups)
+        module.out_channels = module.weight.shape[out_dim] * (module.groups if module.transposed else 1)
+
+
+def to_double(model: nn.Module) -> nn.Module:
+    """The model with every real tensor in float64 and every complex one in complex128."""
+    return model._apply(lambda t: t.double() if t.is_floating_point() else t.to(_WIDE) if t.is_complex() else t)
+
+
+_WIDE = torch.complex128
+
+
+def own_numbers(module: nn.Module, value: int) -> tuple[str, ...]:
+    """Names of the attributes in which a module of the user's own keeps this whole number."""
+    if type(module).__module__.startswith("torch.nn."):
+        return ()
+    return tuple(n for n, v in vars(module).items() if type(v) is int and v == value and not n.startswith("_"))
+
+
+def own_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, dict[str, int]]:
+    """New values of the whole numbers with which modules write sizes, by module path and attribute.
+
+    An attribute that holds the old size gets the new one; whether that was right, the probe decides.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for size in structure.sizes:
+        new = size.after(keep)
+        for attribute in size.attributes if new != size.size else ():
+            found.setdefault(size.module, {}).setdefault(attribute, new)
+    return found
+
+
+def set_attributes(model: nn.Module, attributes: dict[str, dict[str, int]]) -> None:
+    """Set whole-number attributes, by module path and name."""
+    for path, values in attributes.items():
+        for attribute, value in values.items():
+            setattr(model.get_submodule(path), attribute, value)

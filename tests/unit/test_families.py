@@ -1,0 +1,102 @@
+"""Every family traces, gates, trains, compacts, matches to 1e-10 and reads back, with nothing written per model."""
+
+import random
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+import lumos
+from tests.unit.families import FAMILIES
+from tests.unit.networks import random_gates
+
+GROUPS = {
+    "MLP + BN + skip": {"input": 7, "a": 12},
+    "MLP + LayerNorm": {"input": 7, "3": 9},
+    "CNN 2D, BN, residual, flatten": {"input": 3, "0": 8, "4.a": 16, "5": 6},
+    # blocks of two channels for GroupNorm(4, 8), of four for GroupNorm(4, 16)
+    "CNN, GroupNorm": {"input": 3, "0": 4, "4.a": 4, "5": 6},
+    "DenseNet": {"input": 3, "a": 8, "b": 4, "c": 4},
+    "squeeze-excite, depthwise": {"input": 3, "a": 8, "down": 4},
+    # four groups lose the same places
+    "grouped convolution": {"input": 3, "0": 2, "2": 3, "5": 5},
+    "VGG, flatten": {"input": 3, "0": 6, "3": 8, "8": 16},
+    "UNet, bilinear and transposed": {"input": 2, "a.0": 4, "a.3": 4, "b.0": 8, "b.3": 8, "c.0": 12, "c.3": 12, "up": 6,
+                                      "d.0": 8, "d.3": 8, "e.0": 4, "e.3": 4},
+    # 96 numbers are 6 channels of 4 x 4
+    "autoencoder, Linear -> view(-1) -> convT": {"input": 1, "conv": 4, "encode": 8, "decode": 6},
+    "embedding + FC": {"input": 3, "table": 6, "a": 8},
+    "GIN, virtual node, JK last": {"input": 5, "atoms": 8, "convs.0.mlp.0": 16, "vn.0": 16, "convs.1.mlp.0": 16},
+    "GCN, virtual node, JK cat": {"input": 5, "atoms": 8, "vn.0": 16},
+    "SAGE (PyG)": {"input0": 6, "a.lin_l": 8, "b.lin_l": 8},
+    "GAT (PyG)": {"input0": 6, "a.lin": 4},
+    # heads are units, also where there are as many heads as dimensions in a head
+    "ViT, matmul attention": {"input": 1, "blocks.0.1.qkv": 4, "blocks.0.3": 24, "blocks.1.1.qkv": 4, "blocks.1.3": 24},
+    "ViT, fused attention": {"input": 1, "blocks.0.1.qkv": 4, "blocks.0.3": 24, "blocks.1.1.qkv": 4, "blocks.1.3": 24},
+    "ViT (timm)": {"input": 1, "blocks.0.attn.qkv": 4, "blocks.0.mlp.fc1": 96, "blocks.1.attn.qkv": 4,
+                   "blocks.1.mlp.fc1": 96},
+    "TransformerEncoder (torch)": {"input": 5, "encoder.layers.0.linear1": 32, "encoder.layers.1.linear1": 32},
+    "LSTM between linear layers": {"input": 4, "a": 10, "c": 10},
+    "FNO 1D": {"input": 2, "lift": 8, "spectral.0": 8, "spectral.1": 8, "down": 12},
+    "shared weights, dict out, in place": {"input0": 4, "a": 9},
+}  # fmt: skip
+
+quiet = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+
+
+@quiet
+@pytest.mark.parametrize("name", GROUPS)
+def test_units_are_what_they_should_be(name):
+    model, inputs = FAMILIES[name]()
+    structure = lumos.gate(model, inputs).structure
+    assert {g.name: g.size for g in structure.groups} == GROUPS[name]
+
+
+@quiet
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gated_equals_compact(name, tmp_path):
+    model, inputs = FAMILIES[name]()
+    gated = lumos.gate(model, inputs)
+    optimizer = torch.optim.Adam(gated.parameters(), lr=0.01)
+    for _ in range(3):
+        outputs = [t for t in pytree.tree_leaves(gated.train()(*inputs)) if t.is_floating_point()]
+        loss = sum(t.square().mean() for t in outputs) + 1e-3 * gated.penalty("params")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        gated.gates.project()
+    for seed in range(3):
+        random_gates(gated, random.Random(seed))
+        lumos.verify(gated, inputs)
+    small = lumos.compact(gated.eval())
+    small.save(tmp_path / "compact.pt")
+    back = lumos.load(tmp_path / "compact.pt", FAMILIES[name]()[0]).eval()
+    with torch.no_grad():
+        for a, b in zip(pytree.tree_leaves(small(*inputs)), pytree.tree_leaves(back(*inputs)), strict=True):
+            assert torch.equal(a, b)
+
+
+@quiet
+@pytest.mark.parametrize("name", FAMILIES)
+def test_costs_are_exact(name):
+    """The expected parameters of a closed-or-open network are those of the compact one."""
+    model, inputs = FAMILIES[name]()
+    gated = lumos.gate(model, inputs).eval()
+    assert gated.structure.dense_sizes[0] == sum(p.numel() for p in model.parameters())
+    random_gates(gated, random.Random(7))
+    expected = gated.structure.expected_sizes(gated.gates.is_open().double())[0]
+    assert int(expected) == sum(p.numel() for p in lumos.compact(gated).parameters())
+
+
+def test_macs_are_those_that_torch_counts():
+    from lumos.measure import batch_of, macs
+
+    for name in (
+        "CNN 2D, BN, residual, flatten",
+        "UNet, bilinear and transposed",
+        "VGG, flatten",
+        "grouped convolution",
+    ):
+        model, inputs = FAMILIES[name]()
+        gated = lumos.gate(model, inputs)
+        assert gated.structure.dense_sizes[1] == macs(model.eval(), inputs) * batch_of(inputs), name
