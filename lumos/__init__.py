@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lumos.api import gate
     from lumos.compaction import CompactModel, compact, load, verify
+    from lumos.describe import explain
     from lumos.errors import CompactionError, StructureError
     from lumos.gated import GatedModel
     from lumos.settings import GateSettings
@@ -27,12 +28,14 @@ __all__ = [
     "Structure",
     "StructureError",
     "compact",
+    "explain",
     "gate",
     "load",
     "verify",
 ]
 
 _HOME = {
+    "explain": "describe",
     "gate": "api",
     "CompactModel": "compaction",
     "CompactionError": "errors",

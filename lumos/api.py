@@ -12,6 +12,13 @@ from lumos.gated import GatedModel
 from lumos.probe import probed
 from lumos.resolve import trace_structure
 from lumos.settings import GateSettings
+from lumos.structure import Structure
+
+
+def trace(model: nn.Module, example_inputs: Any, *, features: Sequence[str] | None = None) -> Structure:
+    """What can be removed from a model, traced and probed; see :func:`gate` for the arguments."""
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    return probed(model, trace_structure(model, inputs, features), inputs)
 
 
 def gate(
@@ -27,10 +34,8 @@ def gate(
     input features in order. The model is traced once and probed, so that whatever the training closes can be cut.
     Raises StructureError where the model does not run on the example or nothing in it can be removed.
     """
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    settings = settings or GateSettings()
-    structure = probed(model, trace_structure(model, inputs, features), inputs, settings)
+    structure = trace(model, example_inputs, features=features)
     if not structure.groups:
         reasons = "; ".join(dict.fromkeys(f"{f.name}: {f.reason}" for f in structure.fixed)) or "it has no weights"
         raise StructureError(f"nothing in {type(model).__name__} can be removed: {reasons}")
-    return GatedModel(model, structure, settings)
+    return GatedModel(model, structure, settings or GateSettings())

@@ -26,19 +26,19 @@ from lumos.surgery import to_double
 _MOST_READINGS = 16
 
 
-def probed(model: nn.Module, structure: Structure, inputs: tuple[Any, ...], settings: GateSettings) -> Structure:
+def probed(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
     """The structure with every group that cannot be cut fixed."""
     failed: dict[str, str] = {}
     while structure.groups:
         names = [g.name for g in structure.groups]
-        if _failure(model, structure, names, inputs, settings) is None:
+        if _failure(model, structure, names, inputs) is None:
             break
         # One by one, each together with those that passed: a group may fail only beside another.
         passed: list[str] = []
         for name in names:
             reason: str | None = None
             for reading in _readings(structure, structure.group(name)):
-                problem = _failure(model, reading, [*passed, name], inputs, settings)
+                problem = _failure(model, reading, [*passed, name], inputs)
                 if problem is None:
                     structure, reason = reading, None
                     passed.append(name)
@@ -78,9 +78,7 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
         )
 
 
-def _failure(
-    model: nn.Module, structure: Structure, names: list[str], inputs: tuple[Any, ...], settings: GateSettings
-) -> str | None:
+def _failure(model: nn.Module, structure: Structure, names: list[str], inputs: tuple[Any, ...]) -> str | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         double = to_double(copy.deepcopy(model).cpu())
@@ -88,7 +86,7 @@ def _failure(
             # Layers that start at zero would hide a difference.
             for p in double.parameters():
                 p.add_(0.1 * torch.randn_like(p))
-        gated = GatedModel(double, structure, settings)
+        gated = GatedModel(double, structure, GateSettings())
         gated.gates.double()
         gated.gates.log_alpha.data.fill_(LOG_ALPHA_BOUND)
         for group in structure.groups:

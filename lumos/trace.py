@@ -29,6 +29,7 @@ ANY = -1
 """Shadow of a fresh constant (``zeros``, ``ones``…), which fits whatever unit it meets."""
 
 SHADOW = "_lumos_shadow"
+_PAIR = 2**31
 
 
 @dataclass
@@ -143,8 +144,11 @@ class Trace(TorchFunctionMode):
         A unit that meets a value of full size without a unit is fixed, since that value keeps its size.
         """
         a, b = torch.broadcast_tensors(a, b)
-        pairs = torch.stack([x.reshape(-1) for x in squash(a, b)], 1)
-        pairs = torch.unique(pairs[pairs[:, 0] != pairs[:, 1]], dim=0)
+        left, right = (x.reshape(-1) for x in squash(a, b))
+        differ = left != right
+        # One number for a pair (units are few, ANY is -1): far faster to make unique than rows are.
+        keys = torch.unique((left[differ] + 1) * _PAIR + right[differ] + 1)
+        pairs = torch.stack([keys // _PAIR, keys % _PAIR], 1) - 1
         units = (pairs > 0).all(1)
         if units.any():
             self.merges.append(pairs[units])

@@ -413,7 +413,7 @@ def shared() -> Built:
     def forward(m, x, y):
         h = m.a(x)
         h.relu_()
-        other = torch.tanh(m.b(h))
+        other = m.b(h)
         other += h
         h = other
         h = torch.tanh(m.b(h)) * m.scale

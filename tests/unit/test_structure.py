@@ -199,3 +199,15 @@ def test_tracing_leaves_the_model_and_the_generator_alone():
     assert torch.equal(after, torch.rand(1))
     assert all(m.training for m in model.modules())
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_explain_says_what_goes_and_what_stays():
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+    text = lumos.explain(model, torch.randn(4, 5))
+    assert "12 gates in 2 groups; 66 parameters, 56 MACs a sample" in text
+    # an input costs the seven weights that read it; a hidden unit five weights, its bias and three readers
+    assert [line.split()[:5] for line in text.splitlines()[3:5]] == [
+        ["input", "feature", "5", "7", "7"],
+        ["0", "hidden", "7", "9", "8"],
+    ]
+    assert "2 (3 units): it is an output of the model" in text

@@ -1,0 +1,252 @@
+"""What sets the price of the gates: a budget, a tolerance; what is settled at the cut, and what a collapse says."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import lumos
+from lumos.budget import Budget
+from lumos.config import TargetConfig
+from lumos.errors import ConfigError, TrainingError
+from lumos.steering import PATIENCE, ToBudget, WithinTolerance, nearly_decided, steer
+from lumos.training import train
+from lumos.watch import CollapseWatch, at_floor
+from tests.unit.test_training import CPU, GATES, run_config
+from workloads.synthetic import Synthetic
+
+
+def mlp(features=40, width=60):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+    return lumos.gate(net, torch.randn(4, features))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return replace(Synthetic(relevant_features=4).tiny(), epochs=10)
+
+
+# ---- budgets ----
+
+
+@pytest.mark.parametrize("quantity", ["params", "macs"])
+@pytest.mark.parametrize("limit", [0.5, 0.29, 0.1, 0.03])
+def test_what_is_kept_is_at_or_under_the_budget_and_within_two_percent(quantity, limit):
+    gated = mlp()
+    for seed in range(5):
+        log_alpha = torch.randn(gated.structure.units, generator=torch.Generator().manual_seed(seed)) * 3
+        keep = Budget(quantity, limit).fit(gated.structure, log_alpha, log_alpha > 0)
+        which = {"params": 0, "macs": 1}[quantity]
+        share = float(gated.structure.expected_sizes(keep.double())[which]) / gated.structure.dense_sizes[which]
+        assert 0.98 * limit <= share <= limit * (1 + 1e-9)
+        assert all(keep[g.gates].any() for g in gated.structure.groups)
+
+
+def test_gates_are_kept_by_rank():
+    gated = mlp()
+    log_alpha = torch.linspace(4, 1, gated.structure.units)  # all open, the first widest
+    keep = Budget("features", 3).fit(gated.structure, log_alpha, log_alpha > 0)
+    group = gated.structure.group("input")
+    assert keep[group.gates].nonzero().flatten().tolist() == [0, 1, 2]
+    assert keep[group.stop :].all()  # a budget of features leaves hidden units alone
+
+
+def test_a_hidden_unit_is_opened_before_a_feature_that_closed():
+    gated = mlp()
+    group = gated.structure.group("input")
+    log_alpha = torch.full((gated.structure.units,), -8.0)
+    log_alpha[group.gates] = -7.0
+    log_alpha[[g.start for g in gated.structure.groups]] = 3.0
+    keep = Budget("params", 0.2).fit(gated.structure, log_alpha, log_alpha > 0)
+    assert keep[group.gates].sum() == 1
+    assert keep.sum() > len(gated.structure.groups)
+
+
+@pytest.mark.parametrize(
+    ("budget", "line"),
+    [
+        (Budget("params", 1e-6), "lumos.target.params=1e-06: this model can only have 0.000[0-9]* to 1"),
+        (Budget("features", 41), "lumos.target.features=41: this model can only have 1 to 40"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_said_at_once(budget, line):
+    with pytest.raises(ConfigError, match=line):
+        budget.check(mlp().structure)
+
+
+def test_features_of_a_model_without_feature_gates():
+    net = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 1))
+    gated = lumos.gate(net, torch.arange(4))
+    with pytest.raises(ConfigError, match=r"lumos.target.features=3: no input feature of this model can be removed"):
+        Budget("features", 3).check(gated.structure)
+
+
+def budget_steering(gated, **target):
+    settings = replace(GATES, lambda_=None, target=TargetConfig(**target))
+    return steer(settings, 200, 100, gated, SimpleNamespace(higher_is_better=True), None, lambda model: 0.0)
+
+
+def test_dual_ascent_by_hand():
+    gated = mlp()
+    steering = budget_steering(gated, params=0.2)
+    assert isinstance(steering, ToBudget)
+    start = float(Budget("params", 0.2).size(gated.structure, nearly_decided(gated.gates.log_alpha.detach(),
+                                                                             gated.gates.settings.shift)))  # fmt: skip
+    assert [steering.limit(s) for s in (0, 15, 30, 99)] == pytest.approx([start, (start + 0.2) / 2, 0.2, 0.2])
+    # far above the budget: r is cut off at 1/2
+    steering.penalty(gated, 50)
+    assert steering.log_lambda == pytest.approx(math.log(1e-4) + 20 / 100 * 0.5)
+    assert steering.price(50) == pytest.approx(math.exp(steering.log_lambda + 4 * 0.5))
+    # below the budget the price falls
+    with torch.no_grad():
+        gated.gates.log_alpha.fill_(-3.0)
+    before = steering.log_lambda
+    steering.penalty(gated, 51)
+    assert steering.log_lambda == pytest.approx(before - 20 / 100 * 0.5)
+
+
+def test_the_penalty_of_a_budget_counts_the_full_network_as_its_gates():
+    gated = mlp()
+    steering = budget_steering(gated, macs=0.2)
+    with torch.no_grad():
+        gated.gates.log_alpha.fill_(40.0)
+    assert float(steering.penalty(gated, 50).detach()) == pytest.approx(steering.price(50) * gated.structure.units)
+
+
+def test_hidden_units_keep_their_default_price_beside_a_budget_of_features():
+    gated = mlp()
+    steering = budget_steering(gated, features=5)
+    with torch.no_grad():
+        gated.gates.log_alpha.fill_(40.0)
+    got = float(steering.penalty(gated, 50).detach())
+    assert got == pytest.approx(40 * steering.price(50) + 120 * 1e-3, rel=1e-5)
+
+
+@pytest.mark.parametrize("target", [{"params": 0.4}, {"macs": 0.3}, {"features": 4}])
+def test_a_training_meets_its_budget(tiny, target):
+    config = run_config(lambda_=None, target=TargetConfig(**target))
+    trained = train(tiny, tiny.loaders(), config, CPU, gated=True)
+    (name, limit), steering = next(iter(target.items())), trained.steering
+    assert steering["key"] == f"lumos.target.{name}"
+    assert 0.98 * limit <= steering["reached"] <= limit * (1 + 1e-9)
+    if name == "params":
+        dense = sum(p.numel() for p in tiny.model().parameters())
+        compact = sum(p.numel() for p in trained.model.parameters())
+        assert compact / dense == pytest.approx(steering["reached"], abs=1e-6)
+    if name == "features":
+        assert trained.gates["features_kept"] == list(tiny.true_features())
+
+
+# ---- a tolerance ----
+
+
+def tolerant(higher=True, dense=0.9, scores=()):
+    given = iter(scores)
+    settings = replace(GATES, lambda_=None, tolerance=0.1)
+    metric = SimpleNamespace(higher_is_better=higher)
+    steering = steer(settings, 200, 100, mlp(), metric, dense, lambda model: next(given))
+    assert isinstance(steering, WithinTolerance)
+    return steering
+
+
+def test_the_line_lies_on_the_worse_side_of_the_dense_score():
+    assert tolerant(True, 0.9).line == pytest.approx(0.81)
+    assert tolerant(True, -0.5).line == pytest.approx(-0.55)
+    assert tolerant(False, 2.0).line == pytest.approx(2.2)
+    assert tolerant(False, 2.0).above(2.1)
+    assert not tolerant(False, 2.0).above(2.3)
+
+
+def test_lambda_follows_the_score():
+    steering = tolerant()
+    start = steering.log_lambda
+    steering._steer(0.3)  # still learning
+    assert steering.log_lambda == start
+    steering._steer(0.85)
+    assert steering.log_lambda == pytest.approx(start + steering.up)
+    steering._steer(0.8)  # it was above: lambda is too high now
+    assert steering.log_lambda == pytest.approx(start + steering.up - steering.down)
+
+
+def test_a_network_that_stops_learning_below_the_line_pays_less():
+    steering = tolerant()
+    start = steering.log_lambda
+    for _ in range(1 + PATIENCE):
+        steering._steer(0.3)
+    assert steering.log_lambda == pytest.approx(start - steering.down)
+
+
+def test_the_cut_returns_to_the_smallest_state_above_the_line():
+    steering, gated = tolerant(scores=[0.85, 0.5]), mlp()
+    optimizer = torch.optim.AdamW(gated.parameters())
+    steering.after(gated, optimizer, 2)
+    kept = gated.gates.log_alpha.detach().clone()
+    with torch.no_grad():
+        gated.gates.log_alpha.fill_(-3.0)
+    steering.after(gated, optimizer, 4)
+    steering.settle(gated, optimizer)
+    assert torch.equal(gated.gates.log_alpha, kept)
+    assert steering.report(0.7)["returned_at_cut"]
+    assert not steering.report(0.7)["met"]
+
+
+def test_a_tolerance_is_kept(tiny):
+    loaders = tiny.loaders()
+    dense = train(tiny, loaders, run_config(), CPU, gated=False)
+    trained = train(tiny, loaders, run_config(lambda_=None, tolerance=0.01), CPU, gated=True, dense=dense)
+    assert trained.steering["met"]
+    assert trained.valid_score >= 0.99 * dense.valid_score
+    assert trained.gates["open"] < trained.gates["total"]
+
+
+def test_a_tolerance_needs_the_dense_score(tiny):
+    with pytest.raises(TrainingError, match=r"lumos.tolerance needs the dense network's validation score"):
+        train(tiny, tiny.loaders(), run_config(lambda_=None, tolerance=0.01), CPU, gated=True)
+
+
+# ---- a collapse ----
+
+
+def test_a_collapse_is_noticed_within_two_hundred_steps():
+    watch = CollapseWatch(10_000, {"lumos.lambda": 0.5})
+    for step in range(1, 200):
+        watch.after(torch.tensor(1.0), step, [(1, 20), (1, 30)] if watch.due(step) else None)
+    with pytest.raises(TrainingError, match=r"at step 200 .* lumos.lambda=0.5 is too strong, lower it: .*=0.05, say"):
+        watch.after(torch.tensor(1.0), 200, [(1, 20), (1, 30)])
+
+
+@pytest.mark.parametrize(
+    ("loss", "widths"),
+    [(0.3, [(1, 20), (1, 30)]), (1.0, [(1, 20), (2, 30)]), (1.0, [(1, 1)])],
+    ids=["it predicts", "units are left", "there was no choice"],
+)
+def test_what_is_no_collapse(loss, widths):
+    watch = CollapseWatch(100, {"lumos.lambda": 0.5})
+    for step in range(1, 100):
+        watch.after(torch.tensor(1.0 if step == 1 else loss), step, widths if watch.due(step) else None)
+
+
+def test_noisy_data_are_no_collapse():
+    """Where the dense network itself ends at a loss of .95, a loss of .955 is no trivial one."""
+    watch = CollapseWatch(100, {"lumos.lambda": 0.5}, dense_loss=0.95)
+    for step in range(1, 100):
+        watch.after(torch.tensor(1.0 if step == 1 else 0.955), step, [(1, 20)])
+
+
+def test_at_floor_by_hand():
+    assert at_floor([(1, 5), (1, 1)])
+    assert not at_floor([(1, 5), (2, 5)])
+    assert not at_floor([])
+
+
+@pytest.mark.parametrize("lambda_", [10.0**k for k in range(-5, 2)])
+def test_over_six_decades_lambda_ends_in_a_usable_model_or_a_clear_error(tiny, lambda_):
+    if lambda_ < 0.1:
+        assert train(tiny, tiny.loaders(), run_config(lambda_=lambda_), CPU, gated=True).valid_score > 0.5
+    else:
+        with pytest.raises(TrainingError, match=f"lumos.lambda={lambda_:g} is too strong, lower it"):
+            train(tiny, tiny.loaders(), run_config(lambda_=lambda_), CPU, gated=True)
