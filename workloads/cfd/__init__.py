@@ -143,6 +143,10 @@ class CFD:
         alone = linear_r2(self.splits.train, self.splits.test, normal)
         return {**self.splits.baselines(), "linear_on_normal": alone}
 
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training rows: inputs (rows, n_inputs) and outputs (rows, n_outputs), in physical units."""
+        return self.splits.train.inputs.numpy(), self.splits.train.outputs.numpy()
+
     def example(self) -> tuple[Float[Tensor, "4 20"]]:
         """Four faces."""
         return (self.splits.train.inputs[:4].clone(),)

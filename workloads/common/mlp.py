@@ -15,6 +15,11 @@ class ScaledMLP(nn.Module):
     The means and standard deviations are buffers, so that a saved network needs no file beside it.
     """
 
+    input_mean: Tensor
+    input_std: Tensor
+    output_mean: Tensor
+    output_std: Tensor
+
     def __init__(
         self,
         inputs: Float[Tensor, "rows inputs"],

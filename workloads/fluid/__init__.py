@@ -193,7 +193,7 @@ class Fluid:
         return replace(
             self,
             conditions=1,
-            particles_per_metre=70.0,
+            particles_per_metre=100.0,
             snapshots=10,
             steps=10,
             rows=3000,

@@ -102,7 +102,7 @@ class PureMD:
         if self._source.source == "generated":
             what = "boxes of " + ", ".join(f"{count} {name}" for name, count in self.molecules.items() if count)
         else:
-            what = f"the atoms of {self._source.root}"
+            what = f"copies of the atoms of {self._source.root}"
         return f"variant {self.variant}: {self.replicas} jittered {what}; tested on replicas not trained on"
 
     @cached_property

@@ -127,6 +127,10 @@ class Synthetic:
         """R2 on the test rows of the mean and of a linear regression."""
         return self.splits.baselines()
 
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training rows: inputs (rows, n_inputs) and outputs (rows, n_outputs), in physical units."""
+        return self.splits.train.inputs.numpy(), self.splits.train.outputs.numpy()
+
     def example(self) -> tuple[Float[Tensor, "4 features"]]:
         """Four rows."""
         return (self.splits.train.inputs[:4].clone(),)
