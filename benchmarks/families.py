@@ -86,7 +86,9 @@ def torch_prunings(build: Any) -> list[str]:
     model, inputs = build()
     dense = sum(p.numel() for p in model.parameters())
     # The layers before the outputs must keep their size; torch-pruning wants them named by hand.
-    last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)][-1:]
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    last: list[nn.Module] = []
+    last.extend([m for m in model.modules() if isinstance(m, kinds)][-1:])
     try:
         example = inputs[0] if len(inputs) == 1 else inputs
         pruner = tp.pruner.MagnitudePruner(
@@ -118,15 +120,11 @@ def zoo() -> dict[str, Any]:
     def of_timm(name: str, size: int = 64, **options: Any) -> Any:
         return lambda: (timm.create_model(name, num_classes=10, **options), (torch.randn(2, 3, size, size),))
 
-    names = ("resnet18", "resnet50", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1",
-             "shufflenet_v2_x0_5", "regnet_y_400mf", "mnasnet0_5", "convnext_tiny")  # fmt: skip
-    found = {f"torchvision {n}": vision(n) for n in names}
+    names = """resnet18 resnet50 densenet121 mobilenet_v2 mobilenet_v3_small efficientnet_b0 squeezenet1_1
+    shufflenet_v2_x0_5 regnet_y_400mf mnasnet0_5 convnext_tiny"""
+    found = {f"torchvision {n}": vision(n) for n in names.split()}
     found["torchvision googlenet"] = vision("googlenet", aux_logits=False, init_weights=False)
     found["torchvision ViT (4 layers)"] = lambda: (tv.VisionTransformer(64, 16, 4, 4, 64, 128, num_classes=10), image)
-    found["torchvision Swin (2 stages)"] = lambda: (
-        tv.SwinTransformer([4, 4], 32, [2, 2], [2, 4], [4, 4], num_classes=10),
-        image,
-    )
     found |= {
         f"timm {n}": of_timm(n) for n in ("resnet26d", "ghostnet_050", "hrnet_w18_small", "repvgg_a0", "poolformer_s12")
     }

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -23,14 +23,36 @@ MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data",
 """What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is
 the copy of ``data`` that it is made with."""
 
+DEFAULT_LAMBDA = 1e-3
+"""What lambda is where neither it nor a target nor a tolerance is given."""
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class LumosConfig:
-    """The gates of a run: what they cost, their distribution and their phases. See conf/lumos/default.yaml."""
+class TargetConfig:
+    """A budget that the compact model has to meet: a share of the dense size, or a number of input features."""
 
-    lambda_: float
+    params: float | None = None
+    macs: float | None = None
+    features: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("params", "macs"):
+            share = getattr(self, name)
+            expect(share is None or 0 < share < 1, f"lumos.target.{name}", share, "a share between 0 and 1, or null")
+        least = self.features is None or self.features >= 1
+        expect(least, "lumos.target.features", self.features, "a whole number >= 1, or null")
+
+
+@dataclass(frozen=True)
+class LumosConfig:
+    """The gates of a run: what they cost, their distribution and their phases. See conf/lumos/default.yaml.
+
+    One of ``lambda_``, a target and ``tolerance`` is set; where none is given, ``lambda_`` becomes 1e-3.
+    """
+
+    lambda_: float | None
     penalty: Penalty
     tau: float
     t_l: float
@@ -41,9 +63,18 @@ class LumosConfig:
     learning_rate: float
     warmup: float
     freeze_at: float
+    target: TargetConfig = field(default_factory=TargetConfig)
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        expect(self.lambda_ >= 0, "lumos.lambda", self.lambda_, "a number >= 0")
+        given = self.mode
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(f'{k}={v}' for k, v in given.items())}: set one of them and not both")
+        if not given:
+            object.__setattr__(self, "lambda_", DEFAULT_LAMBDA)
+        expect(self.lambda_ is None or self.lambda_ >= 0, "lumos.lambda", self.lambda_, "a number >= 0")
+        small = self.tolerance is None or 0 <= self.tolerance < 1
+        expect(small, "lumos.tolerance", self.tolerance, "a share in [0, 1), or null")
         expect(self.learning_rate > 0, "lumos.learning_rate", self.learning_rate, "a number > 0")
         expect(0 <= self.warmup < 1, "lumos.warmup", self.warmup, "a number in [0, 1)")
         expect(0 < self.freeze_at < 1, "lumos.freeze_at", self.freeze_at, "a number between 0 and 1")
@@ -51,6 +82,13 @@ class LumosConfig:
             self.gates  # noqa: B018 -- built here, so that a bad value is reported before anything runs
         except ValueError as error:
             raise ConfigError(f"lumos.{error}") from None
+
+    @property
+    def mode(self) -> dict[str, float]:
+        """What steers the training, key and value: lambda, a target or the tolerance."""
+        keys = {"lumos.lambda": self.lambda_, "lumos.tolerance": self.tolerance}
+        keys |= {f"lumos.target.{name}": value for name, value in asdict(self.target).items()}
+        return {key: value for key, value in keys.items() if value is not None}
 
     @property
     def gates(self) -> GateSettings:
@@ -91,7 +129,7 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """A hash of the resolved configuration less the machine's keys."""
-        return digest(_without(self.resolved, MACHINE_KEYS))
+        return digest(_id_config(self.resolved, MACHINE_KEYS))
 
     @property
     def baseline_id(self) -> str:
@@ -141,6 +179,9 @@ def read(cfg: DictConfig) -> RunConfig:
         if key not in known:
             raise ConfigError(f"{key}: there is no such key{did_you_mean(str(key), known)}; expected {one_of(known)}")
     lumos = {("lambda_" if k == "lambda" else k): v for k, v in resolved["lumos"].items()}
+    gates = _build(LumosConfig, "lumos", lumos)
+    if resolved["lumos"]["lambda"] is None:
+        resolved["lumos"]["lambda"] = gates.lambda_
     seed = resolved["seed"]
     expect(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0, "seed", seed, "a whole number >= 0")
     expect(isinstance(resolved["force"], bool), "force", resolved["force"], "true or false")
@@ -148,7 +189,7 @@ def read(cfg: DictConfig) -> RunConfig:
         scale=str(resolved["scale"]),
         seed=seed,
         force=resolved["force"],
-        lumos=_build(LumosConfig, "lumos", lumos),
+        lumos=gates,
         trainer=_build(TrainerConfig, "trainer", resolved["trainer"]),
         results=Path(resolved["paths"]["results"]).expanduser(),
         resolved=resolved,
@@ -167,6 +208,10 @@ def _build(kind: type[T], group: str, values: Mapping[str, Any]) -> T:
 
 
 def _as(hint: Any, value: Any, key: str) -> Any:
+    if isinstance(hint, type) and is_dataclass(hint):
+        keys = [f"{key}.{f.name}" for f in fields(hint)]
+        expect(isinstance(value, Mapping), key, value, f"one of the keys {', '.join(keys)}")
+        return _build(hint, key, value)
     if get_origin(hint) is Literal:
         expect(value in get_args(hint), key, value, one_of(get_args(hint)))
         return value
@@ -202,6 +247,14 @@ def one_line(error: BaseException) -> str:
 def digest(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that name a configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _id_config(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """What names a run: all but the machine's keys and the modes that are not set."""
+    kept = _without(config, keys)
+    target = {k: v for k, v in kept["lumos"].get("target", {}).items() if v is not None}
+    kept["lumos"] = {k: v for k, v in {**kept["lumos"], "target": target or None}.items() if v is not None}
+    return kept
 
 
 def _without(config: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,8 @@ from lumos import measure, record, report
 from lumos.compaction import CompactModel
 from lumos.config import RunConfig, one_line
 from lumos.console import log, logging_to
-from lumos.errors import ConfigError
+from lumos.errors import ConfigError, DataError
+from lumos.features import relevance
 from lumos.files import atomic
 from lumos.training import Trained, evaluate, train
 from lumos.workload import Loaders, Workload
@@ -56,10 +57,12 @@ def _measured(config: RunConfig, workload: Workload, folder: Path, device: torch
         f"{workload.name}: {loaders.n_train} training, {loaders.n_valid} validation, {loaders.n_test} test samples"
     )
     dense = _baseline(config, workload, loaders, device)
-    gated = train(workload, loaders, config, device, gated=True)
+    gated = train(workload, loaders, config, device, gated=True, dense=dense)
     assert isinstance(gated.model, CompactModel)
     assert gated.equivalence is not None
     record.write_curve(folder, [*dense.curve, *gated.curve])
+    if gated.features:
+        record.write_curve(folder, _feature_report(workload, gated.features), "features.csv")
     gated.model.save(folder / "compact.pt")
     log.info("measuring both")
     figures = measure.compare({"dense": dense.model, "compact": gated.model}, workload.example(), device)
@@ -73,12 +76,29 @@ def _measured(config: RunConfig, workload: Workload, folder: Path, device: torch
         "dense": {"score": scores["dense"], **figures["dense"], **_training(dense)},
         "compact": {"score": scores["compact"], **figures["compact"], **_training(gated)},
         "gates": gated.gates,
+        "steering": gated.steering,
         "equivalence": asdict(gated.equivalence),
     }  # fmt: skip
 
 
 def _training(trained: Trained) -> dict[str, Any]:
     return {"valid_score": trained.valid_score, "train_seconds": round(trained.seconds, 3), "steps": trained.steps}
+
+
+def _feature_report(workload: Workload, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with what simple statistics of the training table say of each feature, where the workload has one."""
+    table = getattr(workload, "table", None)
+    if table is None:
+        return rows
+    inputs, outputs = table()
+    if inputs.shape[1] != len(rows):
+        raise DataError(f"{workload.name}: table() has {inputs.shape[1]} input columns for {len(rows)} features")
+    statistics = relevance(inputs, outputs)
+    first = ("feature", "kept", "closed_at", "order")
+    return [
+        {**{key: row[key] for key in first}, **{name: column[i] for name, column in statistics.items()}, **row}
+        for i, row in enumerate(rows)
+    ]
 
 
 def _opened(config: RunConfig, workload: Workload, device: torch.device) -> dict[str, Any]:

@@ -72,10 +72,10 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_curve(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a run's training curve as curve.csv."""
+def write_curve(folder: Path, rows: Sequence[dict[str, Any]], name: str = "curve.csv") -> None:
+    """Write a run's training curve, or another table, as a CSV file."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic(folder / "curve.csv") as temporary, temporary.open("w", newline="") as file:
+    with atomic(folder / name) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -67,6 +67,7 @@ def run_lines(entry: dict[str, Any], folder: Path) -> list[str]:
     lines = [f"features kept ({len(features)} of {gates['features_total']}): {', '.join(features) or 'none'}"]
     widths = [f"{name} {g['open']}/{g['total']}" for name, g in gates["groups"].items()]
     lines.append(f"units kept: {', '.join(widths)}")
+    lines += _steering_lines(entry)
     trivial = [f"{name} {score:.4f}" for name, score in entry["baselines"].items()]
     if trivial:
         lines.append(f"trivial predictors, test {entry['metric']['name']}: {', '.join(trivial)}")
@@ -77,6 +78,20 @@ def run_lines(entry: dict[str, Any], folder: Path) -> list[str]:
         lines.append(f"data: {entry['note']}")
     lines.append(f"record: {folder}")
     return lines
+
+
+def _steering_lines(entry: dict[str, Any]) -> list[str]:
+    """What became of a budget or a tolerance; nothing where lambda was given."""
+    steering = entry.get("steering") or {}
+    if "reached" in steering:
+        share = steering["reached"] / steering["asked"]
+        reached = f"{steering['reached']:.4g} at the cut ({100 * share:.1f}% of the budget)"
+        return [f"{steering['key']}={steering['asked']:g}: {reached}"]
+    if "line" in steering:
+        met = "kept" if steering["met"] else "MISSED; ask for a larger tolerance, or train longer"
+        against = f"validation {entry['compact']['valid_score']:.4f} against a line of {steering['line']:.4f}"
+        return [f"{steering['key']}={steering['asked']:g}: {against}: {met}"]
+    return []
 
 
 def _less(before: float, after: float) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,17 +18,25 @@ import torch
 from torch import Tensor, nn
 
 from lumos.api import gate
-from lumos.compaction import CompactModel, Equivalence, Plan, compact, verify
-from lumos.config import LumosConfig, RunConfig
-from lumos.console import log, progress
+from lumos.compaction import Equivalence
+from lumos.config import RunConfig
+from lumos.console import progress
 from lumos.errors import TrainingError
+from lumos.evaluation import STATISTICS_BATCHES, Best, evaluate, has_statistics, recalibrate
 from lumos.gated import GatedModel
+from lumos.phases import GatedPhase, gate_columns, make_optimizer, rate, set_rates
+from lumos.steering import steer
+from lumos.watch import CollapseWatch
 from lumos.workload import Batch, Loaders, Workload, to_device
 
 
 @dataclass
 class Trained:
-    """A trained network, its scores and how it got there."""
+    """A trained network, its scores and how it got there.
+
+    Of a gated training: ``gates`` is what they decided, ``steering`` what was asked for and reached, and ``features``
+    has a row for each input feature.
+    """
 
     model: nn.Module
     valid_score: float
@@ -36,25 +45,43 @@ class Trained:
     curve: list[dict[str, Any]] = field(repr=False)
     gates: dict[str, Any] | None = None
     equivalence: Equivalence | None = None
+    steering: dict[str, Any] | None = None
+    features: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
-def train(workload: Workload, loaders: Loaders, config: RunConfig, device: torch.device, *, gated: bool) -> Trained:
+def train(
+    workload: Workload,
+    loaders: Loaders,
+    config: RunConfig,
+    device: torch.device,
+    *,
+    gated: bool,
+    dense: Trained | None = None,
+) -> Trained:
     """Train the workload's network, dense or gated; a gated one comes back compact.
 
-    The best state by validation score is kept; of a gated training, the best one after the cut. Raises TrainingError
-    where the loss is no longer finite, CompactionError where compact and gated differ.
+    The best state by validation score is kept; of a gated training, the best one after the cut, and so at or under the
+    budget. ``dense`` is the trained baseline: a tolerance needs its score. Raises TrainingError where the loss is no
+    longer finite or the network collapsed, CompactionError where compact and gated differ.
     """
     label = "gated" if gated else "dense"
+    epochs, total = _length(workload, loaders, config)
+    freeze_at = max(1, round(config.lumos.freeze_at * total)) if gated else -1
     torch.manual_seed(config.seed)
     model = workload.model().to(device)
     if gated:
         model = gate(model, workload.example(), features=workload.features(), settings=config.lumos.gates)
-    optimizer = _optimizer(model, workload, config.lumos)
-    epochs, total = _length(workload, loaders, config)
-    freeze_at = max(1, round(config.lumos.freeze_at * total)) if gated else -1
-    best = _Best(workload.metric.higher_is_better)
+    optimizer = make_optimizer(model, workload, config.lumos)
+    # The latest batches, for the batch statistics of models that have them.
+    recent: deque[Batch] = deque(maxlen=STATISTICS_BATCHES if has_statistics(model) else 0)
+
+    def validate(model: nn.Module) -> float:
+        recalibrate(workload, model, recent)
+        return evaluate(workload, model, loaders.valid, device)
+
+    phase = _gated_phase(workload, config, model, (total, freeze_at), dense, validate)
+    best = Best(workload.metric.higher_is_better)
     curve: list[dict[str, Any]] = []
-    equivalence, report = None, None
     step, started = 0, time.perf_counter()
     with progress(f"{workload.name}: {label}", total) as bar:
         for epoch in range(epochs):
@@ -64,101 +91,44 @@ def train(workload: Workload, loaders: Loaders, config: RunConfig, device: torch
             for batch in loaders.train:
                 if step == total:
                     break
-                if step == freeze_at:
-                    assert isinstance(model, GatedModel)
-                    equivalence = verify(model, workload.example())
-                    report = gate_report(model)
-                    model, optimizer = cut(model, optimizer, workload, config.lumos)
-                    log.info(f"{label}: cut at step {step}: {summary(report)}; {equivalence}")
+                if phase and step == freeze_at:
+                    model, optimizer = phase.cut(optimizer, workload, config.lumos, recent)
                     losses.clear()
-                weight = config.lumos.lambda_ * warm_up(step, total, config.lumos.warmup)
-                loss = workload.loss(model, to_device(batch, device))
-                objective = loss
-                if isinstance(model, GatedModel):
-                    objective = loss + weight * model.penalty(config.lumos.penalty)
+                recent.append(batch := to_device(batch, device))
+                loss = workload.loss(model, batch)
+                objective = loss + phase.penalty(step) if phase and step < freeze_at else loss
                 set_rates(optimizer, rate(step, total, freeze_at))
-                optimizer.zero_grad(set_to_none=True)
-                objective.backward()
-                if config.trainer.clip_norm:
-                    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], config.trainer.clip_norm)
-                optimizer.step()
-                if isinstance(model, GatedModel):
-                    model.gates.project()
+                descend(optimizer, objective, config.trainer.clip_norm)
                 losses.append(loss.detach())
                 step += 1
+                if phase:
+                    phase.after(optimizer, step, losses[-1])
                 bar.advance()
             if not losses:
                 continue
-            mean_loss = float(torch.stack(losses).mean())
-            if not math.isfinite(mean_loss):
-                raise TrainingError(_not_finite(losses, label, epoch, step, workload))
-            valid = evaluate(workload, model, loaders.valid, device)
+            mean_loss = _mean(losses, label, epoch, step, workload)
+            valid = validate(model)
             if not isinstance(model, GatedModel):
                 best.offer(valid, model)
             row = {"phase": label, "epoch": epoch + 1, "step": step, "loss": mean_loss, "valid": valid,
-                   "seconds": round(time.perf_counter() - started, 3), **_gate_columns(model)}  # fmt: skip
+                   "seconds": round(time.perf_counter() - started, 3), **gate_columns(model)}  # fmt: skip
             curve.append(row)
             bar.show(loss=mean_loss, valid=valid, open=row.get("open_gates"))
-    model = best.restore(model)
-    return Trained(model.eval(), best.score, time.perf_counter() - started, step, curve, report, equivalence)
+    trained = Trained(best.restore(model).eval(), best.score, time.perf_counter() - started, step, curve)
+    if phase:
+        phase.watch.verdict(curve[-1]["loss"])
+        trained.gates, trained.equivalence = phase.gates, phase.equivalence
+        trained.steering, trained.features = phase.steering.report(best.score), phase.feature_rows()
+    return trained
 
 
-# ---- phases ---------------------------------------------------------------------------------------------------------
-
-
-def cut(
-    gated: GatedModel, optimizer: torch.optim.Optimizer, workload: Workload, settings: LumosConfig
-) -> tuple[CompactModel, torch.optim.Optimizer]:
-    """The compact model in training mode, and an optimiser that goes on where the gated one's was."""
-    small = compact(gated.train())
-    fresh = _optimizer(small, workload, settings)
-    plan = Plan.of(gated.structure, gated.gates.is_open().cpu())
-    multiplier = gated.multipliers()
-    new = dict(small.model.named_parameters())
-    for name, old in gated.model.named_parameters():
-        state = optimizer.state.get(old)
-        if not state:
-            continue
-        # A folded weight is m times the old one, so its gradient is the old one's divided by m.
-        m = plan.cut(name, multiplier[name].expand(old.shape)) if name in multiplier else torch.ones(())
-        m = m.to(old.device).clamp(min=1e-3)
-        fresh.state[new[name]] = {
-            "step": state["step"].clone(),
-            "exp_avg": plan.cut(name, state["exp_avg"]) / m,
-            "exp_avg_sq": plan.cut(name, state["exp_avg_sq"]) / m**2,
-        }
-    return small, fresh
-
-
-def warm_up(step: int, total: int, share: float) -> float:
-    """The factor by which lambda has grown: linearly from 0 to 1 over a share of the steps."""
-    return min(1.0, step / (share * total)) if share > 0 else 1.0
-
-
-def rate(step: int, total: int, freeze_at: int) -> float:
-    """The weights' learning rate as a share of its peak: a cosine from 1 to 0, which in a gated training starts at the cut.
-
-    Until then the rate stays at its peak, so that what remains after the cut is trained as a fresh start would be.
-    """
-    start = max(0, freeze_at)
-    return 1.0 if step < start else 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, total - start)))
-
-
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Apply the schedule to the weights; the gates keep their rate until they freeze."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * (1.0 if group["name"] == "gates" else factor)
-
-
-def _optimizer(model: nn.Module, workload: Workload, settings: LumosConfig) -> torch.optim.Optimizer:
-    recipe = workload.recipe
-    inner = model.model if isinstance(model, GatedModel | CompactModel) else model
-    groups: list[dict[str, Any]] = [{"name": "weights", "params": [p for p in inner.parameters() if p.requires_grad],
-                                     "peak": recipe.learning_rate, "weight_decay": recipe.weight_decay}]  # fmt: skip
-    if isinstance(model, GatedModel):
-        groups.append({"name": "gates", "params": [model.gates.log_alpha], "peak": settings.learning_rate,
-                       "weight_decay": 0.0})  # fmt: skip
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+def descend(optimizer: torch.optim.Optimizer, objective: Tensor, clip_norm: float | None) -> None:
+    """One step of the optimiser; the gradient of the weights is clipped to a norm, that of the gates is not."""
+    optimizer.zero_grad(set_to_none=True)
+    objective.backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip_norm)
+    optimizer.step()
 
 
 # ---- helpers --------------------------------------------------------------------------------------------------------
@@ -184,79 +154,29 @@ def set_epoch(loader: Any, epoch: int) -> None:
         sampler = getattr(sampler, "sampler", None)
 
 
-def evaluate(workload: Workload, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> float:
-    """The workload's score on a split, in eval mode."""
-    mode = model.training
-    model.eval()
-    with torch.no_grad():
-        score = float(workload.score(model, _on(batches, device)))
-    model.train(mode)
-    return score
-
-
-def _on(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    for batch in batches:
-        yield to_device(batch, device)
-
-
-class _Best:
-    """The best state so far by validation score."""
-
-    def __init__(self, higher_is_better: bool) -> None:
-        self.sign = 1 if higher_is_better else -1
-        self.score = -self.sign * math.inf
-        self.state: dict[str, Tensor] | None = None
-
-    def offer(self, score: float, model: nn.Module) -> None:
-        if self.sign * score > self.sign * self.score:
-            self.score = score
-            self.state = {n: t.detach().clone() for n, t in model.state_dict().items()}
-
-    def restore(self, model: nn.Module) -> nn.Module:
-        if self.state is None:
-            raise TrainingError(
-                "no validation score was a number, so no state is worth keeping; lower the learning rate"
-            )
-        model.load_state_dict(self.state)
-        return model
-
-
-def gate_report(gated: GatedModel) -> dict[str, Any]:
-    """What the gates decided: counts, kept features and the units left in each group."""
-    structure, is_open = gated.structure, gated.gates.is_open().cpu()
-    return {
-        "open": int(is_open.sum()),
-        "total": structure.units,
-        "features_kept": structure.kept_features(is_open),
-        "features_total": len(structure.feature_names),
-        "groups": {g.name: {"open": int(is_open[g.gates].sum()), "total": g.size} for g in structure.groups},
-        "fixed": [{"name": f.name, "size": f.size, "reason": f.reason} for f in structure.fixed],
-    }
-
-
-def summary(report: dict[str, Any]) -> str:
-    """The gates' decision on one line."""
-    widths = ", ".join(f"{name} {g['open']}/{g['total']}" for name, g in report["groups"].items())
-    return f"{report['open']} of {report['total']} gates open ({widths})"
-
-
-def _gate_columns(model: nn.Module) -> dict[str, Any]:
+def _gated_phase(
+    workload: Workload,
+    config: RunConfig,
+    model: nn.Module,
+    lengths: tuple[int, int],
+    dense: Trained | None,
+    validate: Callable[[nn.Module], float],
+) -> GatedPhase | None:
+    """What a gated training does besides, for the steps in all and before the cut; None for a dense one."""
     if not isinstance(model, GatedModel):
-        return {}
-    probability = model.gates.open_probability().detach()
-    parameters, macs = model.structure.expected_sizes(probability)
-    dense = model.structure.dense_sizes
-    return {
-        "open_gates": int(model.gates.is_open().sum()),
-        "expected_open": round(float(probability.sum()), 2),
-        "expected_params_share": round(float(parameters) / dense[0], 6),
-        "expected_macs_share": round(float(macs) / max(1.0, dense[1]), 6),
-    }
+        return None
+    total, freeze_at = lengths
+    score, loss = (dense.valid_score, dense.curve[-1]["loss"]) if dense and dense.curve else (None, 0.0)
+    steering = steer(config.lumos, total, freeze_at, model, workload.metric, score, validate)
+    return GatedPhase(model, steering, CollapseWatch(total, config.lumos.mode, loss), freeze_at)
 
 
-def _not_finite(losses: list[Tensor], label: str, epoch: int, step: int, workload: Workload) -> str:
+def _mean(losses: list[Tensor], label: str, epoch: int, step: int, workload: Workload) -> float:
+    mean = float(torch.stack(losses).mean())
+    if math.isfinite(mean):
+        return mean
     bad = next(i for i, loss in enumerate(losses) if not math.isfinite(float(loss)))
-    return (
+    raise TrainingError(
         f"{workload.name}: the loss of the {label} network is not finite from batch {bad} of epoch {epoch + 1} on "
         f"(step {step - len(losses) + bad}); lower workload.learning_rate or set trainer.clip_norm=1"
     )

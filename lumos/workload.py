@@ -110,8 +110,10 @@ class Workload(Protocol):
     """A scientific problem that the engine can train on, dense and gated.
 
     Further members are optional: ``baselines() -> dict[str, float]``, the test scores of trivial predictors in the
-    metric's unit; ``note``, one line that a run's table prints (what generated data stands for, say); and
-    ``true_features()``, the names of the features that matter, where they are known.
+    metric's unit; ``note``, one line that a run's table prints (what generated data stands for, say);
+    ``true_features()``, the names of the features that matter, where they are known; and ``table() -> (x, y)``,
+    the training rows as numpy arrays (rows, features) and (rows, outputs), where the inputs are a table: the feature
+    report then has correlation and mutual information beside the gates.
     """
 
     @property

@@ -39,7 +39,10 @@ def cfd_block() -> str:
 
 def synthetic_block() -> str:
     """The runs whose right answer is known: how many of the true features were kept, and how many others."""
-    lines = ["| seed | true features kept | others kept | R2 dense | R2 compact | parameters |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| seed | true features kept | others kept | R2 dense | R2 compact | parameters |",
+        "|---|---|---|---|---|---|",
+    ]
     for entry in runs("synthetic"):
         true, kept = set(entry["true_features"]), set(entry["gates"]["features_kept"])
         others = len(entry["features"]) - len(true)
@@ -79,9 +82,11 @@ def draw() -> None:
 
     entry = runs("cfd")[0]
     curve = pd.read_csv(RESULTS / "runs" / "cfd" / entry["run_id"] / "curve.csv")
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"})
+    plt.rcParams.update(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
+    )
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.1), width_ratios=[1.5, 1], layout="constrained")
-    dense, lumos = (curve[curve.phase == phase] for phase in ("dense", "gated"))
+    dense, lumos = (pd.DataFrame(curve[curve.phase == phase]) for phase in ("dense", "gated"))
     left.semilogy(dense.step, 1 - dense.valid, color="#555555", lw=1.5, marker="o", ms=3)
     left.semilogy(lumos.step, 1 - lumos.valid, color="#0072B2", lw=1.8, marker="o", ms=3)
     cut = lumos[lumos.open_gates.isna()].step.min() - (lumos.step.iloc[1] - lumos.step.iloc[0])

@@ -1,0 +1,162 @@
+"""The two phases of a gated training: gates and weights together, then, after the cut, the weights of what remains."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lumos.compaction import CompactModel, Equivalence, Plan, compact, verify
+from lumos.config import LumosConfig
+from lumos.console import log
+from lumos.evaluation import recalibrate
+from lumos.features import FeatureHistory
+from lumos.gated import GatedModel
+from lumos.steering import Steering
+from lumos.watch import CollapseWatch
+from lumos.workload import Batch, Workload
+
+
+class GatedPhase:
+    """What a gated training does beside the steps that it shares with the dense one.
+
+    ``penalty`` is added to the loss, ``after`` follows each step, and ``cut`` ends the phase. ``gates`` and
+    ``equivalence`` are known from the cut on.
+    """
+
+    def __init__(self, gated: GatedModel, steering: Steering, watch: CollapseWatch, freeze_at: int) -> None:
+        self.gated, self.steering, self.watch, self.freeze_at = gated, steering, watch, freeze_at
+        self.history = FeatureHistory(gated, freeze_at)
+        self.equivalence: Equivalence | None = None
+        self.gates: dict[str, Any] | None = None
+
+    def penalty(self, step: int) -> Tensor:
+        """What the gates cost at this step, before the cut: a scalar in the units of the loss."""
+        return self.steering.penalty(self.gated, step)
+
+    def after(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor) -> None:
+        """Follow a step. Raises TrainingError where the network has collapsed."""
+        if not self.gates:
+            self.gated.gates.project()
+            self.steering.after(self.gated, optimizer, step)
+            self.history.note(self.gated, step)
+        # After the cut the gates stand still, and so do the widths.
+        self.watch.after(loss, step, self._widths() if self.watch.due(step) else None)
+
+    def _widths(self) -> list[tuple[int, int]]:
+        is_open = self.gated.gates.is_open().cpu()
+        return [(int(is_open[g.gates].sum()), g.size) for g in self.gated.structure.groups]
+
+    def feature_rows(self) -> list[dict[str, Any]]:
+        """A row for each input feature, once the gates are cut."""
+        return self.history.rows(self.gates["features_kept"]) if self.gates else []
+
+    def cut(
+        self, optimizer: torch.optim.Optimizer, workload: Workload, settings: LumosConfig, recent: deque[Batch]
+    ) -> tuple[CompactModel, torch.optim.Optimizer]:
+        """Settle and freeze the gates, verify, and return the compact model with an optimiser that goes on."""
+        gated = self.gated
+        self.steering.settle(gated, optimizer)
+        recalibrate(workload, gated, recent)
+        self.equivalence = verify(gated, workload.example())
+        self.history.add(gated, self.freeze_at)
+        self.gates = gate_report(gated)
+        log.info(f"gated: cut at step {self.freeze_at}: {summary(self.gates)}; {self.equivalence}")
+        return cut(gated, optimizer, workload, settings)
+
+
+def cut(
+    gated: GatedModel, optimizer: torch.optim.Optimizer, workload: Workload, settings: LumosConfig
+) -> tuple[CompactModel, torch.optim.Optimizer]:
+    """The compact model in training mode, and an optimiser that goes on where the gated one's was."""
+    small = compact(gated.train())
+    fresh = make_optimizer(small, workload, settings)
+    plan = Plan.of(gated.structure, gated.gates.is_open().cpu())
+    multiplier = gated.multipliers()
+    new = dict(small.model.named_parameters())
+    for name, old in gated.model.named_parameters():
+        state = optimizer.state.get(old)
+        if not state:
+            continue
+        # A folded weight is m times the old one, so its gradient is the old one's divided by m.
+        m = plan.cut(name, multiplier[name].expand(old.shape)) if name in multiplier else torch.ones(())
+        m = m.to(old.device).clamp(min=1e-3)
+        fresh.state[new[name]] = {
+            "step": state["step"].clone(),
+            "exp_avg": plan.cut(name, state["exp_avg"]) / m,
+            "exp_avg_sq": plan.cut(name, state["exp_avg_sq"]) / m**2,
+        }
+    return small, fresh
+
+
+def rate(step: int, total: int, freeze_at: int) -> float:
+    """The weights' learning rate as a share of its peak: a cosine from 1 to 0; in a gated training, from the cut on.
+
+    Until then the rate stays at its peak, so that what remains after the cut is trained as a fresh start would be.
+    """
+    start = max(0, freeze_at)
+    return 1.0 if step < start else 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, total - start)))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Apply the schedule to the weights; the gates keep their rate until they freeze."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * (1.0 if group["name"] == "gates" else factor)
+
+
+def make_optimizer(model: nn.Module, workload: Workload, settings: LumosConfig) -> torch.optim.Optimizer:
+    """AdamW over the weights and, of a gated model, the gates: at their own rate and without weight decay."""
+    recipe = workload.recipe
+    inner = model.model if isinstance(model, GatedModel | CompactModel) else model
+    groups: list[dict[str, Any]] = [{"name": "weights", "params": [p for p in inner.parameters() if p.requires_grad],
+                                     "peak": recipe.learning_rate, "weight_decay": recipe.weight_decay}]  # fmt: skip
+    if isinstance(model, GatedModel):
+        groups.append({"name": "gates", "params": [model.gates.log_alpha], "peak": settings.learning_rate,
+                       "weight_decay": 0.0})  # fmt: skip
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+# ---- what the gates decided -----------------------------------------------------------------------------------------
+
+
+def gate_report(gated: GatedModel) -> dict[str, Any]:
+    """What the gates decided: counts, kept features and the units left in each group."""
+    structure, is_open = gated.structure, gated.gates.is_open().cpu()
+    return {
+        "open": int(is_open.sum()),
+        "total": structure.units,
+        "features_kept": structure.kept_features(is_open),
+        "features_total": len(structure.feature_names),
+        "groups": {g.name: {"open": int(is_open[g.gates].sum()), "total": g.size} for g in structure.groups},
+        "fixed": [{"name": f.name, "size": f.size, "reason": f.reason} for f in structure.fixed],
+    }
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The gates' decision on one line."""
+    widths = ", ".join(f"{name} {g['open']}/{g['total']}" for name, g in report["groups"].items())
+    return f"{report['open']} of {report['total']} gates open ({widths})"
+
+
+def gate_columns(model: nn.Module) -> dict[str, Any]:
+    """What a row of the curve says of the gates; nothing for a model without."""
+    if not isinstance(model, GatedModel):
+        return {}
+    probability = model.gates.open_probability().detach()
+    parameters, macs = model.structure.expected_sizes(probability)
+    dense = model.structure.dense_sizes
+    undecided = ((probability > UNDECIDED[0]) & (probability < UNDECIDED[1])).float().mean()
+    return {
+        "open_gates": int(model.gates.is_open().sum()),
+        "expected_open": round(float(probability.sum()), 2),
+        "undecided_share": round(float(undecided), 4) if len(probability) else 0.0,
+        "expected_params_share": round(float(parameters) / dense[0], 6),
+        "expected_macs_share": round(float(macs) / max(1.0, dense[1]), 6),
+    }
+
+
+UNDECIDED = (0.1, 0.9)
+"""A gate is undecided while its open probability is between these."""
