@@ -132,6 +132,11 @@ class RunConfig:
         return digest(_id_config(self.resolved, MACHINE_KEYS))
 
     @property
+    def recorded(self) -> dict[str, Any]:
+        """The configuration as a record keeps it: without the folders of the machine that made it."""
+        return _without(self.resolved, ("paths", "data.cache", "workload.data"))
+
+    @property
     def baseline_id(self) -> str:
         """A hash of what the dense baseline depends on: all of it but the gates."""
         return digest(_without(self.resolved, (*MACHINE_KEYS, "lumos")))

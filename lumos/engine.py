@@ -113,7 +113,7 @@ def _opened(config: RunConfig, workload: Workload, device: torch.device) -> dict
         "scale": config.scale,
         "seed": config.seed,
         "note": getattr(workload, "note", None),
-        "config": config.resolved,
+        "config": config.recorded,
         "provenance": record.provenance(_device_name(device)),
         "metric": asdict(workload.metric),
         "features": list(workload.features()),

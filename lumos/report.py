@@ -33,6 +33,25 @@ def run_table(entry: dict[str, Any]) -> Table:
     return table
 
 
+def runs_table(entries: list[dict[str, Any]]) -> Table:
+    """All runs, a row for each."""
+    table = Table(title=f"{len(entries)} runs", title_justify="left")
+    columns = ("workload", "run", "scale", "seed", "status", "metric", "dense", "compact", "parameters", "features")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("workload", "run", "scale", "status", "metric") else "right")
+    for entry in entries:
+        row = [entry["workload"], entry["run_id"], entry["scale"], str(entry["seed"]), entry["status"]]
+        if entry["status"] == "finished":
+            dense, compact, gates = entry["dense"], entry["compact"], entry["gates"]
+            row += [entry["metric"]["name"], f"{dense['score']:.4f}", f"{compact['score']:.4f}"]
+            row += [
+                _less(dense["params"], compact["params"]),
+                f"{len(gates['features_kept'])}/{gates['features_total']}",
+            ]
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
 def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """The rows of a run's table as text."""
     dense, compact, metric = entry["dense"], entry["compact"], entry["metric"]

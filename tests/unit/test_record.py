@@ -93,3 +93,11 @@ def test_the_table_of_a_run():
 def test_the_curve(tmp_path):
     record.write_curve(tmp_path, [{"step": 1, "loss": 2.0}, {"step": 2, "open": 3}])
     assert (tmp_path / "curve.csv").read_text().splitlines() == ["step,loss,open", "1,2.0,", "2,,3"]
+
+
+def test_all_runs_as_a_table():
+    table = report.runs_table([entry(), entry(status="failed", run_id="def")])
+    assert table.row_count == 2
+    cells = [list(column.cells) for column in table.columns]
+    assert cells[4] == ["finished", "failed"]
+    assert cells[8] == ["-75.0%", ""]
