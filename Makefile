@@ -41,7 +41,7 @@ docs: $(STAMP)  ## write docs/config.md anew from conf/
 	$(BIN)/python scripts/config_docs.py
 
 lock: $(STAMP)  ## pin the newest allowed versions in requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet -o requirements.lock
 
 clean:  ## remove the environment; data and results stay
 	rm -rf $(VENV) build *.egg-info

@@ -79,7 +79,7 @@ def reloads(gated: lumos.GatedModel, build: Any, inputs: tuple[Any, ...]) -> str
 def torch_prunings(build: Any) -> list[str]:
     """What torch-pruning does with the same model: parameters left at a pruning ratio of one half."""
     try:
-        import torch_pruning as tp
+        import torch_pruning as tp  # pyright: ignore[reportMissingImports]
     except ImportError:
         return ["not installed"]
     torch.manual_seed(0)

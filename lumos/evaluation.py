@@ -52,7 +52,8 @@ def recalibrate(workload: Workload, model: nn.Module, batches: Sequence[Batch]) 
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean
         layer.train()
-    with torch.random.fork_rng(), torch.no_grad():
+    # Named devices: with several in sight and none named, torch warns.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
         for batch in batches:
             workload.loss(model, batch)
     for layer, momentum in zip(layers, momenta, strict=True):

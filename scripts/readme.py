@@ -92,11 +92,10 @@ def draw() -> None:
     cut = lumos[lumos.open_gates.isna()].step.min() - (lumos.step.iloc[1] - lumos.step.iloc[0])
     left.axvline(cut, color="#D55E00", lw=1, ls="--")
     left.text(cut, 0.98, " closed units cut out", color="#D55E00", va="top", transform=left.get_xaxis_transform())
-    for data, name, color, side in ((dense, "dense", "#555555", "top"), (lumos, "LUMOS", "#0072B2", "bottom")):
-        shift = -9 if side == "top" else 5
-        left.annotate(f"{name}, {_params(entry, name):,} parameters", (data.step.iloc[-1], 1 - data.valid.iloc[-1]),
-                      xytext=(0, shift), textcoords="offset points", ha="right", va=side, color=color)  # fmt: skip
-    left.set(xlabel="training step", ylabel="1 − R² on validation flows", xlim=(0, None))
+    for y, name, color in ((0.62, "LUMOS", "#0072B2"), (0.54, "dense", "#555555")):
+        label = f"{name}, {_params(entry, name):,} parameters"
+        left.text(0.98, y, label, color=color, ha="right", transform=left.transAxes)
+    left.set(xlabel="training step", ylabel="1 − R² on validation flows", xlim=(0, None), ylim=(1e-3, None))
     groups = entry["gates"]["groups"]
     names = [{"input": "input features"}.get(n, f"layer {i}") for i, n in enumerate(groups)]
     total = [g["total"] for g in groups.values()]
