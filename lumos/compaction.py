@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,13 +206,11 @@ def _first_difference(gated: GatedModel, small: CompactModel, inputs: tuple[Any,
     for model, run in ((gated.model, gated), (small.model, small)):
         outputs: dict[str, Tensor] = {}
         handles = [m.register_forward_hook(_keep_output(outputs, n)) for n, m in model.named_modules() if n]
-        try:
+        # The caller reports why a run fails; here only what ran before it counts.
+        with suppress(Exception):
             run(*inputs)
-        except Exception:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        for handle in handles:
+            handle.remove()
         found.append(outputs)
     for name, full in found[0].items():
         if name not in found[1]:

@@ -126,11 +126,14 @@ def _baseline(config: RunConfig, workload: Workload, loaders: Loaders, device: t
     folder = config.results / "baselines" / workload.name / f"{config.baseline_id}-{loaders.sha256[:12]}"
     weights, facts = folder / "dense.pt", folder / "dense.json"
     if facts.exists() and weights.exists() and not config.force:
-        known = json.loads(facts.read_text())
-        model = workload.model()
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        log.info(f"dense: trained before by an equal run ({known['seconds']:.0f} s then), read from {folder}")
-        return Trained(model.to(device).eval(), **known)
+        try:
+            known = json.loads(facts.read_text())
+            model = workload.model()
+            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            log.info(f"dense: trained before by an equal run ({known['seconds']:.0f} s then), read from {folder}")
+            return Trained(model.to(device).eval(), **known)
+        except Exception as error:  # whatever a damaged file raises, the remedy is the same
+            log.info(f"dense: {folder} cannot be read ({type(error).__name__}); training it again")
     trained = train(workload, loaders, config, device, gated=False)
     with atomic(weights) as temporary:
         torch.save({n: t.cpu() for n, t in trained.model.state_dict().items()}, temporary)

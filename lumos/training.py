@@ -66,7 +66,9 @@ def train(
     """
     label = "gated" if gated else "dense"
     epochs, total = _length(workload, loaders, config)
-    freeze_at = max(1, round(config.lumos.freeze_at * total)) if gated else -1
+    freeze_at = min(total - 1, max(1, round(config.lumos.freeze_at * total))) if gated else -1
+    if gated and total < 2:
+        raise TrainingError(f"{workload.name}: a gated training needs two steps or more, this one has {total}")
     torch.manual_seed(config.seed)
     model = workload.model().to(device)
     if gated:

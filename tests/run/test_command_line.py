@@ -181,3 +181,14 @@ def test_a_compact_model_of_a_run_loads(finished, home):
     small = lumos.load(folder / "compact.pt", workload.model()).eval()
     record = json.loads((folder / "record.json").read_text())
     assert workload.score(small, workload.loaders().test) == pytest.approx(record["compact"]["score"], abs=1e-6)
+
+
+def test_a_damaged_baseline_is_trained_again(tmp_path):
+    arguments = ("workload=synthetic", "scale=tiny", "trainer.max_steps=20")
+    assert start(*arguments, home=tmp_path).returncode == 0
+    (weights,) = (tmp_path / "results/baselines/synthetic").glob("*/dense.pt")
+    weights.write_bytes(weights.read_bytes()[:100])
+    done = start(*arguments, "lumos.lambda=2e-3", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be read" in done.stderr
+    assert "training it again" in done.stderr

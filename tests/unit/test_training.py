@@ -104,6 +104,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch(tiny):
         train(broken, broken.loaders(), run_config(), CPU, gated=False)
 
 
+def test_one_step_is_too_few_for_gates(tiny):
+    config = replace(run_config(), trainer=TrainerConfig("cpu", None, 1, None))
+    with pytest.raises(TrainingError, match="needs two steps or more, this one has 1"):
+        train(tiny, tiny.loaders(), config, CPU, gated=True)
+
+
 def test_lambda_zero_closes_nothing(tiny):
     trained = train(tiny, tiny.loaders(), run_config(lambda_=0.0), CPU, gated=True)
     assert trained.gates["features_kept"] == list(tiny.features())
