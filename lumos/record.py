@@ -90,7 +90,7 @@ def provenance(device: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "device": device,
         "host": platform.node(),
-        "command": " ".join(sys.argv),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
