@@ -86,7 +86,7 @@ def provenance(device: str) -> dict[str, Any]:
     packages = ("torch", "numpy", "hydra-core", "torch-geometric", "timm")
     return {
         "git": _git("rev-parse", "HEAD"),
-        "dirty": None if _git("rev-parse", "HEAD") is None else bool(_git("status", "--porcelain")),
+        "dirty": None if _git("rev-parse", "HEAD") is None else bool(_git("status", "--porcelain", "-uno")),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "device": device,
         "host": platform.node(),
