@@ -11,10 +11,12 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from lumos.errors import StructureError
 from lumos.structure import Axis, Fixed, Group, InputSelection, Structure, feature_names
 from lumos.surgery import own_numbers
-from lumos.trace import Block, Trace, feature_dims, run_trace
+from lumos.trace import Block, Trace
 
 
 def trace_structure(model: nn.Module, inputs: tuple[Any, ...], features: Sequence[str] | None = None) -> Structure:
@@ -23,16 +25,52 @@ def trace_structure(model: nn.Module, inputs: tuple[Any, ...], features: Sequenc
     Float inputs of two or more dimensions get one unit per feature: along dimension 1 (columns, channels), or along
     the last one where the model reads that as its features. Raises StructureError where the model does not run.
     """
-    candidates = feature_dims(inputs)
+    candidates = _feature_dims(inputs)
     dims = {i: choices[0] for i, choices in candidates.items()}
-    best = _resolve(*run_trace(model, inputs, dims), inputs, dims)
+    best = _resolve(*_run_trace(model, inputs, dims), inputs, dims)
     for i, choices in candidates.items():
         for dim in choices[1:]:
-            other = _resolve(*run_trace(model, inputs, {**dims, i: dim}), inputs, {**dims, i: dim})
+            other = _resolve(*_run_trace(model, inputs, {**dims, i: dim}), inputs, {**dims, i: dim})
             if _feature_gates(other) > _feature_gates(best):
                 best, dims = other, {**dims, i: dim}
     size = sum(inputs[i].shape[dim] for i, dim in dims.items())
     return _named(best, feature_names(features, size) if dims else tuple(features or ()))
+
+
+def _feature_dims(inputs: Sequence[Any]) -> dict[int, list[int]]:
+    """For each float input of two or more dimensions, the dimensions that may hold its features, likeliest first."""
+    return {
+        i: [1] if x.ndim == 2 else [1, x.ndim - 1]
+        for i, x in enumerate(inputs)
+        if isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2
+    }
+
+
+def _run_trace(model: nn.Module, inputs: tuple[Any, ...], dims: dict[int, int]) -> tuple[Trace, dict[int, Tensor]]:
+    """Run the model once in eval mode with units on ``dims`` of its inputs; returns the trace and the inputs' units."""
+    trace = Trace(model)
+    modes = {m: m.training for m in model.modules()}
+    # Fresh views, so that no shadow is left on the caller's tensors.
+    inputs = tuple(x.view_as(x) if isinstance(x, Tensor) else x for x in inputs)
+    features: dict[int, Tensor] = {}
+    for i, dim in dims.items():
+        shape = [1] * inputs[i].ndim
+        shape[dim] = inputs[i].shape[dim]
+        features[i] = trace.new_block(f"input{i}" if len(dims) > 1 else "input", "feature", shape[dim])
+        trace.set(inputs[i], features[i].view(shape))
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), trace.modules(), trace:
+            out = model(*inputs)
+    except Exception as error:
+        raise StructureError(f"the model does not run on the example: {type(error).__name__}: {error}") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    for t in pytree.tree_leaves(out):
+        if isinstance(t, Tensor):
+            trace.fix(trace.shadow(t), "it is an output of the model")
+    return trace, features
 
 
 def _named(structure: Structure, names: tuple[str, ...]) -> Structure:

@@ -8,7 +8,7 @@ live or die together are merged; units that cannot be removed are fixed, with th
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from lumos.errors import StructureError
 from lumos.structure import Axis, Contraction, Size
 
 NONE = 0
@@ -252,6 +251,8 @@ class Trace(TorchFunctionMode):
         frame = sys._getframe()
         while frame is not None and _is_library(frame.f_code.co_filename):
             frame = frame.f_back
+        if frame is not None and frame.f_code.co_filename.endswith("/lumos/resolve.py"):
+            frame = None  # above it is whoever asked for the trace, not the model
         line = f", {frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}" if frame else ""
         return f"{call} in {path or 'the model'} ({type(module).__name__}{line})"
 
@@ -325,39 +326,3 @@ def varies(shadow: Tensor, dim: int) -> bool:
         return False
     one = squash(shadow, keep=dim)[0]
     return bool((one != one.narrow(dim, 0, 1)).any())
-
-
-def feature_dims(inputs: Sequence[Any]) -> dict[int, list[int]]:
-    """For each float input of two or more dimensions, the dimensions that may hold its features, likeliest first."""
-    return {
-        i: [1] if x.ndim == 2 else [1, x.ndim - 1]
-        for i, x in enumerate(inputs)
-        if isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2
-    }
-
-
-def run_trace(model: nn.Module, inputs: tuple[Any, ...], dims: dict[int, int]) -> tuple[Trace, dict[int, Tensor]]:
-    """Run the model once in eval mode with units on ``dims`` of its inputs; returns the trace and the inputs' units."""
-    trace = Trace(model)
-    modes = {m: m.training for m in model.modules()}
-    # Fresh views, so that no shadow is left on the caller's tensors.
-    inputs = tuple(x.view_as(x) if isinstance(x, Tensor) else x for x in inputs)
-    features: dict[int, Tensor] = {}
-    for i, dim in dims.items():
-        shape = [1] * inputs[i].ndim
-        shape[dim] = inputs[i].shape[dim]
-        features[i] = trace.new_block(f"input{i}" if len(dims) > 1 else "input", "feature", shape[dim])
-        trace.set(inputs[i], features[i].view(shape))
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), trace.modules(), trace:
-            out = model(*inputs)
-    except Exception as error:
-        raise StructureError(f"the model does not run on the example: {type(error).__name__}: {error}") from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    for t in pytree.tree_leaves(out):
-        if isinstance(t, Tensor):
-            trace.fix(trace.shadow(t), "it is an output of the model")
-    return trace, features

@@ -61,7 +61,7 @@ def test_gates_have_no_weight_decay(tiny):
     groups = {g["name"]: g for g in make_optimizer(model, tiny, GATES).param_groups}
     assert groups["gates"]["weight_decay"] == 0
     assert groups["gates"]["params"] == [model.gates.log_alpha]
-    assert groups["gates"]["lr"] == GATES.learning_rate or groups["gates"]["peak"] == GATES.learning_rate
+    assert groups["gates"]["peak"] == GATES.learning_rate
 
 
 def test_the_cut_is_invisible_to_a_fully_decided_training(tiny):
