@@ -1,4 +1,4 @@
-# make setup · run · test · test-all · lint · docs     (ARGS="workload=synthetic seed=1" goes to run.py)
+# make setup · run · suite · figures · report · test · test-all · lint · docs     (ARGS="…" goes to the command)
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup run test test-all lint docs lock clean
+.PHONY: help setup run suite figures report test test-all test-cluster lint docs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,11 +26,26 @@ setup: $(STAMP)  ## make .venv with everything that is needed
 run: $(STAMP)  ## the main job: CFD, dense and gated
 	$(BIN)/python run.py workload=cfd lumos.lambda=1e-3 $(ARGS)
 
+suite: $(STAMP)  ## all workloads, dense and LUMOS, at scale=small; goes on where it was stopped
+	$(BIN)/python scripts/suite.py $(ARGS)
+
+figures: $(STAMP)  ## every table and figure of the evaluation, from the records alone
+	$(BIN)/python scripts/figures.py $(ARGS)
+
+report: $(STAMP)  ## results/report.html: tables, figures and records on one page
+	$(BIN)/python scripts/report.py $(ARGS)
+
 test: $(STAMP)  ## the tests, without the slow ones
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-all: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-cluster: $(STAMP)  ## sweeps, DDP, requeue and a dead node on a two-node Slurm, started and stopped here
+	@command -v slurmctld munged >/dev/null || ls /usr/sbin/slurmctld >/dev/null 2>&1 || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq >/dev/null && apt-get install -qq -y --no-install-recommends slurm-wlm munge >/dev/null; } || \
+	  echo "slurm-wlm and munge cannot be installed here; the tests will be skipped"
+	LUMOS_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 lint: $(STAMP)  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lumos.api import gate
     from lumos.compaction import CompactModel, compact, load, verify
+    from lumos.deploy import Exported, export
     from lumos.describe import explain
-    from lumos.errors import CompactionError, StructureError
+    from lumos.errors import CompactionError, ExportError, StructureError
     from lumos.gated import GatedModel
     from lumos.settings import GateSettings
     from lumos.structure import Structure
@@ -23,12 +24,15 @@ __version__ = "0.1.0"
 __all__ = [
     "CompactModel",
     "CompactionError",
+    "ExportError",
+    "Exported",
     "GateSettings",
     "GatedModel",
     "Structure",
     "StructureError",
     "compact",
     "explain",
+    "export",
     "gate",
     "load",
     "verify",
@@ -36,6 +40,9 @@ __all__ = [
 
 _HOME = {
     "explain": "describe",
+    "Exported": "deploy",
+    "export": "deploy",
+    "ExportError": "errors",
     "gate": "api",
     "CompactModel": "compaction",
     "CompactionError": "errors",

@@ -1,26 +1,36 @@
-"""``python -m lumos explain workload=cfd`` shows a workload's structure; ``python -m lumos list`` shows all runs."""
+"""``python -m lumos explain | list | compare | export``: a workload's structure, runs in tables, files to deploy."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from lumos.cli import build_workload, exit_on_error
 from lumos.config import PROJECT, read, register_resolvers
 from lumos.errors import ConfigError
 
-USAGE = "usage: python -m lumos explain [KEY=VALUE …] | python -m lumos list [RESULTS_FOLDER]"
+USAGE = (
+    "usage: python -m lumos explain [KEY=VALUE …] | list [RESULTS_FOLDER …] [--workload W] [--method M] [--scale S] "
+    "[--status S] [--pareto] | compare RUN RUN (a record's folder, or the beginning of its id) "
+    "| export RUN_FOLDER --to FILE.onnx|FILE.pt2"
+)
+FOLDERS = (PROJECT / "results", PROJECT / "results" / "reference")
 
 
 def main(arguments: list[str]) -> None:
     """Run one of the commands. Raises ConfigError for any other word."""
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if command == "explain":
-        _explain(rest)
-    elif command == "list":
-        _list(rest)
-    else:
+    commands = {"explain": _explain, "list": _list, "compare": _compare, "export": _export}
+    if command not in commands:
         raise ConfigError(USAGE)
+    commands[command](rest)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {USAGE}")
 
 
 def _explain(overrides: list[str]) -> None:
@@ -39,10 +49,50 @@ def _explain(overrides: list[str]) -> None:
 def _list(arguments: list[str]) -> None:
     from rich.console import Console
 
-    from lumos import record, report
+    from lumos import report
+    from lumos.report.results import Results, method_of, on_front
 
-    results = Path(arguments[0]) if arguments else PROJECT / "results"
-    Console().print(report.runs_table(record.all_records(results)))
+    parser = _Parser(prog="python -m lumos list", add_help=False)
+    parser.add_argument("folders", nargs="*", type=Path, default=FOLDERS)
+    for name in ("--workload", "--method", "--scale", "--status"):
+        parser.add_argument(name)
+    parser.add_argument("--pareto", action="store_true")
+    options = parser.parse_args(arguments)
+    for folder in options.folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: there is no such folder")
+    entries = Results(tuple(options.folders), options.scale).records
+    wanted = {"workload": options.workload, "status": options.status}
+    entries = [e for e in entries if all(v in (None, e[k]) for k, v in wanted.items())]
+    entries = [e for e in entries if options.method in (None, method_of(e))]
+    if options.pareto:
+        entries = on_front(entries)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(report.runs_table(entries))
+
+
+def _compare(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from lumos.report import compare
+
+    parser = _Parser(prog="python -m lumos compare", add_help=False)
+    parser.add_argument("runs", nargs=2)
+    parser.add_argument("--results", nargs="+", type=Path, default=FOLDERS)
+    options = parser.parse_args(arguments)
+    first, second = (compare.find(name, options.results) for name in options.runs)
+    console = Console()
+    console.print(compare.table(first, second))
+    for line in compare.lines(first, second):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _export(arguments: list[str]) -> None:
+    from lumos.deploy.cli import main
+
+    main(arguments)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,20 @@ from lumos.errors import StructureError
 from lumos.gated import GatedModel
 from lumos.probe import probed
 from lumos.resolve import trace_structure
-from lumos.settings import GateSettings
+from lumos.settings import GateSettings, StructureOptions
 from lumos.structure import Structure
 
 
-def trace(model: nn.Module, example_inputs: Any, *, features: Sequence[str] | None = None) -> Structure:
+def trace(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    features: Sequence[str] | None = None,
+    options: StructureOptions | None = None,
+) -> Structure:
     """What can be removed from a model, traced and probed; see :func:`gate` for the arguments."""
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    return probed(model, trace_structure(model, inputs, features), inputs)
+    return probed(model, trace_structure(model, inputs, features, options), inputs)
 
 
 def gate(
@@ -27,14 +33,16 @@ def gate(
     *,
     features: Sequence[str] | None = None,
     settings: GateSettings | None = None,
+    options: StructureOptions | None = None,
 ) -> GatedModel:
     """Put a gate on every input feature and every removable unit of a model.
 
     ``example_inputs`` is a tensor or a tuple of positional inputs with at least two samples; ``features`` names the
     input features in order. The model is traced once and probed, so that whatever the training closes can be cut.
+    ``options`` makes more of the model removable, at the price of a changed layer.
     Raises StructureError where the model does not run on the example or nothing in it can be removed.
     """
-    structure = trace(model, example_inputs, features=features)
+    structure = trace(model, example_inputs, features=features, options=options)
     if not structure.groups:
         reasons = "; ".join(dict.fromkeys(f"{f.name}: {f.reason}" for f in structure.fixed)) or "it has no weights"
         raise StructureError(f"nothing in {type(model).__name__} can be removed: {reasons}")

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lumos.constants import constants
 from lumos.errors import CompactionError
 from lumos.files import atomic
 from lumos.gated import GatedModel
+from lumos.inputs import InputPath, mapped, replaced, tensors
+from lumos.layers import ATTENTION_WEIGHTS, become
 from lumos.structure import Axis, Structure
-from lumos.surgery import own_sizes, replace_tensors, set_attributes, to_double
+from lumos.surgery import own_sizes, replace_tensors, set_attributes, to_double, wide, without_copies
 
 FORMAT = "lumos-compact-1"
 TOLERANCE = 1e-10
@@ -35,61 +38,96 @@ class Plan:
     @classmethod
     def of(cls, structure: Structure, keep: Bool[Tensor, " units"]) -> Plan:
         """The plan that keeps the units with ``keep``."""
-        return cls({axis: structure.kept(axis, keep) for axis in structure.maps})
+        kept = {axis: structure.kept(axis, keep) for axis in structure.maps}
+        return cls({axis: i for axis, i in kept.items() if len(i) < structure.shapes[axis[0]][axis[1]]})
+
+    def cuts(self, name: str, dim: int) -> bool:
+        """Whether an axis shrinks."""
+        return (name, dim) in self.kept
 
     def cut(self, name: str, value: Tensor) -> Tensor:
         """A parameter, a buffer or a tensor laid out as one, cut to what stays."""
         for dim in range(value.ndim):
             index = self.kept.get((name, dim))
-            if index is not None and len(index) < value.shape[dim]:
+            if index is not None:
                 value = value.index_select(dim, index.to(value.device))
         return value
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which places along one dimension of an input stay.
+
+    ``width`` is the full width where the model's own code still wants it (columns that index tables): what does not
+    stay is zero there. None: the model takes what stays, and nothing else.
+    """
+
+    path: InputPath
+    dim: int
+    kept: Int[Tensor, " kept"]
+    width: int | None
+
+    def of_full(self, x: Tensor) -> Tensor:
+        """What the model takes, from the full input."""
+        reduced = x.index_select(self.dim, self.kept.to(x.device))
+        return reduced if self.width is None else self.of_reduced(reduced)
+
+    def of_reduced(self, x: Tensor) -> Tensor:
+        """What the model takes, from an input that has what stays and nothing else."""
+        if self.width is None:
+            return x
+        full = x.new_zeros([self.width if d == self.dim % x.ndim else n for d, n in enumerate(x.shape)])
+        return full.index_copy(self.dim, self.kept.to(x.device), x)
 
 
 class CompactModel(nn.Module):
     """A smaller model of the user's own class, and the features that it needs.
 
-    ``model`` is the plain module; it takes inputs with the kept features only. Called, this wrapper takes the full
-    inputs and selects from them (``select=True``), or takes reduced ones (``select=False``). ``features`` names what
-    is kept.
+    ``model`` is the plain module. Called, this wrapper takes the full inputs and selects from them (``select=True``),
+    or takes reduced ones (``select=False``). ``features`` names what is kept.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        inputs: Iterable[tuple[int, int, Tensor]],
+        inputs: Iterable[Selection],
         features: list[str],
         select: bool = True,
         attributes: dict[str, dict[str, int]] | None = None,
+        layers: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.features = features
         self.select = select
         self.attributes = attributes or {}
-        self._places: list[tuple[int, int]] = []
-        for position, dim, index in inputs:
-            self.register_buffer(f"kept_{position}", index.to(torch.int64))
-            self._places.append((position, dim))
+        self.layers = layers or {}
+        self._inputs = list(inputs)
+        for number, selection in enumerate(self._inputs):
+            self.register_buffer(f"kept_{number}", selection.kept)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output for full inputs, or for reduced ones where ``select`` is off."""
-        return self.model(*(self.selected(*args) if self.select else args), **kwargs)
+        return self.model(*self.selected(*args), **kwargs)
 
     def selected(self, *args: Any) -> tuple[Any, ...]:
-        """Full inputs cut to the kept features."""
-        out = list(args)
-        for position, dim in self._places:
-            out[position] = out[position].index_select(dim, self.get_buffer(f"kept_{position}"))
-        return tuple(out)
+        """What the inner model takes, from what this one does."""
+        if not self._inputs:
+            return args
+        found, new = tensors(args), {}
+        for number, selection in enumerate(self._inputs):
+            selection = replace(selection, kept=self.get_buffer(f"kept_{number}"))
+            x = found[selection.path]
+            new[selection.path] = selection.of_full(x) if self.select else selection.of_reduced(x)
+        return replaced(args, new)
 
     def save(self, path: str | Path) -> None:
         """Write tensors and names, no code and no pickle; read it back with ``lumos.load``."""
-        inputs = [{"position": p, "dim": d, "kept": self.get_buffer(f"kept_{p}").cpu()} for p, d in self._places]
+        inputs = [{"path": list(s.path), "dim": s.dim, "kept": s.kept.cpu(), "width": s.width} for s in self._inputs]
         state = {n: t.detach().cpu().contiguous() for n, t in self.model.state_dict().items()}
         with atomic(Path(path)) as temporary:
             saved = {"format": FORMAT, "state": state, "inputs": inputs, "features": self.features}
-            torch.save({**saved, "attributes": self.attributes}, temporary)
+            torch.save({**saved, "attributes": self.attributes, "layers": self.layers}, temporary)
 
 
 def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactModel:
@@ -106,6 +144,13 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise CompactionError(f"{path}: not a compact model that LUMOS wrote (expected format {FORMAT})")
     model = copy.deepcopy(model)
+    layers = saved.get("layers", {})
+    try:
+        become(model, layers)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CompactionError(
+            f"{path}: the model has other layers ({error!r}); build the dense model that was compacted"
+        ) from error
     own, theirs = set(model.state_dict()), set(saved["state"])
     if own != theirs:
         name = sorted(own ^ theirs)[0]
@@ -113,8 +158,8 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
         raise CompactionError(f"{path}: {name} is missing in {side}; build the dense model that was compacted")
     replace_tensors(model, saved["state"])
     set_attributes(model, saved["attributes"])
-    inputs = [(i["position"], i["dim"], i["kept"]) for i in saved["inputs"]]
-    return CompactModel(model, inputs, saved["features"], select, saved["attributes"])
+    inputs = [Selection(tuple(i["path"]), i["dim"], i["kept"], i["width"]) for i in saved["inputs"]]
+    return CompactModel(model, inputs, saved["features"], select, saved["attributes"], layers)
 
 
 def compact(gated: GatedModel, select: bool = True) -> CompactModel:
@@ -123,21 +168,47 @@ def compact(gated: GatedModel, select: bool = True) -> CompactModel:
     The gated model is left as it is. With ``select`` the result takes the model's full inputs, without only the kept
     features.
     """
-    structure, keep = gated.structure, gated.gates.is_open().cpu()
+    structure, is_open = gated.structure, gated.gates.is_open().cpu()
+    keep = structure.with_places(is_open)
     plan = Plan.of(structure, keep)
     folded = gated.effective_parameters()
-    model = copy.deepcopy(gated.model)
-    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    replace_tensors(model, {n: plan.cut(n, folded.get(n, t).detach()) for n, t in tensors.items()})
+    model = without_copies(gated.model)
+    own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    new = {n: plan.cut(n, folded.get(n, t).detach()) for n, t in own.items()}
+    layers, more = _changed_layers(gated, plan)
+    for path, (dim, value) in constants(gated, keep).items():
+        layers[path], more[f"{path}.value"] = {"kind": "constant", "dim": dim}, value
+    become(model, layers)
+    replace_tensors(model, new | more)
     padded = torch.cat([torch.ones(1, dtype=torch.bool), keep])
     inputs = [
-        (i.position, i.dim, padded[i.units].nonzero().squeeze(1)) for i in structure.inputs if not padded[i.units].all()
+        Selection(i.path, i.dim, padded[i.units].nonzero().squeeze(1), len(i.units) if i.whole else None)
+        for i in structure.inputs
+        if not padded[i.units].all()
     ]
     attributes = own_sizes(structure, keep)
     set_attributes(model, attributes)
-    small = CompactModel(model, inputs, structure.kept_features(keep), select, attributes)
+    small = CompactModel(model, inputs, structure.kept_features(keep), select, attributes, layers)
     device = next((p.device for p in gated.model.parameters()), torch.device("cpu"))
     return small.to(device).train(gated.training)
+
+
+def _changed_layers(gated: GatedModel, plan: Plan) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """The layers that need another class now that units of theirs are gone, and the buffers that this brings."""
+    layers: dict[str, dict[str, Any]] = {}
+    buffers: dict[str, Tensor] = {}
+    at_inputs = gated.input_gates()
+    for path, kind in gated.structure.layers.items():
+        if kind == "norm" and path in at_inputs and bool((at_inputs[path] != 1).any()):
+            values = at_inputs[path]
+            layers[path] = {"kind": kind, "width": len(values)}
+            buffers[f"{path}.scale"] = values[values > 0]
+        elif kind == "selected" and plan.cuts(f"{path}.weight", 1):
+            layers[path] = {"kind": kind}
+            buffers[f"{path}.index"] = plan.kept[f"{path}.weight", 1]
+        elif kind == "attention" and any(plan.cuts(f"{path}.{name}", 0) for name in ATTENTION_WEIGHTS):
+            layers[path] = {"kind": kind}
+    return layers, buffers
 
 
 @dataclass(frozen=True)
@@ -170,10 +241,12 @@ def verify(gated: GatedModel, inputs: tuple[Any, ...], tolerance: float = TOLERA
 
     Raises CompactionError, naming the first module whose output differs.
     """
-    double = copy.deepcopy(gated).cpu().eval()
-    to_double(double)
-    inputs = pytree.tree_map(_to_double, inputs)
-    with torch.no_grad():
+    double = gated
+    if gated.training or any(p.dtype != torch.float64 or p.device.type != "cpu" for p in gated.parameters()):
+        double = copy.deepcopy(gated).cpu().eval()
+        to_double(double)
+    inputs = mapped(inputs, lambda _path, x: _to_double(x))
+    with torch.no_grad(), wide():
         small = compact(double)
         want = double(*inputs)
         try:
@@ -191,9 +264,7 @@ def verify(gated: GatedModel, inputs: tuple[Any, ...], tolerance: float = TOLERA
     return gap
 
 
-def _to_double(x: Any) -> Any:
-    if not isinstance(x, Tensor):
-        return x
+def _to_double(x: Tensor) -> Tensor:
     x = x.detach().cpu()
     return x.double() if x.is_floating_point() else x.to(torch.complex128) if x.is_complex() else x
 

@@ -16,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError
-from lumos.settings import GateSettings, Penalty
+from lumos.settings import GateSettings, Penalty, StructureOptions
 
 PROJECT = Path(__file__).resolve().parent.parent
-MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data", "trainer.device", "trainer.threads")
+MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data", "trainer.device", "trainer.threads",
+                "trainer.devices", "trainer.nodes", "trainer.checkpoint_seconds",
+                "trainer.checkpoint_steps")  # fmt: skip
 """What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is
 the copy of ``data`` that it is made with."""
 
@@ -65,6 +67,9 @@ class LumosConfig:
     freeze_at: float
     target: TargetConfig = field(default_factory=TargetConfig)
     tolerance: float | None = None
+    streams: bool | None = None
+    private: bool | None = None
+    align: int | None = None
 
     def __post_init__(self) -> None:
         given = self.mode
@@ -78,6 +83,7 @@ class LumosConfig:
         expect(self.learning_rate > 0, "lumos.learning_rate", self.learning_rate, "a number > 0")
         expect(0 <= self.warmup < 1, "lumos.warmup", self.warmup, "a number in [0, 1)")
         expect(0 < self.freeze_at < 1, "lumos.freeze_at", self.freeze_at, "a number between 0 and 1")
+        expect(self.align is None or self.align >= 2, "lumos.align", self.align, "a whole number >= 2, or null")
         try:
             self.gates  # noqa: B018 -- built here, so that a bad value is reported before anything runs
         except ValueError as error:
@@ -89,6 +95,11 @@ class LumosConfig:
         keys = {"lumos.lambda": self.lambda_, "lumos.tolerance": self.tolerance}
         keys |= {f"lumos.target.{name}": value for name, value in asdict(self.target).items()}
         return {key: value for key, value in keys.items() if value is not None}
+
+    @property
+    def structure(self) -> StructureOptions:
+        """What more of a model is made removable."""
+        return StructureOptions(bool(self.streams), bool(self.private))
 
     @property
     def gates(self) -> GateSettings:
@@ -104,13 +115,24 @@ class TrainerConfig:
     threads: int | None
     max_steps: int | None
     clip_norm: float | None
+    devices: int = 1
+    nodes: int = 1
+    checkpoint_seconds: float | None = 300.0
+    checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:
         known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
         expect(known is not None, "trainer.device", self.device, "auto, cpu, cuda or cuda:N")
-        for name in ("threads", "max_steps", "clip_norm"):
+        for name in ("threads", "max_steps", "clip_norm", "checkpoint_seconds", "checkpoint_steps"):
             value = getattr(self, name)
             expect(value is None or value > 0, f"trainer.{name}", value, "a number > 0, or null")
+        for name in ("devices", "nodes"):
+            expect(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "a whole number >= 1")
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together, one for each device."""
+        return self.devices * self.nodes
 
 
 @dataclass(frozen=True)
@@ -231,6 +253,8 @@ def _as(hint: Any, value: Any, key: str) -> Any:
             number = math.nan
         expect(math.isfinite(number), key, value, "a number")
         return number
+    if bool in kinds:
+        expect(isinstance(value, bool), key, value, "true or false")
     if int in kinds:
         expect(isinstance(value, int) and not isinstance(value, bool), key, value, "a whole number")
     if str in kinds:

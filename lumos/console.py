@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,13 +37,19 @@ def logging_to(path: Path) -> Iterator[None]:
             handler.close()
 
 
+def silence() -> None:
+    """Say nothing but errors: another process speaks."""
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
+
+
 class Bar:
     """A training's progress: a live bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, live: Progress, label: str, total: int) -> None:
-        self.live, self.label, self.total, self.done = live, label, total, 0
-        self.task = live.add_task(label, total=total, info="")
-        self.said = 0.0
+    def __init__(self, live: Progress, label: str, total: int, done: int = 0) -> None:
+        self.live, self.label, self.total, self.done = live, label, total, done
+        self.task = live.add_task(label, total=total, completed=done, info="")
+        self.said = done / total
 
     def advance(self) -> None:
         """One step is done."""
@@ -61,9 +68,10 @@ class Bar:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Bar]:
-    """A progress bar over ``total`` steps."""
+def progress(label: str, total: int, done: int = 0) -> Iterator[Bar]:
+    """A progress bar over ``total`` steps, of which some are done; only one of several processes shows it."""
+    hidden = not console.is_terminal or os.environ.get("RANK", "0") != "0"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                TextColumn("{task.fields[info]}"))  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as live:
-        yield Bar(live, label, total)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as live:
+        yield Bar(live, label, total, done)

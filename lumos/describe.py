@@ -9,15 +9,22 @@ import torch
 from torch import nn
 
 from lumos.api import trace
+from lumos.settings import StructureOptions
 from lumos.structure import Group, Structure
 
 
-def explain(model: nn.Module, example_inputs: Any, *, features: Sequence[str] | None = None) -> str:
+def explain(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    features: Sequence[str] | None = None,
+    options: StructureOptions | None = None,
+) -> str:
     """What LUMOS finds in a model, after the probe, as a page of text.
 
     Takes what ``lumos.gate`` takes. Raises StructureError where the model does not run on the example.
     """
-    return describe(trace(model, example_inputs, features=features))
+    return describe(trace(model, example_inputs, features=features, options=options))
 
 
 def describe(structure: Structure) -> str:

@@ -7,19 +7,24 @@ import os
 import time
 import traceback
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lumos import measure, record, report
+from lumos import distributed, measure, record, report
+from lumos.checkpoint import Store, save_tensors
 from lumos.compaction import CompactModel
 from lumos.config import RunConfig, one_line
-from lumos.console import log, logging_to
+from lumos.console import log, logging_to, silence
 from lumos.errors import ConfigError, DataError
+from lumos.evaluation import on_device
 from lumos.features import relevance
 from lumos.files import atomic
+from lumos.loading import explained
+from lumos.signals import StoppedError
 from lumos.training import Trained, evaluate, train
 from lumos.workload import Loaders, Workload
 
@@ -27,58 +32,112 @@ from lumos.workload import Loaders, Workload
 def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
     """Do the run that the configuration describes, print its table and return its record.
 
-    A failed run leaves a record that says so, and its error is raised.
+    A failed run leaves a record that says so, and its error is raised. Where several processes train, the first one
+    writes and prints; the others return an empty record.
     """
     _ = workload.recipe, workload.metric  # a bad setting is said before anything is written
     folder = config.folder(workload.name)
     device = prepare(config)
-    with record.only_one(folder), logging_to(folder / "train.log"):
-        started = time.perf_counter()
-        entry = _opened(config, workload, device)
-        try:
-            entry.update(_measured(config, workload, folder, device))
-            entry["status"] = "finished"
-        except BaseException as error:
-            entry["status"] = "failed"
-            entry["error"] = {"line": one_line(error) or type(error).__name__, "traceback": traceback.format_exc()}
-            log.info(f"failed: {entry['error']['line']}")
-            raise
-        finally:
-            entry["provenance"]["seconds"] = round(time.perf_counter() - started, 2)
-            record.write(folder, entry)
-    report.print_run(entry, folder)
+    if not distributed.world().main:
+        silence()
+        with explained():
+            _trained(config, workload, folder, device)
+        distributed.leave()
+        return {}
+    with record.only_one(folder, wait=record.queued()), logging_to(folder / "train.log"):
+        done = None if config.force else record.finished(folder)
+        if done is None:
+            done = _recorded(config, workload, folder, device)
+    report.print_run(done, folder)
+    return done
+
+
+def _recorded(config: RunConfig, workload: Workload, folder: Path, device: torch.device) -> dict[str, Any]:
+    """Do the run and write its record, whatever becomes of it."""
+    started = time.perf_counter()
+    entry = _opened(config, workload, device)
+    try:
+        with explained():
+            trained = _trained(config, workload, folder, device)
+            distributed.leave()  # the measurements are made by one process
+            entry.update(_measured(config, workload, trained, folder, device))
+        entry["status"] = "finished"
+    except BaseException as error:
+        entry["status"] = "stopped" if isinstance(error, StoppedError | KeyboardInterrupt) else "failed"
+        entry["error"] = {"line": one_line(error) or type(error).__name__, "traceback": traceback.format_exc()}
+        log.info(f"{entry['status']}: {entry['error']['line']}")
+        raise
+    finally:
+        entry["provenance"]["seconds"] = round(time.perf_counter() - started, 2)
+        record.write(folder, entry)
+    _gated_store(config, folder, trained[0]).clear()
     return entry
 
 
-def _measured(config: RunConfig, workload: Workload, folder: Path, device: torch.device) -> dict[str, Any]:
+def _trained(
+    config: RunConfig, workload: Workload, folder: Path, device: torch.device
+) -> tuple[Loaders, Trained, Trained]:
+    """The data, the dense network and the gated one, which comes back compact."""
     log.info(f"{workload.name}: reading or generating the data")
-    loaders = workload.loaders()
+    loaders = distributed.one_after_another(workload.loaders)
     log.info(
         f"{workload.name}: {loaders.n_train} training, {loaders.n_valid} validation, {loaders.n_test} test samples"
     )
     dense = _baseline(config, workload, loaders, device)
-    gated = train(workload, loaders, config, device, gated=True, dense=dense)
+    store = _gated_store(config, folder, loaders)
+    if config.force and distributed.world().main:
+        store.clear()
+    return loaders, dense, train(workload, loaders, config, device, gated=True, dense=dense, store=store)
+
+
+def _gated_store(config: RunConfig, folder: Path, loaders: Loaders) -> Store:
+    identity = {"run": config.run_id, "data": loaders.sha256, "phase": "gated"}
+    return Store(folder, "gated", identity, config.trainer.checkpoint_seconds, config.trainer.checkpoint_steps)
+
+
+def _measured(
+    config: RunConfig,
+    workload: Workload,
+    trained: tuple[Loaders, Trained, Trained],
+    folder: Path,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Sizes, speed and test scores of both networks; the curve, the features and the compact model are written."""
+    loaders, dense, gated = trained
     assert isinstance(gated.model, CompactModel)
     assert gated.equivalence is not None
     record.write_curve(folder, [*dense.curve, *gated.curve])
     if gated.features:
         record.write_curve(folder, _feature_report(workload, gated.features), "features.csv")
-    gated.model.save(folder / "compact.pt")
+    with record.writing(folder):
+        gated.model.save(folder / "compact.pt")
     log.info("measuring both")
     figures = measure.compare({"dense": dense.model, "compact": gated.model}, workload.example(), device)
-    scores = {name: evaluate(workload, t.model, loaders.test, device) for name, t in
-              (("dense", dense), ("compact", gated))}  # fmt: skip
+    batch = next(iter(loaders.train))
+    training = measure.training_step(workload, gated.model, batch, config.lumos, device)
     baselines = getattr(workload, "baselines", dict)()
     return {
         "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,
                  "n_test": loaders.n_test, "sha256": loaders.sha256},
         "baselines": dict(baselines),
-        "dense": {"score": scores["dense"], **figures["dense"], **_training(dense)},
-        "compact": {"score": scores["compact"], **figures["compact"], **_training(gated)},
+        "dense": {**_scored(workload, dense, loaders, device), **figures["dense"], **_training(dense)},
+        "compact": {**_scored(workload, gated, loaders, device), **figures["compact"], **_training(gated)},
         "gates": gated.gates,
         "steering": gated.steering,
+        "training": training,
         "equivalence": asdict(gated.equivalence),
     }  # fmt: skip
+
+
+def _scored(workload: Workload, trained: Trained, loaders: Loaders, device: torch.device) -> dict[str, Any]:
+    """The test score, and the workload's further scores by name where it has some."""
+    found: dict[str, Any] = {"score": evaluate(workload, trained.model, loaders.test, device)}
+    further = getattr(workload, "scores", None)
+    if further is not None:
+        with torch.no_grad():
+            named = further(trained.model.eval(), on_device(loaders.test, device))
+        found["scores"] = {name: float(score) for name, score in named.items()}
+    return found
 
 
 def _training(trained: Trained) -> dict[str, Any]:
@@ -122,30 +181,47 @@ def _opened(config: RunConfig, workload: Workload, device: torch.device) -> dict
 
 
 def _baseline(config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device) -> Trained:
-    """The dense network: trained once for all runs that differ only in their gates, then read back."""
+    """The dense network: trained once for all runs that differ only in their gates, then read back.
+
+    Runs that need the same one at the same time wait for the first of them.
+    """
     folder = config.results / "baselines" / workload.name / f"{config.baseline_id}-{loaders.sha256[:12]}"
-    weights, facts = folder / "dense.pt", folder / "dense.json"
-    if facts.exists() and weights.exists() and not config.force:
-        try:
-            known = json.loads(facts.read_text())
+    identity = {"baseline": config.baseline_id, "data": loaders.sha256, "phase": "dense"}
+    store = Store(folder, "dense", identity, config.trainer.checkpoint_seconds, config.trainer.checkpoint_steps)
+    main = distributed.world().main
+    with record.only_one(folder, wait=True) if main else nullcontext():
+        known = distributed.from_main(lambda: None if config.force else _known_baseline(folder, workload))
+        if known is not None:
+            facts, weights = known
             model = workload.model()
-            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-            log.info(f"dense: trained before by an equal run ({known['seconds']:.0f} s then), read from {folder}")
-            return Trained(model.to(device).eval(), **known)
-        except Exception as error:  # whatever a damaged file raises, the remedy is the same
-            log.info(f"dense: {folder} cannot be read ({type(error).__name__}); training it again")
-    trained = train(workload, loaders, config, device, gated=False)
-    with atomic(weights) as temporary:
-        torch.save({n: t.cpu() for n, t in trained.model.state_dict().items()}, temporary)
-    known = {
-        "valid_score": trained.valid_score,
-        "seconds": trained.seconds,
-        "steps": trained.steps,
-        "curve": trained.curve,
-    }
-    with atomic(facts) as temporary:
-        temporary.write_text(json.dumps(known))
+            model.load_state_dict(weights)
+            log.info(f"dense: trained before by an equal run ({facts['seconds']:.0f} s then), read from {folder}")
+            return Trained(model.to(device).eval(), **facts)
+        if config.force and main:
+            store.clear()
+        trained = train(workload, loaders, config, device, gated=False, store=store)
+        if main:
+            facts = {name: getattr(trained, name) for name in ("valid_score", "seconds", "steps", "curve")}
+            with record.writing(folder):
+                save_tensors(folder / "dense.pt", trained.model.state_dict())
+                with atomic(folder / "dense.json") as temporary:
+                    temporary.write_text(json.dumps(facts))
+            store.clear()
     return trained
+
+
+def _known_baseline(folder: Path, workload: Workload) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """Facts and weights of a dense network that was trained before, if they are there and fit."""
+    path, facts = folder / "dense.pt", folder / "dense.json"
+    if not (facts.exists() and path.exists()):
+        return None
+    try:
+        known, weights = json.loads(facts.read_text()), torch.load(path, map_location="cpu", weights_only=True)
+        workload.model().load_state_dict(weights)
+    except Exception as error:  # whatever a damaged file raises, the remedy is the same
+        log.info(f"dense: {folder} cannot be read ({type(error).__name__}); training it again")
+        return None
+    return known, weights
 
 
 def prepare(config: RunConfig) -> torch.device:
@@ -161,6 +237,8 @@ def prepare(config: RunConfig) -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        if distributed.world().size > 1:
+            wanted = f"cuda:{torch.cuda.current_device()}"
     return torch.device(wanted)
 
 

@@ -25,5 +25,13 @@ class TrainingError(LumosError):
     """A training went wrong."""
 
 
+class OtherProcessError(LumosError):
+    """The first of several processes failed and said why; the others stop with it."""
+
+
 class RecordError(LumosError):
     """A record cannot be read, or its run is busy."""
+
+
+class ExportError(LumosError):
+    """A model cannot be written as a file for another runtime, or the file does not compute the same."""

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lumos import distributed
+from lumos.checkpoint import Resumable
 from lumos.errors import TrainingError
+from lumos.loading import iterate
 from lumos.workload import Batch, Workload, to_device
 
 STATISTICS_BATCHES = 16
@@ -18,17 +21,18 @@ STATISTICS_BATCHES = 16
 
 
 def evaluate(workload: Workload, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> float:
-    """The workload's score on a split, in eval mode."""
+    """The workload's score on a split, in eval mode; where several processes train, the first one's for all."""
     mode = model.training
     model.eval()
     with torch.no_grad():
-        score = float(workload.score(model, _on(batches, device)))
+        score = distributed.drawn_by_main(lambda: float(workload.score(model, on_device(batches, device))), device)
     model.train(mode)
     return score
 
 
-def _on(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    for batch in batches:
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches, moved to a device one by one."""
+    for batch in iterate(batches):
         yield to_device(batch, device)
 
 
@@ -41,7 +45,8 @@ def recalibrate(workload: Workload, model: nn.Module, batches: Sequence[Batch]) 
     """Take the running batch statistics anew, as the plain mean over these batches of the model as eval mode runs it.
 
     With sampled gates the statistics of training are those of noisy inputs, and not of the network that is scored.
-    The batches are on the model's device. Without such layers nothing happens; torch's random state stays.
+    The batches are on the model's device; where several processes train, each takes its own and the mean counts.
+    Without such layers nothing happens; torch's random state stays.
     """
     layers = _layers(model)
     if not layers or not batches:
@@ -59,6 +64,7 @@ def recalibrate(workload: Workload, model: nn.Module, batches: Sequence[Batch]) 
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.train(mode)
+    distributed.average([t for layer in layers for t in (layer.running_mean, layer.running_var) if t is not None])
 
 
 def _layers(model: nn.Module) -> list[_BatchNorm]:
@@ -80,8 +86,10 @@ def swapped(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[
                 p.copy_(value)
 
 
-class Best:
+class Best(Resumable):
     """The best state so far by validation score."""
+
+    memory = ("score", "state")
 
     def __init__(self, higher_is_better: bool) -> None:
         self.sign = 1 if higher_is_better else -1

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from lumos.checkpoint import Resumable
 from lumos.gated import GatedModel
 
 MOMENTS = 50
@@ -17,8 +18,10 @@ MUTUAL_INFORMATION_ROWS = 2000
 """Rows, evenly spaced, from which mutual information is estimated."""
 
 
-class FeatureHistory:
+class FeatureHistory(Resumable):
     """Notes the open probability of every input feature while the gates train; features without a gate stay at 1."""
+
+    memory = ("steps", "probabilities", "open")
 
     def __init__(self, gated: GatedModel, gated_steps: int) -> None:
         self.names = gated.structure.feature_names

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lumos.gates import Gates, median
+from lumos.inputs import tensors
 from lumos.settings import GateSettings, Penalty
-from lumos.structure import Axis, Structure
+from lumos.structure import INPUT, Axis, Structure
 
 
 class GatedModel(nn.Module):
@@ -40,6 +41,7 @@ class GatedModel(nn.Module):
         flat = torch.cat([*structure.sites.values(), torch.zeros(0, dtype=torch.int64)])
         self.register_buffer("_flat", flat, persistent=False)
         self._direct = _direct_layers(model, structure)
+        self._shared = _shared_names(model)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.to(device)
 
@@ -49,7 +51,10 @@ class GatedModel(nn.Module):
         # Hooks live for one call only, so that the user's model stays untouched.
         handles = [layer.register_forward_pre_hook(_multiply_input(values)) for layer, values in by_input]
         try:
-            return functional_call(self.model, self._effective(by_weight), args, kwargs)
+            # Torch's own tying puts back the wrong tensor where one module has two names; ours names each place once.
+            return functional_call(
+                self.model, self._everywhere(self._effective(by_weight)), args, kwargs, tie_weights=False
+            )
         finally:
             for handle in handles:
                 handle.remove()
@@ -59,12 +64,20 @@ class GatedModel(nn.Module):
         with torch.no_grad():
             return {name: self.model.get_parameter(name) * m for name, m in self.multipliers().items()}
 
+    def input_gates(self) -> dict[str, Tensor]:
+        """The test-time gates that multiply the inputs of modules (of norms on a stream), by the module's path."""
+        with torch.no_grad():
+            values = self._values_at_sites(median(self.gates.log_alpha, self.gates.settings))
+        return {path: value for (path, dim), value in values.items() if dim == INPUT}
+
     def multipliers(self) -> dict[str, Tensor]:
         """For each gated weight, what the test-time gates multiply it with, broadcastable to its shape."""
         with torch.no_grad():
             values = self._values_at_sites(median(self.gates.log_alpha, self.gates.settings))
         out: dict[str, Tensor] = {}
         for (name, dim), value in values.items():
+            if dim == INPUT:
+                continue
             shape = [1] * len(self.structure.shapes[name])
             shape[dim] = len(value)
             out[name] = out.get(name, torch.ones((), device=value.device)) * value.view(shape)
@@ -79,14 +92,19 @@ class GatedModel(nn.Module):
         self, values: dict[Axis, Tensor], args: tuple[Any, ...]
     ) -> tuple[list[tuple[nn.Module, Tensor]], dict[Axis, Tensor]]:
         """Which layers' inputs to multiply and which weights, by cost, for a call with these inputs."""
-        first = next((a for a in args if isinstance(a, Tensor) and a.ndim), None)
+        first = next((t for t in tensors(args).values() if t.ndim), None)
         scale = 1.0 if first is None else first.shape[0] / max(1, self.structure.example_rows)
         by_input: list[tuple[nn.Module, Tensor]] = []
-        by_weight = dict(values)
+        by_weight = {axis: value for axis, value in values.items() if axis[1] != INPUT}
+        by_input += [(self.model.get_submodule(path), v) for (path, dim), v in values.items() if dim == INPUT]
         for axis, (layer, rows, outputs) in self._direct.items():
             if rows * scale < outputs:
                 by_input.append((layer, by_weight.pop(axis)))
         return by_input, by_weight
+
+    def _everywhere(self, new: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The new values under every name that a shared parameter has."""
+        return {other: value for name, value in new.items() for other in self._shared.get(name, (name,))}
 
     def _effective(self, values: dict[Axis, Tensor]) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
@@ -110,9 +128,45 @@ class GatedModel(nn.Module):
         share = self.structure.expected_sizes(probability)[which] / self.structure.dense_sizes[which]
         return share * self.structure.units
 
+    def project(self) -> None:
+        """After an optimiser's step: keep the gates in bounds and the network whole.
+
+        Groups that are optional one by one may cut the network together; those that did are protected from then on.
+        """
+        self.gates.project()
+        if bool(self.gates.protected.all()):
+            return
+        is_open = self.gates.is_open()
+        closed = self.structure.closed_groups(is_open)
+        if closed and not self.structure.flow.alive(self.structure.dead(is_open)):
+            for number, group in enumerate(self.structure.groups):
+                if group in closed:
+                    self.gates.protected[number] = True
+            self.gates.project()
+
+    @torch.no_grad()
+    def align(self, multiple: int) -> None:
+        """Round the open units of each hidden group up to a multiple: the widest closed gates are opened by a half."""
+        log_alpha, is_open = self.gates.log_alpha, self.gates.is_open()
+        for group in self.structure.groups:
+            values = log_alpha[group.gates]
+            count = min(group.size, -(-int(is_open[group.gates].sum()) // multiple) * multiple)
+            if group.kind == "hidden":
+                top = torch.zeros_like(values, dtype=torch.bool).index_fill(0, values.topk(count).indices, True)
+                log_alpha[group.gates] = torch.where(top & ~is_open[group.gates], 0.0, values)
+
     def kept_features(self) -> list[str]:
         """Names of the input features whose gates are open at test time."""
         return self.structure.kept_features(self.gates.is_open())
+
+
+def _shared_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """For each parameter that several modules share, by its first name: its name in each of them."""
+    names: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for key, p in module.named_parameters(recurse=False):
+            names.setdefault(id(p), []).append(f"{path}.{key}" if path else key)
+    return {found[0]: tuple(found) for found in names.values() if len(found) > 1}
 
 
 def _direct_layers(model: nn.Module, structure: Structure) -> dict[Axis, tuple[nn.Module, int, int]]:

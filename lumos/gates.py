@@ -55,6 +55,7 @@ class Gates(nn.Module):
 
     log_alpha: nn.Parameter
     owner: Tensor
+    protected: Tensor
 
     def __init__(self, groups: Sequence[Group], settings: GateSettings) -> None:
         super().__init__()
@@ -66,6 +67,7 @@ class Gates(nn.Module):
         for number, group in enumerate(groups):
             owner[group.gates] = number
         self.register_buffer("owner", owner, persistent=False)
+        self.register_buffer("protected", torch.tensor([not g.optional for g in groups], dtype=torch.bool))
         self.group_count = len(groups)
 
     def forward(self) -> Float[Tensor, " units"]:
@@ -87,12 +89,12 @@ class Gates(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """After an optimiser's step: keep log_alpha in bounds, and in each group the widest open gate open.
+        """Keep log_alpha in bounds, and in each protected group the widest open gate open.
 
         A layer whose units all closed would cut the network; the floor keeps that one gate at one half.
         """
         self.log_alpha.clamp_(-LOG_ALPHA_BOUND, LOG_ALPHA_BOUND)
         top = self.log_alpha.new_full((self.group_count,), -torch.inf)
         top = top.scatter_reduce(0, self.owner, self.log_alpha, "amax")
-        leads = self.log_alpha == top[self.owner]
+        leads = (self.log_alpha == top[self.owner]) & self.protected[self.owner]
         self.log_alpha.copy_(torch.where(leads, self.log_alpha.clamp(min=0.0), self.log_alpha))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lumos.checkpoint import Resumable
 from lumos.compaction import CompactModel, Equivalence, Plan, compact, verify
 from lumos.config import LumosConfig
 from lumos.console import log
@@ -33,6 +35,28 @@ class GatedPhase:
         self.equivalence: Equivalence | None = None
         self.gates: dict[str, Any] | None = None
 
+    @property
+    def parts(self) -> dict[str, Resumable]:
+        """What of it changes from step to step, by name."""
+        return {"steering": self.steering, "watch": self.watch, "history": self.history}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a checkpoint has to keep beside the model: the parts, and, after the cut, what was cut."""
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
+        if self.equivalence is not None:
+            log_alpha = self.gated.gates.log_alpha.detach()
+            state["cut"] = {"gates": self.gates, "equivalence": asdict(self.equivalence), "log_alpha": log_alpha}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the state that :meth:`state_dict` returned."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        if "cut" in state:
+            self.gates, self.equivalence = state["cut"]["gates"], Equivalence(**state["cut"]["equivalence"])
+            with torch.no_grad():
+                self.gated.gates.log_alpha.copy_(state["cut"]["log_alpha"])
+
     def penalty(self, step: int) -> Tensor:
         """What the gates cost at this step, before the cut: a scalar in the units of the loss."""
         return self.steering.penalty(self.gated, step)
@@ -40,7 +64,7 @@ class GatedPhase:
     def after(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor) -> None:
         """Follow a step. Raises TrainingError where the network has collapsed."""
         if not self.gates:
-            self.gated.gates.project()
+            self.gated.project()
             self.steering.after(self.gated, optimizer, step)
             self.history.note(self.gated, step)
         # After the cut the gates stand still, and so do the widths.
@@ -60,6 +84,8 @@ class GatedPhase:
         """Settle and freeze the gates, verify, and return the compact model with an optimiser that goes on."""
         gated = self.gated
         self.steering.settle(gated, optimizer)
+        if settings.align:
+            gated.align(settings.align)
         recalibrate(workload, gated, recent)
         self.equivalence = verify(gated, workload.example())
         self.history.add(gated, self.freeze_at)
@@ -74,12 +100,12 @@ def cut(
     """The compact model in training mode, and an optimiser that goes on where the gated one's was."""
     small = compact(gated.train())
     fresh = make_optimizer(small, workload, settings)
-    plan = Plan.of(gated.structure, gated.gates.is_open().cpu())
+    plan = Plan.of(gated.structure, gated.structure.with_places(gated.gates.is_open()))
     multiplier = gated.multipliers()
     new = dict(small.model.named_parameters())
     for name, old in gated.model.named_parameters():
         state = optimizer.state.get(old)
-        if not state:
+        if not state or name not in new:
             continue
         # A folded weight is m times the old one, so its gradient is the old one's divided by m.
         m = plan.cut(name, multiplier[name].expand(old.shape)) if name in multiplier else torch.ones(())

@@ -6,8 +6,7 @@ fail are fixed, with the reason, so that a training can never end in a model tha
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -15,49 +14,76 @@ from typing import Any
 import torch
 from torch import nn
 
-from lumos.compaction import verify
+from lumos.compaction import compact, difference, verify
 from lumos.errors import CompactionError
 from lumos.gated import GatedModel
 from lumos.gates import LOG_ALPHA_BOUND
+from lumos.inputs import mapped
 from lumos.settings import GateSettings
 from lumos.structure import Group, Structure
-from lumos.surgery import to_double
+from lumos.surgery import replace_tensors, without_copies
 
 _MOST_READINGS = 16
 
 
 def probed(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
-    """The structure with every group that cannot be cut fixed."""
-    failed: dict[str, str] = {}
+    """The structure with every group that cannot be cut fixed, and every one that cannot vanish protected."""
     while structure.groups:
-        names = [g.name for g in structure.groups]
-        if _failure(model, structure, names, inputs) is None:
+        structure, failed = _cut_halves(model, structure, inputs)
+        if not failed:
             break
-        # One by one, each together with those that passed: a group may fail only beside another.
-        passed: list[str] = []
-        for name in names:
-            reason: str | None = None
-            for reading in _readings(structure, structure.group(name)):
-                problem = _failure(model, reading, [*passed, name], inputs)
-                if problem is None:
-                    structure, reason = reading, None
-                    passed.append(name)
+        structure = structure.without({n: f"the probe could not cut it: {reason}" for n, reason in failed.items()})
+    return _vanish(model, structure, inputs)
+
+
+def _cut_halves(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> tuple[Structure, dict[str, str]]:
+    """Close half of every group; where that fails, find the groups at fault by halving, and why each fails.
+
+    Groups are tried together with those that passed: one may fail only beside another.
+    """
+    passed: list[str] = []
+    failed: dict[str, str] = {}
+    parts = [[g.name for g in structure.groups]]
+    while parts:
+        part = parts.pop(0)
+        problem = _failure(model, structure, [*passed, *part], inputs)
+        if problem is not None and len(part) > 1:
+            middle = len(part) // 2
+            parts[:0] = [part[:middle], part[middle:]]
+            continue
+        if problem is not None:
+            for reading in _readings(structure, structure.group(part[0])):
+                if _failure(model, reading, [*passed, *part], inputs) is None:
+                    structure, problem = reading, None
                     break
-                reason = reason or problem
-            if reason is not None:
-                failed[name] = f"the probe could not cut it: {reason}"
-        if len(passed) < len(names):
-            structure = structure.without({n: failed[n] for n in names if n not in passed})
-    return structure
+        if problem is None:
+            passed += part
+        else:
+            failed[part[0]] = problem
+    return structure, failed
+
+
+def _vanish(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
+    """Close optional groups altogether; those without which the model does not run or match are optional no more."""
+    safe: list[str] = []
+    parts = [[g.name for g in structure.groups if g.optional]]
+    while parts:
+        part = parts.pop(0)
+        if part and _failure(model, structure, [], inputs, closed=[*safe, *part]) is None:
+            safe += part
+        elif len(part) > 1:
+            middle = len(part) // 2
+            parts[:0] = [part[:middle], part[middle:]]
+    groups = tuple(replace(g, optional=g.name in safe) for g in structure.groups)
+    return replace(structure, groups=groups)
 
 
 def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
-    """The structure as it is, then with other readings of whose number a size is.
+    """The structure with other readings of whose number a size is.
 
     Where a module keeps the same number in two attributes (four heads of four dimensions each), all of them follow at
     first; then one at a time does.
     """
-    yield structure
     places = [
         i
         for i, size in enumerate(structure.sizes)
@@ -78,25 +104,51 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
         )
 
 
-def _failure(model: nn.Module, structure: Structure, names: list[str], inputs: tuple[Any, ...]) -> str | None:
+def _failure(
+    model: nn.Module, structure: Structure, names: list[str], inputs: tuple[Any, ...], closed: Sequence[str] = ()
+) -> str | None:
+    """Why gated and compact differ with half of each named group closed and all of ``closed``; None: they agree."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        double = to_double(copy.deepcopy(model).cpu())
-        with torch.no_grad():
-            # Layers that start at zero would hide a difference.
-            for p in double.parameters():
-                p.add_(0.1 * torch.randn_like(p))
-        gated = GatedModel(double, structure, GateSettings())
-        gated.gates.double()
+        gated = GatedModel(_stirred(model), structure, GateSettings()).eval()
         gated.gates.log_alpha.data.fill_(LOG_ALPHA_BOUND)
         for group in structure.groups:
             if group.name in names:
-                gated.gates.log_alpha.data[group.gates] = _half_closed(group).to(torch.float64)
+                gated.gates.log_alpha.data[group.gates] = _half_closed(group).to(gated.gates.log_alpha.device)
+            elif group.name in closed:
+                gated.gates.log_alpha.data[group.gates] = -LOG_ALPHA_BOUND
+        if _agree(gated, inputs):
+            return None
         try:
             verify(gated, inputs)
         except CompactionError as error:
             return str(error)
     return None
+
+
+def _stirred(model: nn.Module) -> nn.Module:
+    """The model with new values where a layer starts at zero or one, which would hide a difference."""
+    copied = without_copies(model)
+    with torch.no_grad():
+        constant = {n: p for n, p in model.named_parameters() if p.numel() and bool((p == p.flatten()[0]).all())}
+        replace_tensors(copied, {n: p + 0.1 * torch.randn_like(p) for n, p in constant.items()})
+    return copied
+
+
+def _agree(gated: GatedModel, inputs: tuple[Any, ...]) -> bool:
+    """Whether gated and compact agree in the model's own precision, which is quick; where not, float64 has the word."""
+    device = gated.gates.log_alpha.device
+    inputs = mapped(inputs, lambda _path, x: x.to(device))
+    with torch.no_grad():
+        try:
+            return difference(gated(*inputs), compact(gated)(*inputs))[1] <= SINGLE_TOLERANCE
+        except Exception:
+            return False  # the check in float64 says what is wrong
+
+
+SINGLE_TOLERANCE = 1e-5
+"""Relative difference in single precision up to which a probe need not be repeated in float64: far below what cutting
+the wrong unit makes, and above rounding for most models."""
 
 
 def _half_closed(group: Group) -> torch.Tensor:

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import json
+import logging
 import math
+import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lumos.errors import RecordError
 from lumos.files import atomic
 
 SCHEMA = 1
 FILE = "record.json"
+POLL = 1.0
+"""Seconds between two tries to get a folder that another process holds."""
+
+log = logging.getLogger("lumos")
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:
     """Write a run's record; a reader sees the old one or the new one."""
-    with atomic(folder / FILE) as temporary:
+    with writing(folder), atomic(folder / FILE) as temporary:
         temporary.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
 
 
@@ -61,21 +69,61 @@ def all_records(results: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; a second process that wants it gets a RecordError at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RecordError(f"{folder}: another process is at this very run; wait for it, or change a key") from None
+def only_one(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a run's folder; a second process that wants it waits, or gets a RecordError at once.
+
+    A process that dies lets go of it. Raises RecordError too where the folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    with lock:
+        said = False
+        while not _locked(lock):
+            if not wait:
+                raise RecordError(f"{folder}: another process is at this very run; wait for it, or change a key")
+            if not said:
+                log.info(f"{folder}: waiting for another process that is at this very training")
+            said = True
+            time.sleep(POLL)
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Whether the lock could be taken; yes on a file system that has none."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        log.warning(f"{lock.name}: this file system has no locks; take care that no run is started twice")
+    return True
+
+
+def queued() -> bool:
+    """Whether a batch system runs this process: then it is better to wait for an equal run than to fail."""
+    return "SLURM_JOB_ID" in os.environ or "SUBMITIT_EXECUTOR" in os.environ
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what a full disk or a read-only folder raises into one line: RecordError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a file that it cannot write
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RecordError(
+            f"{folder}: cannot be written ({reason}); make room or set paths.results (LUMOS_RESULTS) to another "
+            "folder. What is trained is kept: the same call goes on from there"
+        ) from error
 
 
 def write_curve(folder: Path, rows: Sequence[dict[str, Any]], name: str = "curve.csv") -> None:
     """Write a run's training curve, or another table, as a CSV file."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic(folder / name) as temporary, temporary.open("w", newline="") as file:
+    with writing(folder), atomic(folder / name) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

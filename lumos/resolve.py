@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -14,50 +15,81 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lumos.errors import StructureError
-from lumos.structure import Axis, Fixed, Group, InputSelection, Structure, feature_names
+from lumos.flow import Flow
+from lumos.inputs import InputPath, mapped, tensors
+from lumos.layers import followed
+from lumos.settings import StructureOptions
+from lumos.structure import INPUT, Axis, Fixed, Group, InputSelection, Structure, feature_names
 from lumos.surgery import own_numbers
-from lumos.trace import Block, Trace
+from lumos.trace import NONE, Block, Trace, has_values
 
 
-def trace_structure(model: nn.Module, inputs: tuple[Any, ...], features: Sequence[str] | None = None) -> Structure:
+def trace_structure(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    features: Sequence[str] | None = None,
+    options: StructureOptions | None = None,
+) -> Structure:
     """Trace a model on example inputs (two or more samples) and return its structure.
 
-    Float inputs of two or more dimensions get one unit per feature: along dimension 1 (columns, channels), or along
-    the last one where the model reads that as its features. Raises StructureError where the model does not run.
+    Inputs of floats with two or more dimensions get one unit per feature: along dimension 1 (columns, channels), or
+    along the last one where the model reads that as its features. So do the columns of whole numbers that index
+    embedding tables. Raises StructureError where the model does not run.
     """
-    candidates = _feature_dims(inputs)
-    dims = {i: choices[0] for i, choices in candidates.items()}
-    best = _resolve(*_run_trace(model, inputs, dims), inputs, dims)
-    for i, choices in candidates.items():
-        for dim in choices[1:]:
-            other = _resolve(*_run_trace(model, inputs, {**dims, i: dim}), inputs, {**dims, i: dim})
-            if _feature_gates(other) > _feature_gates(best):
-                best, dims = other, {**dims, i: dim}
-    size = sum(inputs[i].shape[dim] for i, dim in dims.items())
+    leaves, options = tensors(inputs), options or StructureOptions()
+    likely, possible = _feature_dims(leaves)
+    best, dims = _resolved(model, inputs, likely, options), likely
+    for path, dim in possible:
+        if leaves[path].ndim > 3 and _found(best, path) == leaves[path].shape[1]:
+            continue  # an image or a volume with its channels first
+        tried = {p: dim if p == path else dims[p] for p in leaves if p == path or p in dims}
+        other = _resolved(model, inputs, tried, options)
+        if _gates(other, "feature") > _gates(best, "feature") and _gates(other, "hidden") >= _gates(best, "hidden"):
+            best, dims = other, tried
+    size = sum(leaves[path].shape[dim] for path, dim in dims.items())
     return _named(best, feature_names(features, size) if dims else tuple(features or ()))
 
 
-def _feature_dims(inputs: Sequence[Any]) -> dict[int, list[int]]:
-    """For each float input of two or more dimensions, the dimensions that may hold its features, likeliest first."""
-    return {
-        i: [1] if x.ndim == 2 else [1, x.ndim - 1]
-        for i, x in enumerate(inputs)
-        if isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2
-    }
+def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int], list[tuple[InputPath, int]]]:
+    """The dimension that most likely holds each float input's features, and what else may be tried: the last
+    dimension, and the columns of whole numbers."""
+    floats = {path: x for path, x in leaves.items() if x.is_floating_point() and x.ndim >= 2}
+    places = [p for p, x in leaves.items() if x.dtype in (torch.int32, torch.int64) and x.ndim == 2]
+    last = [(path, x.ndim - 1) for path, x in floats.items() if x.ndim > 2]
+    return dict.fromkeys(floats, 1), [*last, *((p, 1) for p in places if leaves[p].shape[1] <= _MOST_COLUMNS)]
 
 
-def _run_trace(model: nn.Module, inputs: tuple[Any, ...], dims: dict[int, int]) -> tuple[Trace, dict[int, Tensor]]:
+_MOST_COLUMNS = 4096
+"""Wider inputs of whole numbers are lists of places (the edges of a graph), not columns of a table."""
+
+
+def _resolved(
+    model: nn.Module, inputs: tuple[Any, ...], dims: dict[InputPath, int], options: StructureOptions
+) -> Structure:
+    with followed(model) as attention:
+        trace, features = _run_trace(model, inputs, dims, options)
+        structure = _resolve(trace, features, tensors(inputs), dims, attention, options)
+    return replace(structure, example=inputs)
+
+
+def _run_trace(
+    model: nn.Module, inputs: tuple[Any, ...], dims: dict[InputPath, int], options: StructureOptions
+) -> tuple[Trace, dict[InputPath, Tensor]]:
     """Run the model once in eval mode with units on ``dims`` of its inputs; returns the trace and the inputs' units."""
-    trace = Trace(model)
+    trace = Trace(model, options.streams)
     modes = {m: m.training for m in model.modules()}
     # Fresh views, so that no shadow is left on the caller's tensors.
-    inputs = tuple(x.view_as(x) if isinstance(x, Tensor) else x for x in inputs)
-    features: dict[int, Tensor] = {}
-    for i, dim in dims.items():
-        shape = [1] * inputs[i].ndim
-        shape[dim] = inputs[i].shape[dim]
-        features[i] = trace.new_block(f"input{i}" if len(dims) > 1 else "input", "feature", shape[dim])
-        trace.set(inputs[i], features[i].view(shape))
+    inputs = mapped(inputs, lambda _path, x: x.view_as(x))
+    leaves = tensors(inputs)
+    features: dict[InputPath, Tensor] = {}
+    for path, dim in dims.items():
+        shape = [1] * leaves[path].ndim
+        shape[dim] = leaves[path].shape[dim]
+        name = "input" + ".".join(map(str, path)) if len(dims) > 1 else "input"
+        features[path] = trace.new_block(name, "feature", shape[dim])
+        trace.set(leaves[path], features[path].view(shape))
+    for leaf in leaves.values():
+        trace.record.enter(leaf)
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), trace.modules(), trace:
@@ -67,9 +99,11 @@ def _run_trace(model: nn.Module, inputs: tuple[Any, ...], dims: dict[int, int]) 
     finally:
         for module, mode in modes.items():
             module.training = mode
-    for t in pytree.tree_leaves(out):
-        if isinstance(t, Tensor):
-            trace.fix(trace.shadow(t), "it is an output of the model")
+    outputs = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
+    for t in outputs:
+        trace.fix(trace.shadow(t), "it is an output of the model")
+    trace.flow = trace.record.flow(outputs)
+    trace.maps = {axis: units.clamp(min=NONE) for axis, units in trace.maps.items()}
     return trace, features
 
 
@@ -78,8 +112,13 @@ def _named(structure: Structure, names: tuple[str, ...]) -> Structure:
     return structure
 
 
-def _feature_gates(structure: Structure) -> int:
-    return sum(g.size for g in structure.groups if g.kind == "feature")
+def _found(structure: Structure, path: InputPath) -> int:
+    """How many features of an input have a gate."""
+    return sum(int((s.units > 0).sum()) for s in structure.inputs if s.path == path)
+
+
+def _gates(structure: Structure, kind: str) -> int:
+    return sum(g.size for g in structure.groups if g.kind == kind)
 
 
 class _Components:
@@ -110,10 +149,22 @@ class _Components:
         return free
 
 
-def _resolve(trace: Trace, features: dict[int, Tensor], inputs: tuple[Any, ...], dims: dict[int, int]) -> Structure:
+def _resolve(
+    trace: Trace,
+    features: dict[InputPath, Tensor],
+    leaves: dict[InputPath, Tensor],
+    dims: dict[InputPath, int],
+    attention: list[str],
+    options: StructureOptions,
+) -> Structure:
     parts = _Components(trace)
     maps = dict(trace.maps)
     _follow(trace, parts, maps)
+    for path, units in features.items():
+        if len(units) > 1 and len(parts.label[units].unique()) == 1:
+            parts.fix(parts.label[units], "positions along it are no features: they go or stay as one")
+        if not has_values(leaves[path]):
+            _only_tables(trace, parts, maps, units)
     sites = _sites(trace, parts)
     free = parts.removable()
     groups, gate_of = _number(trace.blocks, parts, free)
@@ -121,21 +172,30 @@ def _resolve(trace: Trace, features: dict[int, Tensor], inputs: tuple[Any, ...],
     def gates(units: Tensor) -> Tensor:
         return gate_of[parts.label[units.clamp(min=0)]]
 
-    resolved = {axis: gates(units) for axis, units in maps.items()}
-    resolved = {axis: units for axis, units in resolved.items() if units.any()}
     gated = {axis: gates(units) for axis, units in sites.items()}
-    first = next((x for x in inputs if isinstance(x, Tensor) and x.ndim), None)
+    gated |= {(path, INPUT): gates(units) for path, units in trace.norms.items()}
+    for axis in trace.tables:
+        # Where the feature goes, its table keeps one row, of zeros.
+        maps[axis] = torch.cat([torch.zeros(1, dtype=torch.int64), maps[axis][1:]])
+    resolved = {axis: gates(units) for axis, units in maps.items()}
+    groups = [replace(g, optional=_optional(g, gated, trace.flow)) for g in groups]
+    layers = dict.fromkeys(attention, "attention") | dict.fromkeys(trace.norms, "norm")
+    if options.private:
+        layers |= _private(trace, groups, resolved, gated)
+    first = next((x for x in leaves.values() if x.ndim), None)
     return Structure(
         groups=tuple(groups),
         fixed=tuple(_fixed(trace.blocks, parts, free)),
-        maps=resolved,
+        maps={axis: units for axis, units in resolved.items() if units.any()},
         sites={axis: units for axis, units in gated.items() if units.any()},
         contractions=tuple(trace.contractions),
-        inputs=tuple(InputSelection(i, dims[i], gates(units)) for i, units in features.items()),
+        inputs=tuple(InputSelection(p, dims[p], gates(u), not has_values(leaves[p])) for p, u in features.items()),
         feature_names=(),
         shapes={n: tuple(t.shape) for n, t in [*trace.model.named_parameters(), *trace.model.named_buffers()]},
         trainable=frozenset(n for n, _ in trace.model.named_parameters()),
         example_rows=1 if first is None else first.shape[0],
+        layers=layers,
+        flow=trace.flow,
         sizes=tuple(
             replace(s, units=gates(s.units), attributes=own_numbers(trace.model.get_submodule(s.module), s.size))
             for s in trace.sizes
@@ -143,6 +203,40 @@ def _resolve(trace: Trace, features: dict[int, Tensor], inputs: tuple[Any, ...],
         ),
         module_maps={name: gates(shadow) for name, shadow in trace.module_shadows.items()},
     )
+
+
+def _optional(group: Group, sites: dict[Axis, Tensor], flow: Flow) -> bool:
+    """Whether the outputs still depend on the inputs when all units of a group are closed: a residual branch, say."""
+    dead = [axis for axis, units in sites.items() if bool(((units > group.start) & (units <= group.stop)).all())]
+    return group.kind == "hidden" and bool(dead) and flow.alive(dead)
+
+
+def _only_tables(trace: Trace, parts: _Components, maps: dict[Axis, Tensor], units: Tensor) -> None:
+    """Fix the columns of whole numbers that do more than index a table: their input keeps its width."""
+    labels = parts.label[units]
+    for axis, read in maps.items():
+        if axis not in trace.tables:
+            found = parts.label[read]
+            parts.fix(found[torch.isin(found, labels)], f"whole numbers of the input are values in {axis[0]}")
+
+
+def _private(trace: Trace, groups: list[Group], maps: dict[Axis, Tensor], sites: dict[Axis, Tensor]) -> dict[str, str]:
+    """Gates of its own for each linear layer that reads units which others keep; returns those layers.
+
+    Source: equation 11, where W_Q, W_K and W_V have a gate each on the stream that they share.
+    """
+    calls = Counter(c.weight for c in trace.contractions)
+    layers: dict[str, str] = {}
+    for c in trace.contractions:
+        axis = (c.weight, c.in_dim)
+        fixed = not maps[axis].any() if axis in maps else False
+        if c.direct and calls[c.weight] == 1 and fixed:
+            start = max((g.stop for g in groups), default=0)
+            size = len(maps[axis])
+            groups.append(Group(f"{c.module}.input", "hidden", start, start + size))
+            maps[axis] = sites[axis] = torch.arange(start + 1, start + 1 + size)
+            layers[c.module] = "selected"
+    return layers
 
 
 def _follow(trace: Trace, parts: _Components, maps: dict[Axis, Tensor]) -> None:

@@ -10,6 +10,18 @@ Penalty = Literal["gates", "params", "macs"]
 
 
 @dataclass(frozen=True)
+class StructureOptions:
+    """What more of a model is made removable, where that changes one of its layers.
+
+    ``streams``: residual streams that a LayerNorm reads; the norm then knows its original width. ``private``: each
+    linear layer may leave out inputs that other layers keep; it then gathers those that it reads.
+    """
+
+    streams: bool = False
+    private: bool = False
+
+
+@dataclass(frozen=True)
 class GateSettings:
     """The shape of a gate's distribution.
 

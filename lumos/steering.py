@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumos.budget import Budget
+from lumos.checkpoint import Resumable
 from lumos.config import DEFAULT_LAMBDA, LumosConfig
 from lumos.errors import TrainingError
 from lumos.evaluation import swapped
@@ -31,7 +32,7 @@ def warm_up(step: int, total: int, share: float) -> float:
     return min(1.0, step / (share * total)) if share > 0 else 1.0
 
 
-class Steering:
+class Steering(Resumable):
     """A given lambda, which grows to its value over the first steps: equation 6.
 
     ``penalty`` is what training adds to the loss; ``after`` is called after each step, and ``settle`` before the cut.
@@ -76,6 +77,7 @@ class ToBudget(Steering):
     """
 
     first, damping, rise, most = DEFAULT_LAMBDA / 10, 4.0, 20.0, 0.5
+    memory = ("start", "log_lambda", "excess", "cut_size", "moved")
 
     def __init__(self, settings: LumosConfig, total: int, gated_steps: int, budget: Budget, gated: GatedModel) -> None:
         super().__init__(settings, total, gated_steps)
@@ -142,6 +144,7 @@ class WithinTolerance(Steering):
     """
 
     up, down = math.log(1.3), math.log(2.0)
+    memory = ("log_lambda", "mean", "seen", "last", "high", "since_high", "kept", "returned", "looks")
 
     def __init__(
         self,

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lumos.errors import StructureError
+from lumos.flow import Axis, Flow
+from lumos.inputs import InputPath
 
-Axis = tuple[str, int]
-"""One dimension of one parameter or buffer: its name in the model, and the dimension."""
+INPUT = -1
+"""In place of a dimension: what a module reads, along its last dimension."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Units that stand together in one place of the network: gates ``start`` to ``stop`` of the flat gate vector."""
+    """Units that stand together in one place of the network: gates ``start`` to ``stop`` of the flat gate vector.
+
+    An ``optional`` group may close altogether: the outputs still depend on the inputs then.
+    """
 
     name: str
     kind: Literal["feature", "hidden"]
     start: int
     stop: int
+    optional: bool = False
 
     @property
     def size(self) -> int:
@@ -83,11 +89,16 @@ class Size:
 
 @dataclass(frozen=True)
 class InputSelection:
-    """One input tensor of the model: its position among the arguments, the gated dimension and its units."""
+    """One input tensor of the model: its path among the arguments, the gated dimension and its units.
 
-    position: int
+    ``whole``: the model's own code picks columns by their number (each indexes a table), so that the tensor keeps its
+    width and closed columns are set to zero.
+    """
+
+    path: InputPath
     dim: int
     units: Int[Tensor, " positions"]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,8 +107,10 @@ class Structure:
 
     A *unit map* is an int64 vector, one entry per position of an axis: 0 is a position that always stays, u > 0 the
     position of gate ``u - 1``. ``sites`` are the axes at which gates multiply, with the units that they multiply
-    there. ``sizes`` are numbers that modules hold beside their tensors. ``example_rows`` is the leading size of the
-    first input at the time of the trace. ``module_maps`` holds, for each module that returns a tensor, the unit of
+    there; the axis (path, INPUT) is the input of the module at that path. ``layers`` are the modules, by path, that
+    become one of ``lumos.layers`` where units of theirs go. ``sizes`` are numbers that modules hold beside their
+    tensors. ``flow`` says what depends on what; ``example`` are the traced inputs, ``example_rows`` is the leading
+    size of the first of them. ``module_maps`` holds, for each module that returns a tensor, the unit of
     each value (repeated dimensions cut to one).
     """
 
@@ -111,6 +124,9 @@ class Structure:
     shapes: dict[str, tuple[int, ...]]
     trainable: frozenset[str]
     example_rows: int
+    layers: dict[str, str] = field(default_factory=dict)
+    flow: Flow = field(default_factory=Flow, repr=False)
+    example: tuple[Any, ...] = field(default=(), repr=False)
     sizes: tuple[Size, ...] = ()
     module_maps: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
@@ -156,7 +172,7 @@ class Structure:
         groups, start = [], 0
         for g in keep:
             new_id[g.start + 1 : g.stop + 1] = torch.arange(start, start + g.size) + 1
-            groups.append(Group(g.name, g.kind, start, start + g.size))
+            groups.append(replace(g, start=start, stop=start + g.size))
             start += g.size
         maps = {axis: new_id[units] for axis, units in self.maps.items()}
         maps = {axis: units for axis, units in maps.items() if units.any()}
@@ -167,14 +183,33 @@ class Structure:
             maps=maps,
             sites={axis: new_id[units] for axis, units in self.sites.items() if new_id[units].any()},
             contractions=self.contractions,
-            inputs=tuple(InputSelection(i.position, i.dim, new_id[i.units]) for i in self.inputs),
+            inputs=tuple(replace(i, units=new_id[i.units]) for i in self.inputs),
             feature_names=self.feature_names,
             shapes=self.shapes,
             trainable=self.trainable,
             example_rows=self.example_rows,
+            layers=self.layers,
+            flow=self.flow,
+            example=self.example,
             sizes=tuple(replace(s, units=new_id[s.units]) for s in self.sizes),
             module_maps={name: new_id[units] for name, units in self.module_maps.items()},
         )
+
+    def dead(self, is_open: Bool[Tensor, " units"]) -> set[Axis]:
+        """The axes through which nothing is read any more: all that they multiply is closed."""
+        padded = torch.cat([torch.ones(1, dtype=torch.bool), is_open.cpu()])
+        return {axis for axis, units in self.sites.items() if not bool(padded[units].any())}
+
+    def closed_groups(self, is_open: Bool[Tensor, " units"]) -> list[Group]:
+        """The groups of which no unit is open."""
+        is_open = is_open.cpu()
+        return [g for g in self.groups if not bool(is_open[g.gates].any())]
+
+    def with_places(self, is_open: Bool[Tensor, " units"]) -> Bool[Tensor, " units"]:
+        """The open units, and one of each closed group, to hold its place in the network's shapes."""
+        keep = is_open.cpu().clone()
+        keep[[g.start for g in self.closed_groups(is_open)]] = True
+        return keep
 
     def kept_features(self, keep: Bool[Tensor, " units"]) -> list[str]:
         """Names of the input features that stay, in the model's order (all of them where none is gated)."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from lumos.structure import Structure
+
+
+def without_copies(model: nn.Module) -> nn.Module:
+    """A copy of a model's modules that still has the very tensors of the model: give it others before using it."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(t): t for t in tensors})
 
 
 def replace_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -27,7 +36,8 @@ def replace_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         if name not in current:  # the second name of a shared parameter
             continue
         old = current[name]
-        new = value.detach().clone().to(old.device)
+        new = value.detach().to(old.device)
+        new = new.clone() if new.data_ptr() == old.data_ptr() else new
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         for store, key in owners[id(old)]:
@@ -38,7 +48,7 @@ def replace_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 _SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
     nn.Linear: {"in_features": ("weight", 1), "out_features": ("weight", 0)},
-    nn.Embedding: {"embedding_dim": ("weight", 1)},
+    nn.Embedding: {"num_embeddings": ("weight", 0), "embedding_dim": ("weight", 1)},
     nn.modules.batchnorm._NormBase: {"num_features": ("weight", 0)},
     nn.PReLU: {"num_parameters": ("weight", 0)},
 }
@@ -54,6 +64,10 @@ def _follow_sizes(module: nn.Module) -> None:
                     t = getattr(module, "running_mean", None)
                 if t is not None:
                     setattr(module, attribute, t.shape[dim])
+    if isinstance(module, nn.LayerNorm) and module.weight is not None:
+        module.normalized_shape = tuple(module.weight.shape)
+    if isinstance(module, nn.Embedding) and (module.padding_idx or 0) >= module.num_embeddings:
+        module.padding_idx = None  # its row is gone
     if isinstance(module, nn.modules.conv._ConvNd):
         _follow_convolution(module)
     elif isinstance(module, nn.GroupNorm) and module.affine:
@@ -80,6 +94,27 @@ def to_double(model: nn.Module) -> nn.Module:
 
 
 _WIDE = torch.complex128
+
+
+class wide(TorchFunctionMode):
+    """For as long as it lasts, single precision that a model's own code asks for is double precision."""
+
+    def __enter__(self) -> wide:
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        torch.set_default_dtype(self._default)
+        super().__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = pytree.tree_map(lambda x: _WIDER.get(x, x) if isinstance(x, torch.dtype) else x, (args, kwargs))
+        return _WIDER_CALLS.get(func, func)(*args, **(kwargs or {}))
+
+
+_WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+_WIDER_CALLS: dict[Any, Any] = {Tensor.float: Tensor.double, Tensor.cfloat: Tensor.cdouble}  # pyright: ignore
 
 
 def own_numbers(module: nn.Module, value: int) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from lumos.flow import Flow, FlowRecord
 from lumos.structure import Axis, Contraction, Size
 
 NONE = 0
@@ -56,6 +57,16 @@ class Call:
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Positions ``start`` to ``stop`` of an axis with ``size`` positions: of the parameter's dimension ``dim``."""
+
+    start: int
+    stop: int
+    size: int
+    dim: int = 0
+
+
 @dataclass
 class Block:
     """Units that were made together, ``first`` to ``stop``, and the name of what made them."""
@@ -69,9 +80,9 @@ class Block:
 class Trace(TorchFunctionMode):
     """The shadows, merges and fixed units of one run of a model."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, streams: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.streams = model, streams
         self.names = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()] if t is not None}
         self.next_unit = 1
         self.blocks: list[Block] = []
@@ -80,25 +91,32 @@ class Trace(TorchFunctionMode):
         self.maps: dict[Axis, Tensor] = {}
         self.elements: dict[str, tuple[int, Tensor]] = {}
         self.consumers: dict[Axis, None] = {}
+        self.tables: dict[Axis, None] = {}
+        self.norms: dict[str, Tensor] = {}
         self.producers: dict[Axis, None] = {}
         self.contractions: list[Contraction] = []
         self.module_shadows: dict[str, Tensor] = {}
         self.sizes: list[Size] = []
-        self._stack: list[tuple[str, nn.Module]] = []
+        self.record = FlowRecord()
+        self.flow = Flow()
+        self._stack: list[tuple[str, nn.Module, Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         from lumos.rules import rule_for
         from lumos.rules.movement import freeze
 
         kwargs = kwargs or {}
+        sources = self.record.sources((args, kwargs))
         out = func(*args, **kwargs)
         name = plain_name(func)
         call = Call(name, func, tuple(args), kwargs, out)
+        self.reading: Axis | None = None
         try:
             rule_for(name)(self, call)
         except Exception as error:
             # A call in a form that its rule does not know is an unknown call; the run of the model goes on.
             freeze(self, call, f"the rule does not follow this form ({type(error).__name__}: {error}) of")
+        self.record.made(sources, call.outputs, self.reading)
         return out
 
     # ---- shadows ------------------------------------------------------------------------------------------------
@@ -162,22 +180,30 @@ class Trace(TorchFunctionMode):
         if len(units):
             self.reasons.setdefault(reason, []).append(units)
 
-    def assign(self, name: str, dim: int, units: Int[Tensor, " positions"]) -> Tensor:
-        """Say which units index one axis of a parameter; an axis that has units already is tied to the new ones."""
+    def assign(self, name: str, dim: int, units: Int[Tensor, " positions"], part: Part | None = None) -> Tensor:
+        """Say which units index one axis of a parameter, or a part of it; an axis that has units already is tied to the
+        new ones."""
         axis = (name, dim)
         units = units.clamp(min=NONE)
-        self.maps[axis] = (
-            self.merge(self.maps[axis], units, self.where("shared weight")) if axis in self.maps else units
-        )
-        return self.maps[axis]
+        whole = part is None or (part.start == 0 and part.stop == part.size)
+        if whole and axis not in self.maps:
+            self.maps[axis] = units
+            return units
+        part = part or Part(0, len(units), len(units))
+        known = self.maps.setdefault(axis, torch.full((part.size,), ANY)).clone()
+        known[part.start : part.stop] = self.merge(known[part.start : part.stop], units, self.where("shared weight"))
+        self.maps[axis] = known
+        return known[part.start : part.stop]
 
-    def produce(self, name: str, dim: int, size: int, label: str) -> Int[Tensor, " size"]:
-        """The units of a weight's output axis, new at the first call and the same at every later one."""
+    def produce(self, name: str, dim: int, size: int, label: str, part: Part | None = None) -> Int[Tensor, " size"]:
+        """The units of a weight's output axis, or of a part of it: new at the first call, the same at later ones."""
         axis = (name, dim)
         self.producers[axis] = None
-        if axis not in self.maps:
-            self.maps[axis] = self.new_block(label, "hidden", size)
-        return self.maps[axis]
+        part = part or Part(0, size, size)
+        known = self.maps.setdefault(axis, torch.full((part.size,), ANY))
+        if bool((known[part.start : part.stop] == ANY).all()):
+            self.assign(name, dim, self.new_block(label, "hidden", size), part)
+        return self.maps[axis][part.start : part.stop]
 
     def line(self, shadow: Tensor, dim: int, what: str) -> Int[Tensor, " positions"]:
         """The units along one dimension, after tying those that other positions put at the same place."""
@@ -190,22 +216,22 @@ class Trace(TorchFunctionMode):
         return first
 
     def follow(self, t: Tensor | None, units: Int[Tensor, " positions"]) -> bool:
-        """Let a vector parameter or buffer follow units; False where the vector is neither."""
+        """Let a vector parameter or buffer, or a part of one, follow units; False where the vector is neither."""
         if t is None:
             return True
-        name = self.name_of(t)
-        if name is not None:
-            self.assign(name, 0, units)
-        return name is not None
+        origin = self.origin(t)
+        if origin is None or origin[1][0] is None:
+            return False
+        self.assign(origin[0], 0, units, origin[1][0])
+        return True
 
-    def origin(self, t: Tensor) -> tuple[str, list[int | None]] | None:
-        """The parameter that a tensor is, or is a moved view of, and for each dimension the parameter's (None: a part).
-
-        None for any other value.
+    def origin(self, t: Tensor) -> tuple[str, list[Part | None]] | None:
+        """The parameter that a tensor is, or is a moved view or a part of, and for each dimension the part of which of
+        the parameter's it is (None: of no single one, or with gaps). None for any other value.
         """
         name = self.name_of(t)
         if name is not None:
-            return name, list(range(t.ndim))
+            return name, [Part(0, size, size, d) for d, size in enumerate(t.shape)]
         if not has_values(t) or not hasattr(t, SHADOW) or not t.numel():
             return None
         shadow = self.shadow(t)
@@ -217,13 +243,17 @@ class Trace(TorchFunctionMode):
         first, elements = self.elements[name]
         if int(shadow.min()) < first or int(shadow.max()) >= first + elements.numel():
             return None
-        axes: list[int | None] = []
+        axes: list[Part | None] = []
         for d in range(t.ndim):
             line = shadow[tuple(slice(None) if i == d else 0 for i in range(t.ndim))] - first
             places = torch.unravel_index(line, elements.shape)
             moving = [p for p in range(elements.ndim) if len(line) > 1 and bool((places[p] != places[p][0]).any())]
-            whole = len(moving) == 1 and torch.equal(places[moving[0]], torch.arange(elements.shape[moving[0]]))
-            axes.append(moving[0] if whole else None)
+            axes.append(None)
+            if len(moving) == 1:
+                place, size = places[moving[0]], elements.shape[moving[0]]
+                start, stop = int(place[0]), int(place[0]) + len(place)
+                if torch.equal(place, torch.arange(start, stop)):
+                    axes[-1] = Part(start, stop, size, moving[0])
         return name, axes
 
     def note_sizes(self, t: Tensor) -> None:
@@ -243,7 +273,12 @@ class Trace(TorchFunctionMode):
     @property
     def module(self) -> tuple[str, nn.Module]:
         """Path and object of the innermost module that is running."""
-        return self._stack[-1] if self._stack else ("", self.model)
+        return self._stack[-1][:2] if self._stack else ("", self.model)
+
+    @property
+    def module_input(self) -> Any:
+        """The first input of the innermost module that is running."""
+        return self._stack[-1][2] if self._stack else None
 
     def where(self, call: str) -> str:
         """Call, module and source line, for a person to find the place."""
@@ -261,13 +296,14 @@ class Trace(TorchFunctionMode):
         """Follow which module is running, and keep the shadow of what each returns."""
         paths = {id(m): n for n, m in self.model.named_modules()}
 
-        def enter(module: nn.Module, _inputs: Any) -> None:
+        def enter(module: nn.Module, inputs: Any) -> None:
             if id(module) in paths:
-                self._stack.append((paths[id(module)], module))
+                self._stack.append((paths[id(module)], module, inputs[0] if inputs else None))
 
-        def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
+        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
             if id(module) in paths:
                 self._stack.pop()
+                self.record.called(paths[id(module)], inputs, output)
                 if isinstance(output, Tensor):
                     self.module_shadows[paths[id(module)]] = squash(self.shadow(output))[0].clone()
 

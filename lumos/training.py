@@ -2,14 +2,13 @@
 
 A gated training has two phases. While gates and weights learn together, the loss carries the penalty. Then the gates
 are frozen at their test-time state, the closed units are cut out, compact is verified against gated, and the rest of
-the very same steps trains the weights of what remains.
+the very same steps trains the weights of what remains. A training that was killed goes on from its last checkpoint and
+ends in the same numbers.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +16,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumos.api import gate
+from lumos import distributed
+from lumos.checkpoint import Store
 from lumos.compaction import Equivalence
 from lumos.config import RunConfig
-from lumos.console import progress
+from lumos.console import log, progress
 from lumos.errors import TrainingError
-from lumos.evaluation import STATISTICS_BATCHES, Best, evaluate, has_statistics, recalibrate
+from lumos.evaluation import evaluate, recalibrate
 from lumos.gated import GatedModel
-from lumos.phases import GatedPhase, gate_columns, make_optimizer, rate, set_rates
+from lumos.loading import Reader, set_epoch
+from lumos.phases import GatedPhase, gate_columns, rate, set_rates
+from lumos.signals import StopRequest, requests
+from lumos.state import TrainState
 from lumos.steering import steer
 from lumos.watch import CollapseWatch
-from lumos.workload import Batch, Loaders, Workload, to_device
+from lumos.workload import Loaders, Workload, to_device
+
+__all__ = ["Trained", "descend", "evaluate", "set_epoch", "train"]
+
+LOOK = 20
+"""Steps between two looks at what costs a round between processes, or a wait for the GPU."""
 
 
 @dataclass
@@ -57,66 +65,65 @@ def train(
     *,
     gated: bool,
     dense: Trained | None = None,
+    store: Store | None = None,
 ) -> Trained:
     """Train the workload's network, dense or gated; a gated one comes back compact.
 
     The best state by validation score is kept; of a gated training, the best one after the cut, and so at or under the
-    budget. ``dense`` is the trained baseline: a tolerance needs its score. Raises TrainingError where the loss is no
-    longer finite or the network collapsed, CompactionError where compact and gated differ.
+    budget. ``dense`` is the trained baseline: a tolerance needs its score. With a ``store`` the training goes on from
+    its last good checkpoint, and leaves one at intervals and where it is asked to stop (StoppedError). Raises
+    TrainingError where the loss is no longer finite or the network collapsed, CompactionError where compact and gated
+    differ.
     """
     label = "gated" if gated else "dense"
-    epochs, total = _length(workload, loaders, config)
+    total = _length(workload, loaders, config)
     freeze_at = min(total - 1, max(1, round(config.lumos.freeze_at * total))) if gated else -1
     if gated and total < 2:
         raise TrainingError(f"{workload.name}: a gated training needs two steps or more, this one has {total}")
-    torch.manual_seed(config.seed)
-    model = workload.model().to(device)
-    if gated:
-        model = gate(model, workload.example(), features=workload.features(), settings=config.lumos.gates)
-    optimizer = make_optimizer(model, workload, config.lumos)
-    # The latest batches, for the batch statistics of models that have them.
-    recent: deque[Batch] = deque(maxlen=STATISTICS_BATCHES if has_statistics(model) else 0)
+    reader = Reader(loaders.train, distributed.world())
 
-    def validate(model: nn.Module) -> float:
-        recalibrate(workload, model, recent)
-        return evaluate(workload, model, loaders.valid, device)
+    def fresh() -> TrainState:
+        state = TrainState(workload, config, device, gated=gated)
+        state.phase = _gated_phase(state, loaders, dense, (total, freeze_at))
+        return state
 
-    phase = _gated_phase(workload, config, model, (total, freeze_at), dense, validate)
-    best = Best(workload.metric.higher_is_better)
-    curve: list[dict[str, Any]] = []
-    step, started = 0, time.perf_counter()
-    with progress(f"{workload.name}: {label}", total) as bar:
-        for epoch in range(epochs):
-            set_epoch(loaders.train, epoch)
-            model.train()
-            losses: list[Tensor] = []
-            for batch in loaders.train:
-                if step == total:
+    state = _begun(fresh, reader, label, store)
+    phase, best, curve = state.phase, state.best, state.curve
+    with progress(f"{workload.name}: {label}", total, state.step) as bar, requests() as stop:
+        while state.step < total or state.losses:
+            batches = reader.open(state.epoch, state.batch)
+            state.restore_noise()
+            state.model.train()
+            for batch in batches:
+                if state.step == total:
                     break
-                if phase and step == freeze_at:
-                    model, optimizer = phase.cut(optimizer, workload, config.lumos, recent)
-                    losses.clear()
-                recent.append(batch := to_device(batch, device))
-                loss = workload.loss(model, batch)
-                objective = loss + phase.penalty(step) if phase and step < freeze_at else loss
-                set_rates(optimizer, rate(step, total, freeze_at))
-                descend(optimizer, objective, config.trainer.clip_norm)
-                losses.append(loss.detach())
-                step += 1
+                if phase and state.step == freeze_at:
+                    state.cut(batch)
+                state.recent.append(batch := to_device(batch, device))
+                with state.noise.private(state.step):
+                    loss = reader.weighted(workload.loss(state.replica, batch), state.batch)
+                objective = loss + phase.penalty(state.step) if phase and state.step < freeze_at else loss
+                state.losses.append(distributed.mean(loss.detach()))
+                if device.type == "cpu" or state.step % LOOK == 0:
+                    _expect_finite(state.losses[-1:], state, reader, label, store)
+                set_rates(state.optimizer, rate(state.step, total, freeze_at))
+                descend(state.optimizer, objective, config.trainer.clip_norm)
+                state.step, state.batch = state.step + 1, state.batch + 1
                 if phase:
-                    phase.after(optimizer, step, losses[-1])
+                    phase.after(state.optimizer, state.step, state.losses[-1])
                 bar.advance()
-            if not losses:
-                continue
-            mean_loss = _mean(losses, label, epoch, step, workload)
-            valid = validate(model)
-            if not isinstance(model, GatedModel):
-                best.offer(valid, model)
-            row = {"phase": label, "epoch": epoch + 1, "step": step, "loss": mean_loss, "valid": valid,
-                   "seconds": round(time.perf_counter() - started, 3), **gate_columns(model)}  # fmt: skip
+                _keep(state, store, stop)
+            _expect_finite(state.losses, state, reader, label, store)
+            mean_loss = float(torch.stack(state.losses).mean())
+            valid = _validate(state, loaders, state.model)
+            if not isinstance(state.model, GatedModel):
+                best.offer(valid, state.model)
+            row = {"phase": label, "epoch": state.epoch + 1, "step": state.step, "loss": mean_loss, "valid": valid,
+                   "seconds": round(state.seconds, 3), **gate_columns(state.model)}  # fmt: skip
             curve.append(row)
             bar.show(loss=mean_loss, valid=valid, open=row.get("open_gates"))
-    trained = Trained(best.restore(model).eval(), best.score, time.perf_counter() - started, step, curve)
+            state.next_epoch()
+    trained = Trained(best.restore(state.model).eval(), best.score, state.seconds, state.step, curve)
     if phase:
         phase.watch.verdict(curve[-1]["loss"])
         trained.gates, trained.equivalence = phase.gates, phase.equivalence
@@ -136,49 +143,84 @@ def descend(optimizer: torch.optim.Optimizer, objective: Tensor, clip_norm: floa
 # ---- helpers --------------------------------------------------------------------------------------------------------
 
 
-def _length(workload: Workload, loaders: Loaders, config: RunConfig) -> tuple[int, int]:
+def _length(workload: Workload, loaders: Loaders, config: RunConfig) -> int:
+    """Steps of the training."""
     batches = len(loaders.train)  # type: ignore[arg-type]
     if not batches:
         raise TrainingError(
             f"{workload.name}: the training split has no batch; ask for more samples or a smaller batch"
         )
     total = workload.recipe.epochs * batches
-    return workload.recipe.epochs, min(total, config.trainer.max_steps or total)
+    return min(total, config.trainer.max_steps or total)
 
 
-def set_epoch(loader: Any, epoch: int) -> None:
-    """Tell a loader's sampler the epoch, as torch's DistributedSampler wants it, wherever it sits."""
-    sampler = loader
-    while sampler is not None:
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-            return
-        sampler = getattr(sampler, "sampler", None)
+def _validate(state: TrainState, loaders: Loaders, model: nn.Module) -> float:
+    """The validation score, with batch statistics taken anew."""
+    recalibrate(state.workload, model, state.recent)
+    return evaluate(state.workload, model, loaders.valid, state.device)
 
 
 def _gated_phase(
-    workload: Workload,
-    config: RunConfig,
-    model: nn.Module,
-    lengths: tuple[int, int],
-    dense: Trained | None,
-    validate: Callable[[nn.Module], float],
+    state: TrainState, loaders: Loaders, dense: Trained | None, lengths: tuple[int, int]
 ) -> GatedPhase | None:
     """What a gated training does besides, for the steps in all and before the cut; None for a dense one."""
-    if not isinstance(model, GatedModel):
+    if not isinstance(state.model, GatedModel):
         return None
     total, freeze_at = lengths
+    settings, metric = state.config.lumos, state.workload.metric
     score, loss = (dense.valid_score, dense.curve[-1]["loss"]) if dense and dense.curve else (None, 0.0)
-    steering = steer(config.lumos, total, freeze_at, model, workload.metric, score, validate)
-    return GatedPhase(model, steering, CollapseWatch(total, config.lumos.mode, loss), freeze_at)
+    steering = steer(
+        settings, total, freeze_at, state.model, metric, score, lambda model: _validate(state, loaders, model)
+    )
+    return GatedPhase(state.model, steering, CollapseWatch(total, settings.mode, loss), freeze_at)
 
 
-def _mean(losses: list[Tensor], label: str, epoch: int, step: int, workload: Workload) -> float:
-    mean = float(torch.stack(losses).mean())
-    if math.isfinite(mean):
-        return mean
-    bad = next(i for i, loss in enumerate(losses) if not math.isfinite(float(loss)))
+def _begun(fresh: Callable[[], TrainState], reader: Reader, label: str, store: Store | None) -> TrainState:
+    """The state to go on from: that of the newest checkpoint that can be used, or a fresh one."""
+    found = distributed.from_main(lambda: list(store.candidates()) if store else [])
+    state = fresh()
+    for path, saved in found:
+        try:
+            state.load_state_dict(saved, reader)
+        except Exception as error:  # a checkpoint of other code can fail in any way; the training then starts anew
+            log.warning(f"{path}: does not fit this training ({type(error).__name__}: {error}); passed over")
+            state = fresh()
+            continue
+        log.info(f"{label}: going on from step {state.step}, {path}")
+        break
+    if store:
+        store.last_step = state.step
+    state.replicate(reader)
+    return state
+
+
+def _keep(state: TrainState, store: Store | None, stop: StopRequest) -> None:
+    """Write a checkpoint where one is due or a signal asks to stop, and then stop."""
+    together = distributed.world().size > 1
+    if together and state.step % LOOK:
+        return
+    stopping = distributed.any_of(bool(stop))
+    due = distributed.any_of(store is not None and store.due(state.step))
+    if not (stopping or due):
+        return
+    # A state that is no longer finite must not take the place of a good one; the next loss will say so.
+    kept = state.is_finite() and distributed.from_main(
+        lambda: bool(store and store.save(state.state_dict(), state.step))
+    )
+    if stopping:
+        stop.obey(f"at step {state.step}, {'which is kept' if kept else 'which could not be kept'}")
+
+
+def _expect_finite(losses: list[Tensor], state: TrainState, reader: Reader, label: str, store: Store | None) -> None:
+    """Raise TrainingError, naming the first bad batch, where a loss is not finite; the last good weights are kept."""
+    if all(math.isfinite(float(loss)) for loss in (losses if len(losses) < 2 else [torch.stack(losses).mean()])):
+        return
+    bad = state.losses_from + next((i for i, x in enumerate(state.losses) if not math.isfinite(float(x))), 0)
+    samples = reader.samples(state.epoch, bad)
+    which = f", samples {', '.join(map(str, samples[:8]))}{'…' if len(samples) > 8 else ''}" if samples else ""
+    kept = distributed.from_main(lambda: store.save_weights(state.good_weights()) if store else "")
     raise TrainingError(
-        f"{workload.name}: the loss of the {label} network is not finite from batch {bad} of epoch {epoch + 1} on "
-        f"(step {step - len(losses) + bad}); lower workload.learning_rate or set trainer.clip_norm=1"
+        f"{state.workload.name}: the loss of the {label} network is not finite from batch {bad} of epoch "
+        f"{state.epoch + 1} on (step {state.epoch * reader.batches + bad}{which}); {kept}"
+        "lower workload.learning_rate or set trainer.clip_norm=1"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lumos.checkpoint import Resumable
 from lumos.errors import TrainingError
 
 LOOKS = 4
@@ -17,12 +18,14 @@ LEARNT = 0.1
 """What the dense network has to gain on a trivial predictor for a gated one to be judged by it."""
 
 
-class CollapseWatch:
+class CollapseWatch(Resumable):
     """Looks at the gates and the losses every ``interval`` steps: at most 50, so that four looks are 200 steps.
 
     A workload's contract puts a trivial predictor's loss at about 1; where the fresh network starts above, that
     counts. ``dense_loss`` is the dense network's last mean training loss, 0 where it is not known.
     """
+
+    memory = ("losses", "first", "bad")
 
     def __init__(self, total: int, asked: dict[str, float], dense_loss: float = 0.0) -> None:
         self.interval = max(1, min(50, total // 40))

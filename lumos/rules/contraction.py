@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lumos.rules.movement import freeze
 from lumos.structure import Contraction
-from lumos.trace import Call, Trace, varies
+from lumos.trace import Call, Trace, squash, varies
 
 
 def linear(trace: Trace, call: Call) -> None:
@@ -52,6 +52,7 @@ def _grouped(trace: Trace, call: Call, x: Tensor, weight: Tensor, bias: Tensor |
         tied = trace.merge(blocks, blocks[:1].expand(blocks.shape), reason)
         trace.assign(name, 1, tied[0])
         trace.consumers[name, 1] = None
+        trace.reading = (name, 1)
         made = trace.produce(name, 0, weight.shape[0], trace.module[0] or name)
         rows = made.view(groups, per_output)
         trace.merge(rows, rows[:1].expand(rows.shape), reason)
@@ -159,8 +160,8 @@ def contract(
     made_dim: int | None = None,
 ) -> None:
     """A contraction of an activation with a weight: units are consumed along one axis and made along the other."""
-    origin = trace.origin(weight)
-    if origin is None or (bias is not None and trace.name_of(bias) is None):
+    origin, of_bias = trace.origin(weight), None if bias is None else trace.origin(bias)
+    if origin is None or (bias is not None and (of_bias is None or bias.ndim != 1)):
         freeze(trace, call)
         return
     name, axes = origin
@@ -169,12 +170,13 @@ def contract(
         freeze(trace, call, "part of a parameter is used by")
         return
     path, module = trace.module
-    trace.assign(name, of_in, trace.line(trace.shadow(x), x_dim, call.name))
-    trace.consumers[name, of_in] = None
-    units = trace.produce(name, of_out, weight.shape[out_dim], path or name)
-    if bias is not None and bias.ndim == 1:
-        trace.follow(bias, units)
-        trace.producers[trace.names[id(bias)], 0] = None
+    trace.assign(name, of_in.dim, trace.line(trace.shadow(x), x_dim, call.name), of_in)
+    trace.consumers[name, of_in.dim] = None
+    trace.reading = (name, of_in.dim)
+    units = trace.produce(name, of_out.dim, weight.shape[out_dim], path or name, of_out)
+    trace.follow(bias, units)
+    if of_bias:
+        trace.producers[of_bias[0], 0] = None
     out = call.outputs[0]
     shape = [1] * out.ndim
     shape[x_dim if made_dim is None else made_dim] = len(units)
@@ -186,14 +188,23 @@ def contract(
     inside = weight.numel() // max(1, weight.shape[in_dim] * weight.shape[out_dim])
     macs = places if call.name == "einsum" else places * inside
     direct = type(module) is nn.Linear and module.weight is weight
-    trace.contractions.append(Contraction(name, of_in, of_out, macs, places, path, direct))
+    trace.contractions.append(Contraction(name, of_in.dim, of_out.dim, macs, places, path, direct))
 
 
 def embedding(trace: Trace, call: Call) -> None:
-    """A table's columns are units; its rows always stay."""
-    weight = call.arg(1, "weight")
+    """A table's columns are units. Its rows stay, unless one feature of the input indexes all of them: then they go
+    with it."""
+    index, weight = call.arg(0, "input"), call.arg(1, "weight")
     name = trace.name_of(weight)
     if name is None:
         freeze(trace, call)
         return
+    features = squash(trace.shadow(index))[0].unique()
+    rows = features
+    if len(features) > 1:
+        trace.fix(features, f"several features index one table: {trace.where(call.name)}")
+        rows = torch.zeros(1, dtype=torch.int64)
+    trace.assign(name, 0, rows.expand(len(weight)))
+    trace.consumers[name, 0] = None
+    trace.tables[name, 0] = None
     trace.set(call.outputs[0], trace.produce(name, 1, weight.shape[1], trace.module[0] or name))

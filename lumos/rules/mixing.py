@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lumos.rules.movement import elementwise, freeze
 from lumos.trace import Call, Trace, squash, varies
@@ -117,8 +117,17 @@ def group_norm(trace: Trace, call: Call) -> None:
 
 
 def layer_norm(trace: Trace, call: Call) -> None:
-    """Mean and variance over the units: all of them are fixed, unless they form blocks that stay apart."""
+    """Mean and variance over the units: all of them are fixed, unless they form blocks that stay apart, or the layer
+    can be made to know its original width (``streams``)."""
     x, shape = call.arg(0, "input"), call.arg(1, "normalized_shape")
+    path, module = trace.module
+    plain = isinstance(module, nn.LayerNorm) and len(shape) == 1 and x is trace.module_input
+    if trace.streams and plain and path not in trace.norms and varies(trace.shadow(x), x.ndim - 1):
+        units = trace.line(trace.shadow(x), -1, call.name)
+        if all(trace.follow(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
+            trace.norms[path] = units
+            trace.set(call.outputs[0], units)
+            return
     dims = list(range(x.ndim - len(shape), x.ndim))
     trace.set(call.outputs[0], mixed(trace, trace.shadow(x), dims, trace.where(call.name)))
 

@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_numbers(finished, home, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
-        ("workload=cdf", "lumos: workload=cdf: there is no such workload; expected one of cfd,"),
+        ("workload=cdf", "lumos: workload=cdf: there is no such workload; expected one of braintumor, cfd,"),
         ("lumos.lamda=1", "lumos: lumos.lamda: there is no such key (did you mean lambda?)"),
         ("lumos.lambda=-1", "lumos: lumos.lambda=-1.0: expected a number >= 0"),
         ("lumos.tau=0", "lumos: lumos.tau=0.0: expected a number > 0"),

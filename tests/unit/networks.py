@@ -60,4 +60,4 @@ def random_gates(gated, rng: random.Random) -> None:
         values = torch.rand_like(gated.gates.log_alpha) * 6 - 1.0
         values[torch.rand_like(values) < share] = -8.0
         gated.gates.log_alpha.copy_(values)
-        gated.gates.project()
+        gated.project()

@@ -152,6 +152,8 @@ def test_shared_weights_stay_shared():
     assert [g.size for g in gated.structure.groups] == [3, 6]
     close(gated, "first", [0, 4])
     lumos.verify(gated, (torch.randn(4, 3),))
+    gated(torch.randn(4, 3))
+    assert isinstance(gated.model.inner.weight, nn.Parameter)  # a call leaves the user's model as it was
     small = lumos.compact(gated)
     assert small.model.alias is small.model.inner
     assert small.model.inner.weight.shape == (4, 4)

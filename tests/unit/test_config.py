@@ -114,7 +114,7 @@ def test_one_mode_at_a_time(overrides, line):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("workload=cdf", "workload=cdf: there is no such workload; expected one of cfd, "),
+        ("workload=cdf", "workload=cdf: there is no such workload; expected one of braintumor, cfd, "),
         ("lumos.lamda=1", "lumos.lamda: there is no such key (did you mean lambda?); expected one of lambda, penalty"),
         ("workload.epoch=1", "workload.epoch: there is no such key (did you mean epochs?)"),
         ("lumos=paper", "lumos=paper: there is no such lumos; expected one of default"),

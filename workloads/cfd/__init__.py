@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
 from workloads.cfd.data import INPUTS, OUTPUTS, VERSION, generate, held_out
+from workloads.cfd.dependence import DEPENDENCE
 from workloads.cfd.mesh import Mesh, box_with_bump, read_domn
+from workloads.common.dependence import TrueDependence
 from workloads.common.mlp import ScaledMLP
 from workloads.common.tabular import Splits, as_source, cached, linear_r2, r2_score, standardised_mse
 
@@ -85,19 +87,20 @@ class CFD:
         conditions = held_out(self.mach, self.angle)
         if self._source.source == "generated":
             key |= {"cells": self.cells}
-            meshes = self._own_mesh
         else:
             files = _domn_files(self._source.public_root())
             key |= {"files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]}
-            meshes = partial(self._read, files)
 
         def make() -> dict[str, np.ndarray]:
-            return generate(meshes(), conditions, self.iterations, self.snapshots, self.rows, self.seed)
+            return generate(self.meshes(), conditions, self.iterations, self.snapshots, self.rows, self.seed)
 
         return Splits.from_arrays(cached(self._source.cache / self.name, key, make))
 
-    def _own_mesh(self) -> list[Mesh]:
-        return [box_with_bump(self.cells)]
+    def meshes(self) -> list[Mesh]:
+        """The project's own mesh, or those of the public files."""
+        if self._source.source == "generated":
+            return [box_with_bump(self.cells)]
+        return self._read(_domn_files(self._source.public_root()))
 
     def _read(self, files: Sequence[Path]) -> list[Mesh]:
         meshes = []
@@ -154,6 +157,10 @@ class CFD:
     def features(self) -> Sequence[str]:
         """Names of the 20 inputs."""
         return INPUTS
+
+    def true_dependence(self) -> TrueDependence:
+        """What the equations of the flux say of the inputs."""
+        return DEPENDENCE
 
     def tiny(self) -> CFD:
         """480 elements, four flows of a few iterations, a narrow network."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from lumos.workload import DataError
 from workloads.cfd.mesh import FAR_FIELD, WALL, Mesh
-from workloads.cfd.solver import compute_flux, free_stream, gas, run
+from workloads.cfd.solver import Gas, compute_flux, free_stream, gas, run
 from workloads.common.progress import track
 
 VERSION = "1"
@@ -115,17 +115,23 @@ def sample(
     stream, and behind a wall a mirrored ghost: the same density and energy, the momentum reflected in the wall.
     """
     state, beyond = gas(w), gas(far[None])
+    return face_inputs(mesh, state, far, faces), compute_flux(mesh, state, beyond).reshape(-1, 5)[faces]
+
+
+def face_inputs(
+    mesh: Mesh, state: Gas, far: Float[np.ndarray, " 5"], faces: np.ndarray
+) -> Float[np.ndarray, "faces 20"]:
+    """The first half of :func:`sample`: the inputs alone."""
     element, code = faces // 4, mesh.neighbour.reshape(-1)[faces]
     normal = -mesh.normal.reshape(-1, 3)[faces]
     one = state.take(element)
-    other_w = np.where((code == FAR_FIELD)[:, None], far, w[np.maximum(code, 0)])
+    other_w = np.where((code == FAR_FIELD)[:, None], far, state.w[np.maximum(code, 0)])
     wall = code == WALL
     other_w[wall] = _mirrored(one.w[wall], normal[wall])
     other = gas(other_w)
     length = np.linalg.norm(normal, axis=1)
     derived = [one.p, other.p, one.speed, other.speed, one.c, other.c]
-    inputs = np.concatenate([one.w, other.w, normal, np.stack([length, *derived], axis=1)], axis=1)
-    return inputs, compute_flux(mesh, state, beyond).reshape(-1, 5)[faces]
+    return np.concatenate([one.w, other.w, normal, np.stack([length, *derived], axis=1)], axis=1)
 
 
 def _mirrored(w: Float[np.ndarray, "faces 5"], normal: Float[np.ndarray, "faces 3"]) -> Float[np.ndarray, "faces 5"]:

@@ -71,6 +71,14 @@ def box_with_bump(cells: Sequence[int], jitter: float = 0.15, seed: int = 0) -> 
     hexahedron's main diagonal and are alike in each (Kuhn's triangulation), so that faces match across hexahedra.
     Raises DataError for fewer than two cells along a side, or a jitter outside [0, 0.3].
     """
+    position, tetrahedra, on_floor = box_vertices(cells, jitter, seed)
+    return _from_tetrahedra(position, tetrahedra, on_floor)
+
+
+def box_vertices(
+    cells: Sequence[int], jitter: float = 0.15, seed: int = 0
+) -> tuple[Float[np.ndarray, "vertices 3"], Int[np.ndarray, "elements 4"], Bool[np.ndarray, " vertices"]]:
+    """The vertices of :func:`box_with_bump`, those of each element, and which of them are on the floor."""
     if len(cells) != 3 or min(cells) < 2:
         raise DataError(f"workload.cells={list(cells)}: expected three numbers >= 2, the cells along x, y and z")
     if not 0 <= jitter <= 0.3:
@@ -80,7 +88,7 @@ def box_with_bump(cells: Sequence[int], jitter: float = 0.15, seed: int = 0) -> 
     inner = ((corner > 0) & (corner < np.asarray(cells))).all(-1)
     position[inner] += np.random.default_rng(seed).uniform(-jitter, jitter, (int(inner.sum()), 3))
     on_floor = (corner[..., 1] == 0).reshape(-1)
-    return _from_tetrahedra(position.reshape(-1, 3), _kuhn(cells), on_floor)
+    return position.reshape(-1, 3), _kuhn(cells), on_floor
 
 
 def _bumped(corner: Float[np.ndarray, "x y z 3"], size: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "x y z 3"]:

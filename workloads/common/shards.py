@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from lumos.workload import DataError
-from workloads.common.progress import track
+from workloads.common.files import make_files
 
 Rows = Mapping[str, np.ndarray]
 """Arrays by name; in each, axis 0 counts rows, and the other axes do not change from one chunk to the next."""
@@ -36,36 +31,17 @@ def make_shards(
     then renamed, so that a run that was stopped goes on with the shards that are missing. ``key`` holds all that the
     rows depend on, as JSON. Raises DataError where the folder cannot be written.
     """
-    text = json.dumps(key, sort_keys=True, default=str)
-    place = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
-    files = [place / f"{name}.h5" for name in names]
-    missing = [(name, file) for name, file in zip(names, files, strict=True) if not file.exists()]
-    if not missing:
-        return files
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        _replace(place / "key.json", lambda draft: draft.write_text(text + "\n"))
-        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
-            jobs = [pool.submit(_replace, file, _writer(make, name)) for name, file in missing]
-            try:
-                for job in track(as_completed(jobs), description, total=len(jobs)):
-                    job.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    except OSError as error:
-        raise DataError(f"{place}: cannot write the cache ({error}); set data.cache to another folder") from error
-    return files
+    place = make_files(
+        folder, key, [f"{name}.h5" for name in names], lambda file, draft: _write(draft, make(file[:-3])), description
+    )
+    return [place / f"{name}.h5" for name in names]
 
 
-def _writer(make: Callable[[str], Iterable[Rows]], name: str) -> Callable[[Path], object]:
-    def write(draft: Path) -> None:
-        with h5py.File(draft, "w") as file:
-            for rows in make(name):
-                for array_name, array in rows.items():
-                    _append(file, array_name, array)
-
-    return write
+def _write(draft: Path, chunks: Iterable[Rows]) -> None:
+    with h5py.File(draft, "w") as file:
+        for rows in chunks:
+            for name, array in rows.items():
+                _append(file, name, array)
 
 
 def _append(file: h5py.File, name: str, array: np.ndarray) -> None:
@@ -87,15 +63,6 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     if not isinstance(dataset, h5py.Dataset):
         raise OSError(f"{name} is not a dataset")
     return dataset
-
-
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        write(draft)
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read_shards(files: Sequence[Path]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
+from workloads.common.dependence import TrueDependence
 from workloads.common.mlp import ScaledMLP
 from workloads.common.shards import Rows, make_shards, read_shards
 from workloads.common.tabular import Splits, as_source, linear_r2, r2_score, standardised_mse
@@ -29,6 +30,7 @@ from workloads.fluid.data import (
     read_fluid,
     simulate,
 )
+from workloads.fluid.dependence import DEPENDENCE
 from workloads.fluid.solver import Kernel, State
 
 logger = logging.getLogger(__name__)
@@ -130,6 +132,12 @@ class Fluid:
         rest, state = read_fluid(start)
         return state, Kernel.at(rest)
 
+    def fresh_start(self) -> tuple[State, Kernel]:
+        """A start that no sample comes from: another block of water, or the first public file as it is."""
+        if self._source.source == "generated":
+            return self._start(0, np.random.default_rng([self.seed, self.conditions]))
+        return self._start(self._fluid_files(self._source.public_root())[0], np.random.default_rng(0))
+
     def _fluid_files(self, root: Path) -> list[Path]:
         files = sorted(root.glob("*.fluid")) if root.is_dir() else [root]
         good = []
@@ -180,6 +188,10 @@ class Fluid:
         alone = linear_r2(self.splits.train, self.splits.test, [0, 1, 2])
         return {**self.splits.baselines(), "linear_on_displacement": alone}
 
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training rows: inputs (rows, n_inputs) and outputs (rows, n_outputs), in physical units."""
+        return self.splits.train.inputs.numpy(), self.splits.train.outputs.numpy()
+
     def example(self) -> tuple[Float[Tensor, "4 15"]]:
         """Four pairs."""
         return (self.splits.train.inputs[:4].clone(),)
@@ -187,6 +199,10 @@ class Fluid:
     def features(self) -> Sequence[str]:
         """Names of the 15 inputs."""
         return INPUTS
+
+    def true_dependence(self) -> TrueDependence:
+        """What the equation of a pair says of the inputs."""
+        return DEPENDENCE
 
     def tiny(self) -> Fluid:
         """One small block for 0.1 s, a narrow network."""

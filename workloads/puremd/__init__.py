@@ -9,14 +9,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
+from workloads.common.dependence import TrueDependence
 from workloads.common.mlp import ScaledMLP
 from workloads.common.shards import Rows, make_shards, read_shards
 from workloads.common.tabular import Splits, as_source, r2_score, standardised_mse
+from workloads.puremd.bond_order import Box
 from workloads.puremd.data import (
     INPUTS,
     OUTPUTS,
@@ -29,7 +32,9 @@ from workloads.puremd.data import (
     read_system,
     systems,
 )
-from workloads.puremd.molecules import geometry
+from workloads.puremd.dependence import DEPENDENCE
+from workloads.puremd.forcefield import ForceField, published
+from workloads.puremd.molecules import build_box, geometry
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +188,10 @@ class PureMD:
         """R2 on the test replicas of the mean and of a linear regression on all inputs."""
         return self.splits.baselines()
 
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training rows: inputs (rows, n_inputs) and outputs (rows, n_outputs), in physical units."""
+        return self.splits.train.inputs.numpy(), self.splits.train.outputs.numpy()
+
     def example(self) -> tuple[Float[Tensor, "4 inputs"]]:
         """Four samples."""
         return (self.splits.train.inputs[:4].clone(),)
@@ -190,6 +199,17 @@ class PureMD:
     def features(self) -> Sequence[str]:
         """Names of the inputs of the variant."""
         return INPUTS[self.variant]
+
+    def true_dependence(self) -> TrueDependence:
+        """What the equations of the variant say of the inputs."""
+        return DEPENDENCE[self.variant]
+
+    def fresh_box(self) -> tuple[Box, ForceField]:
+        """Molecules that no sample comes from, without jitter: a box of their own, or the first public file's."""
+        if self._source.source == "generated":
+            ff = published()
+            return build_box(self.molecules, self.volume, 0.0, ff, np.random.default_rng([self.seed, 3])), ff
+        return read_system(*self._systems(self._source.public_root())[0])
 
     def tiny(self) -> PureMD:
         """Ten boxes of 30 molecules, a narrow network."""

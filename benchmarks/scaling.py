@@ -1,0 +1,128 @@
+"""Training throughput over processes, weak scaling: each process adds workload.batch_size samples to a step.
+
+``python benchmarks/scaling.py 1,2,4 workload=cfd scale=paper`` starts 1, 2 and 4 processes on this machine, times
+steps of the dense and of the gated network, and adds rows to ``scaling.csv`` in the results folder, which the
+report draws. On several nodes start one count at a time: ``srun python benchmarks/scaling.py here workload=cfd …``.
+Every step is a whole one: reading, loss, penalty, gradients, their mean over the processes, the optimiser.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from lumos import distributed
+from lumos.cli import build_workload, exit_on_error
+from lumos.config import PROJECT, RunConfig, read
+from lumos.engine import prepare
+from lumos.gated import GatedModel
+from lumos.loading import Reader
+from lumos.report.sweeps import SCALING, SCALING_COLUMNS
+from lumos.state import TrainState
+from lumos.training import descend
+from lumos.workload import Batch, Loaders, Workload, to_device
+
+WARM_UP, STEPS = 5, 50
+
+
+def here(overrides: list[str]) -> None:
+    """Time this group of processes; the first one writes."""
+    size = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS", "1"))
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides)
+        cfg.workload.batch_size *= size
+        cfg.trainer.devices, cfg.trainer.nodes = size, 1
+    config = read(cfg)
+    with distributed.group(config.trainer) as world:
+        workload, device = build_workload(cfg), prepare(config)
+        loaders = distributed.one_after_another(workload.loaders)
+        rows = [
+            (workload.name, method, world.size, round(cfg.workload.batch_size / seconds, 2))
+            for method, gated in (("dense", False), ("lumos", True))
+            for seconds in [step_seconds(config, workload, loaders, device, gated=gated)]
+        ]
+        if world.main:
+            write(config.results / SCALING, rows)
+
+
+def step_seconds(
+    config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device, *, gated: bool
+) -> float:
+    """Mean seconds of a training step, over ``STEPS`` after some to warm up."""
+    reader = Reader(loaders.train, distributed.world())
+    state = TrainState(workload, config, device, gated=gated)
+    state.replicate(reader)
+    began = 0.0
+    for number, (place, batch) in enumerate(islice(endless(reader), WARM_UP + STEPS)):
+        if number == WARM_UP:
+            wait(device)
+            began = time.perf_counter()
+        batch = to_device(batch, device)
+        with state.noise.private(number):
+            loss = reader.weighted(workload.loss(state.replica, batch), place)
+        if isinstance(state.model, GatedModel):
+            loss = loss + 1e-3 * state.model.penalty()
+        descend(state.optimizer, loss, config.trainer.clip_norm)
+    wait(device)
+    return (time.perf_counter() - began) / STEPS
+
+
+def endless(reader: Reader) -> Iterator[tuple[int, Batch]]:
+    """Batches and their numbers in their epoch, epoch after epoch."""
+    epoch = 0
+    while True:
+        yield from enumerate(reader.open(epoch))
+        epoch += 1
+
+
+def wait(device: torch.device) -> None:
+    """Until all processes are here and the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    distributed.any_of(False)
+
+
+def write(path: Path, rows: list[tuple[Any, ...]]) -> None:
+    """Replace the rows of the same workload, method and number of processes, and print the new ones."""
+    kept: list[dict[str, str]] = []
+    if path.exists():
+        kept = list(csv.DictReader(path.read_text().splitlines()))
+    new: list[dict[str, str]] = [dict(zip(map(str, SCALING_COLUMNS), map(str, row), strict=True)) for row in rows]
+    names = SCALING_COLUMNS[:3]
+    kept = [r for r in kept if all(any(r[c] != n[c] for c in names) for n in new)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer: csv.DictWriter[str] = csv.DictWriter(file, SCALING_COLUMNS)
+        writer.writeheader()
+        writer.writerows([*kept, *new])
+    for row in new:
+        print("  ".join(row.values()))
+
+
+def main(arguments: list[str]) -> None:
+    """Start the processes, or be one of them."""
+    if not arguments or "=" in arguments[0]:
+        sys.exit("usage: python benchmarks/scaling.py 1,2,4|here workload=NAME [KEY=VALUE …]")
+    counts, *overrides = arguments
+    if counts == "here":
+        with exit_on_error():
+            here(overrides)
+        return
+    for count in map(int, counts.split(",")):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        subprocess.run([sys.executable, *launcher, __file__, "here", *overrides], check=True, env=environment)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

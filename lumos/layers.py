@@ -1,0 +1,201 @@
+"""Layers that stay exact when units of theirs are gone: what torch's own layers become in a compact model.
+
+A layer changes its class and keeps its parameters, so that names in the saved state stay as they are. Each class adds
+to its parent only what a smaller layer needs to know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PrunedAttention(nn.MultiheadAttention):
+    """Multi-head attention of which whole heads can be gone; called as ``torch.nn.MultiheadAttention`` is.
+
+    The number of heads follows from the weights; ``head_dim`` and the model's width stay. Averaged attention weights
+    are those of the heads that are left.
+    """
+
+    def adopt(self) -> None:
+        """Torch's fused encoder layer takes the number of heads from the width; it must not be used."""
+        self._qkv_same_embed_dim = False
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether a module is torch's attention in a form that this class computes."""
+        return type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As the parent's: outputs and, with ``need_weights``, attention weights."""
+        batched = query.dim() == 3
+        if not batched:
+            query, key, value = (t.unsqueeze(0 if self.batch_first else 1) for t in (query, key, value))
+        same = query is key and key is value
+        if not self.batch_first:
+            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
+        q, k, v = (
+            t.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for t in self._projected(query, key, value, same)
+        )
+        mask = _joined(attn_mask, key_padding_mask, q)
+        weights = None
+        if need_weights:
+            scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
+            attention = torch.softmax(scores if mask is None else scores + mask, -1)
+            out = F.dropout(attention, self.dropout, self.training) @ v
+            # Outside the trace: an average over heads that nobody reads must not hold them.
+            with torch._C.DisableTorchFunction():
+                weights = attention.mean(1) if average_attn_weights else attention
+                weights = weights if batched else weights.squeeze(0)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
+        out = self.out_proj(out.transpose(1, 2).flatten(2))
+        out = out if self.batch_first else out.transpose(0, 1)
+        return (out if batched else out.squeeze(0 if self.batch_first else 1)), weights
+
+    def _projected(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> list[Tensor]:
+        if self.in_proj_weight is not None and same:
+            return list(F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, -1))
+        weights = (
+            [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
+            if self.in_proj_weight is None
+            else list(self.in_proj_weight.chunk(3))
+        )
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        return [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
+
+
+def _joined(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
+    """Both masks as one that is added to the scores (batch, heads, target, source)."""
+    parts = []
+    if mask is not None:
+        parts.append(mask if mask.dim() == 2 else mask.unflatten(0, (q.shape[0], -1)))
+    if padding is not None:
+        parts.append(padding.view(-1, 1, 1, padding.shape[-1]))
+    total = None
+    for part in parts:
+        if part.dtype == torch.bool:
+            part = torch.zeros_like(part, dtype=q.dtype).masked_fill(part, -math.inf)
+        total = part if total is None else total + part
+    return total
+
+
+class StreamNorm(nn.LayerNorm):
+    """A LayerNorm over a stream of which channels are gone: it normalises as if they were there and zero.
+
+    ``width`` is the number of channels that there were, ``scale`` (channels,) the gates of those that are left.
+    """
+
+    width: int
+    scale: Tensor
+
+    def adopt(self, width: int) -> None:
+        """Remember the original width."""
+        self.width = width
+        self.register_buffer("scale", torch.ones(width))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalised over the last dimension: (..., channels) to (..., channels)."""
+        x = input * self.scale
+        mean = x.sum(-1, keepdim=True) / self.width
+        x = x - mean
+        gone = self.width - input.shape[-1]
+        variance = (x.square().sum(-1, keepdim=True) + gone * mean.square()) / self.width
+        x = x * torch.rsqrt(variance + self.eps)
+        x = x if self.weight is None else x * self.weight
+        return x if self.bias is None else x + self.bias
+
+
+class SelectedLinear(nn.Linear):
+    """A linear layer that reads some of its input's columns, those of ``index``."""
+
+    index: Tensor
+
+    def adopt(self) -> None:
+        """At first all of them."""
+        self.register_buffer("index", torch.arange(self.in_features))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The product with the columns that are read."""
+        return super().forward(input.index_select(-1, self.index))
+
+
+class Constant(nn.Module):
+    """What is left of a part of the network that no longer depends on its input: a value for each channel.
+
+    Called with a tensor, it returns one of that shape but for the channels along ``dim``.
+    """
+
+    value: Tensor
+    dim: int
+
+    def adopt(self, dim: int) -> None:
+        """Forget what was here."""
+        for store in (self._modules, self._parameters, self._buffers):
+            store.clear()
+        self.dim = dim
+        self.value = nn.Parameter(torch.zeros(1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The value at every place; a tensor of its own, so that code may write into it."""
+        shape = list(input.shape)
+        shape[self.dim] = len(self.value)
+        view = [1] * input.dim()
+        view[self.dim] = len(self.value)
+        return self.value.view(view).expand(shape).contiguous()
+
+
+ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+KINDS: dict[str, Any] = {
+    "attention": PrunedAttention,
+    "norm": StreamNorm,
+    "selected": SelectedLinear,
+    "constant": Constant,
+}
+
+
+def become(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give layers of a model their class for smaller sizes: by path, ``kind`` and what the kind wants to know."""
+    for path, facts in layers.items():
+        module = model.get_submodule(path)
+        options = {key: value for key, value in facts.items() if key != "kind"}
+        module.__class__ = KINDS[facts["kind"]]
+        module.adopt(**options)  # type: ignore[operator]
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and any(
+            isinstance(m, PrunedAttention) for m in encoder.modules()
+        ):
+            encoder.use_nested_tensor = False  # only torch's fused layers can read nested tensors
+
+
+@contextmanager
+def followed(model: nn.Module) -> Iterator[list[str]]:
+    """For as long as it lasts, attention computes in steps that a trace can follow; gives the paths of those layers."""
+    found = [(path, m) for path, m in model.named_modules() if PrunedAttention.fits(m)]
+    known = [m._qkv_same_embed_dim for _, m in found]  # type: ignore[union-attr]
+    for _, module in found:
+        module.__class__ = PrunedAttention
+        module.adopt()  # type: ignore[operator]
+    try:
+        yield [path for path, _ in found]
+    finally:
+        for (_, module), same in zip(found, known, strict=True):
+            module.__class__ = nn.MultiheadAttention
+            module._qkv_same_embed_dim = same  # type: ignore[assignment]

@@ -1,0 +1,68 @@
+"""What one step of training costs: dense, with gates, and after the cut."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lumos.api import gate
+from lumos.config import DEFAULT_LAMBDA, LumosConfig
+from lumos.gated import GatedModel
+from lumos.measure.memory import peak_bytes
+from lumos.measure.timing import latencies, ratio, summary
+from lumos.phases import make_optimizer
+from lumos.workload import Batch, Workload, to_device
+
+SECONDS = 0.4
+"""How long each kind of step is timed in all."""
+
+
+def training_step(
+    workload: Workload, compact: nn.Module, batch: Batch, settings: LumosConfig, device: torch.device
+) -> dict[str, Any]:
+    """Time and memory of one training step with this batch, of the dense, the gated and the compact model.
+
+    A step is loss, backward and optimiser; of the gated model also penalty and projection. Units: ``step_ms``;
+    ``peak_mb`` megabytes that the step allocates beyond weights and optimiser state. ``overhead`` is the
+    time of a gated step over that of a dense one, less one, in rounds that take turns: median and quartiles. ``share``
+    is the number of gates over that of the dense parameters. Weights, batch statistics and random state of the
+    workload's models stay: the steps are taken by copies.
+    """
+    batch = to_device(batch, device)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        dense = workload.model()
+        gated = gate(copy.deepcopy(dense), workload.example(), features=workload.features(), settings=settings.gates)
+        models = {"dense": dense, "gated": gated, "compact": copy.deepcopy(compact)}
+        steps = {name: _step(workload, model.to(device).train(), batch, settings) for name, model in models.items()}
+        seconds = latencies(steps, device, SECONDS)
+        out: dict[str, Any] = {
+            name: {"step_ms": summary(seconds[name]), "peak_mb": peak_bytes(step, device) / 1e6}
+            for name, step in steps.items()
+        }
+    slower = ratio(seconds["gated"], seconds["dense"])
+    out["overhead"] = {key: value - 1 for key, value in slower.items()}
+    out["share"] = gated.structure.units / sum(p.numel() for p in dense.parameters())
+    return out
+
+
+def _step(workload: Workload, model: nn.Module, batch: Batch, settings: LumosConfig) -> Callable[[], Tensor]:
+    optimizer = make_optimizer(model, workload, settings)
+    price = DEFAULT_LAMBDA if settings.lambda_ is None else settings.lambda_
+
+    def step() -> Tensor:
+        loss = workload.loss(model, batch)
+        objective = loss + price * model.penalty(settings.penalty) if isinstance(model, GatedModel) else loss
+        objective.backward()
+        optimizer.step()
+        if isinstance(model, GatedModel):
+            model.project()
+        # At the end, so that a step starts and ends with the same memory.
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step

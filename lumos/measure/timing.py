@@ -1,0 +1,88 @@
+"""Times of calls that take turns, on a CPU by the clock and on a GPU by its events."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+SECONDS = 0.4
+"""How long each call is timed in all."""
+MOST_CALLS, FEWEST_CALLS = 400, 5
+WARM_UP = 3
+
+Call = Callable[[], Any]
+
+
+def latencies(calls: dict[str, Call], device: torch.device, seconds: float | None = None) -> dict[str, list[float]]:
+    """Seconds of every call, the calls taking turns in alternating order, after a warm-up, without garbage collection.
+
+    Entry ``i`` of all lists was measured within one round: a disturbance of the machine meets all of them alike.
+    """
+    for _ in range(WARM_UP):
+        for call in calls.values():
+            call()
+    out: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)
+    with _no_garbage_collection():
+        end = time.perf_counter() + (SECONDS if seconds is None else seconds) * len(calls)
+        for turn in range(MOST_CALLS):
+            if turn >= FEWEST_CALLS and time.perf_counter() > end:
+                break
+            for name in order:
+                out[name].append(once(calls[name], device))
+            order.reverse()
+    return out
+
+
+def once(call: Call, device: torch.device) -> float:
+    """Seconds of one call; on a GPU between two events of its stream."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end) / 1e3
+
+
+def summary(seconds: list[float]) -> dict[str, Any]:
+    """Median and 95th percentile in milliseconds, and the number of calls behind them."""
+    p50, p95 = np.percentile(seconds, [50, 95]) * 1e3
+    return {"p50": float(p50), "p95": float(p95), "calls": len(seconds)}
+
+
+def ratio(base: list[float], other: list[float]) -> dict[str, Any]:
+    """How many times ``base`` is ``other``, round by round: median and quartiles."""
+    p25, p50, p75 = np.percentile(np.asarray(base) / np.asarray(other), [25, 50, 75])
+    return {"p50": float(p50), "p25": float(p25), "p75": float(p75)}
+
+
+def inference(model: torch.nn.Module, inputs: tuple[Any, ...]) -> Call:
+    """The model called on these inputs, without gradients."""
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return model(*inputs)
+
+    return call
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -1,0 +1,157 @@
+"""What the tables say of a record: every derived number in one place, None where a record does not have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Record = dict[str, Any]
+DASH = "–"
+
+
+def params_reduction(entry: Record) -> float | None:
+    """Percent of the parameters that were cut."""
+    return _less(entry["dense"]["params"], entry["compact"]["params"])
+
+
+def macs_reduction(entry: Record) -> float | None:
+    """Percent of the multiply-accumulates, and so of the FLOPs, that were cut."""
+    return _less(entry["dense"]["macs"], entry["compact"]["macs"])
+
+
+def score_change(entry: Record) -> float | None:
+    """Percent by which the score is better than the dense one, whichever direction is better."""
+    dense, compact = entry["dense"]["score"], entry["compact"]["score"]
+    if not dense or compact is None:
+        return None
+    change = 100 * (compact - dense) / abs(dense)
+    return change if entry["metric"]["higher_is_better"] else -change
+
+
+def speedup(kind: str, device: str) -> Callable[[Record], float | None]:
+    """The quantity "times as many samples a second as dense".
+
+    ``kind`` is ``latency`` (one sample a call), ``throughput`` (each at its best batch) or ``dynamic`` (each at the
+    largest batch within the memory bound); ``device`` is ``cpu`` or ``gpu``.
+    """
+
+    def quantity(entry: Record) -> float | None:
+        spread = speedup_spread(entry, kind, device)
+        if spread is not None:
+            return spread["p50"]
+        sides = _on(entry, device)
+        if sides is None:
+            return None
+        dense, compact = sides
+        if kind == "latency":
+            return dense["latency_ms"]["p50"] / compact["latency_ms"]["p50"]
+        return compact["throughput"] / dense["throughput"] if kind == "throughput" else None
+
+    return quantity
+
+
+def speedup_spread(entry: Record, kind: str, device: str) -> dict[str, float] | None:
+    """Median and quartiles of a speed-up over its rounds."""
+    sides = _on(entry, device)
+    return None if sides is None else (sides[1].get("speedup") or {}).get(kind)
+
+
+def best_speedup(device: str) -> Callable[[Record], float | None]:
+    """The paper's speed-up: at the largest batch within the memory bound; of older records, at a fixed batch."""
+    dynamic, fixed = speedup("dynamic", device), speedup("throughput", device)
+
+    def quantity(entry: Record) -> float | None:
+        value = dynamic(entry)
+        return fixed(entry) if value is None else value
+
+    return quantity
+
+
+def energy_reduction(entry: Record) -> float | None:
+    """Percent of the energy of a sample that is saved."""
+    dense, compact = entry["dense"].get("energy_j"), entry["compact"].get("energy_j")
+    return _less(dense, compact) if dense and compact else None
+
+
+def memory_mb(side: str) -> Callable[[Record], float | None]:
+    """The quantity "megabytes of weights and activations" of dense or compact, for calls with one batch."""
+
+    def quantity(entry: Record) -> float | None:
+        figures = entry[side]
+        return None if figures.get("peak_mb") is None else figures["peak_mb"] + figures["bytes"] / 1e6
+
+    return quantity
+
+
+def memory_reduction(entry: Record) -> float | None:
+    """Percent of the peak memory of inference that is saved: weights and activations."""
+    return _less(memory_mb("dense")(entry), memory_mb("compact")(entry))
+
+
+def memory_saved_mb(entry: Record) -> float | None:
+    """Megabytes of the peak memory of inference that are saved."""
+    dense, compact = memory_mb("dense")(entry), memory_mb("compact")(entry)
+    return None if dense is None or compact is None else dense - compact
+
+
+def training_memory_reduction(entry: Record) -> float | None:
+    """Percent of what a training step allocates that the compact model saves."""
+    training = entry.get("training")
+    return _less(training["dense"]["peak_mb"], training["compact"]["peak_mb"]) if training else None
+
+
+def gate_share(entry: Record) -> float | None:
+    """Gates as percent of the dense network's parameters."""
+    gates = entry.get("gates")
+    return 100 * gates["total"] / entry["dense"]["params"] if gates else None
+
+
+def train_overhead(entry: Record) -> float | None:
+    """Percent by which the gated training, cut and all, took longer than the dense one."""
+    less = _less(entry["dense"].get("train_seconds"), entry["compact"].get("train_seconds"))
+    return None if less is None else -less
+
+
+def step_overhead(entry: Record) -> float | None:
+    """Percent by which a step with gates takes longer than a dense one."""
+    training = entry.get("training")
+    return 100 * training["overhead"]["p50"] if training else None
+
+
+def features_reduction(entry: Record) -> float | None:
+    """Percent of the input features that were cut; None where there are none to select."""
+    gates = entry.get("gates")
+    if not gates or not gates.get("features_total"):
+        return None
+    return _less(gates["features_total"], len(gates["features_kept"]))
+
+
+def field(*path: str) -> Callable[[Record], float | None]:
+    """The quantity at a path of the record."""
+
+    def quantity(entry: Record) -> float | None:
+        value: Any = entry
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    return quantity
+
+
+def device_kind(entry: Record) -> str:
+    """``cpu`` or ``gpu``: what the run was made on."""
+    return "cpu" if str(entry["provenance"].get("device", "cpu")).startswith("cpu") else "gpu"
+
+
+def _on(entry: Record, device: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Dense and compact figures as taken on a device."""
+    dense, compact = entry["dense"], entry["compact"]
+    if device_kind(entry) == device:
+        return (dense, compact) if compact.get("throughput") else None
+    if device == "cpu" and "cpu" in compact:
+        return dense["cpu"], compact["cpu"]
+    return None
+
+
+def _less(before: float | None, after: float | None) -> float | None:
+    return None if not before or after is None else 100 * (1 - after / before)

@@ -1,0 +1,72 @@
+"""A request to stop: a batch system's before a time limit or a pre-emption, or a person's Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from lumos.errors import LumosError
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+"""SIGUSR2 is submitit's before a time limit; it goes on to submitit's own handler, which queues the job again."""
+
+
+class StoppedError(LumosError):
+    """The run was asked to stop; ``code`` is the exit code that says by which signal."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.code = 128 + number
+
+
+class StopRequest:
+    """The signal that asked to stop, if one did, and what to do once the state is saved."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._frame: FrameType | None = None
+        self._before: dict[int, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.number is not None
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler: note the signal; the second Ctrl-C no longer waits for the step to end."""
+        if number == signal.SIGINT and self.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number, self._frame = number, frame
+
+    def obey(self, done: str) -> None:
+        """Hand the signal on to a handler that was there before; otherwise, or where that returns, stop.
+
+        submitit passes SIGTERM by: Slurm sends it with every requeue, and the job's end follows by itself.
+        """
+        number = self.number if self.number is not None else signal.SIGTERM
+        before = self._before.get(number)
+        self.number = None
+        if callable(before) and before is not signal.default_int_handler:
+            before(number, self._frame)
+            return
+        raise StoppedError(
+            number, f"stopped by {signal.Signals(number).name}, {done}; the same call goes on from there"
+        )
+
+
+@contextmanager
+def requests() -> Iterator[StopRequest]:
+    """Note requests to stop instead of dying of them; outside a main thread there are none to note."""
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    for number in SIGNALS:
+        stop._before[number] = signal.signal(number, stop.note)
+    try:
+        yield stop
+    finally:
+        for number, before in stop._before.items():
+            signal.signal(number, before)

@@ -1,0 +1,140 @@
+"""All that changes while a network trains: a checkpoint of it is the whole training."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lumos import distributed
+from lumos.api import gate
+from lumos.compaction import compact
+from lumos.config import RunConfig
+from lumos.evaluation import STATISTICS_BATCHES, Best, has_statistics
+from lumos.gated import GatedModel
+from lumos.loading import Reader
+from lumos.phases import GatedPhase, make_optimizer
+from lumos.workload import Batch, Workload, to_device
+
+PLACE = ("epoch", "batch", "step", "losses_from")
+"""Where a training is: the open epoch, its next batch, the steps so far, and the batch of the first of its losses."""
+
+
+class TrainState:
+    """A network on its way: fresh from the seed, or as a checkpoint left it.
+
+    ``model`` is gated until the cut and compact after it, and ``replica`` is what a step calls: the same module, or
+    its DistributedDataParallel. ``epoch`` and ``batch`` say where the next batch is read, ``step`` how many were;
+    ``losses`` are those of the open epoch from batch ``losses_from`` on, ``recent`` the latest batches, for models with
+    batch statistics.
+    """
+
+    def __init__(self, workload: Workload, config: RunConfig, device: torch.device, *, gated: bool) -> None:
+        self.workload, self.config, self.device = workload, config, device
+        torch.manual_seed(config.seed)
+        self.model: nn.Module = workload.model().to(device)
+        if gated:
+            self.model = gate(
+                self.model,
+                workload.example(),
+                features=workload.features(),
+                settings=config.lumos.gates,
+                options=config.lumos.structure,
+            )
+        self.optimizer = make_optimizer(self.model, workload, config.lumos)
+        self.phase: GatedPhase | None = None
+        self.best = Best(workload.metric.higher_is_better)
+        self.curve: list[dict[str, Any]] = []
+        self.losses: list[Tensor] = []
+        self.epoch = self.batch = self.step = self.losses_from = 0
+        self.recent: deque[Batch] = deque(maxlen=STATISTICS_BATCHES if has_statistics(self.model) else 0)
+        self.noise = distributed.Noise(config.seed, device)
+        self._resumed_noise: list[Tensor] | None = None
+        self._earlier, self._started = 0.0, time.perf_counter()
+        self.replica = self.model
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a restart included."""
+        return self._earlier + time.perf_counter() - self._started
+
+    def replicate(self, reader: Reader) -> None:
+        """Make ``replica`` anew, where several processes train: before the first step, and after the cut."""
+        self.replica = self.model
+        if distributed.world().size == 1:
+            return
+        if isinstance(self.model, GatedModel):
+            self.noise.share(self.model.gates)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            example = to_device(next(iter(reader.open(0))), self.device)
+        self._wrap(example)
+
+    def cut(self, example: Batch) -> None:
+        """End the gated phase: the compact model trains on. ``example`` is a batch that it can be tried on."""
+        assert self.phase is not None
+        self.model, self.optimizer = self.phase.cut(self.optimizer, self.workload, self.config.lumos, self.recent)
+        self.losses.clear()
+        self.losses_from = self.batch
+        self._wrap(to_device(example, self.device))
+
+    def _wrap(self, example: Batch) -> None:
+        statistics = has_statistics(self.model)
+        self.replica = distributed.replicated(
+            self.model, lambda copied: self.workload.loss(copied, example), statistics=statistics
+        )
+
+    def next_epoch(self) -> None:
+        """The open epoch is validated; go on with the next one."""
+        self.epoch, self.batch, self.losses_from = self.epoch + 1, 0, 0
+        self.losses.clear()
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+
+    def good_weights(self) -> dict[str, Tensor] | None:
+        """The model's state if it is finite, or else the best one by validation score, if there is one."""
+        return dict(self.model.state_dict()) if self.is_finite() else self.best.state
+
+    # ---- checkpoints ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole training, between two steps."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "phase": self.phase.state_dict() if self.phase else None,
+            "best": self.best.state_dict(),
+            "curve": self.curve,
+            "losses": self.losses,
+            "place": {name: getattr(self, name) for name in PLACE},
+            "noise": distributed.noise_state(self.device),
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any], reader: Reader) -> None:
+        """Take a state that :meth:`state_dict` returned; the latest batches are read again."""
+        if self.phase:
+            self.phase.load_state_dict(to_device(saved["phase"], self.device))
+            if self.phase.gates:
+                self.model = self.replica = compact(self.phase.gated.train())
+                self.optimizer = make_optimizer(self.model, self.workload, self.config.lumos)
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.best.load_state_dict(saved["best"])
+        self.curve, self.losses = saved["curve"], to_device(saved["losses"], self.device)
+        for name in PLACE:
+            setattr(self, name, saved["place"][name])
+        if self.recent.maxlen:
+            latest = reader.latest(self.epoch, self.batch, self.recent.maxlen)
+            self.recent.extend(to_device(batch, self.device) for batch in latest)
+        self._resumed_noise, self._earlier = saved["noise"], saved["seconds"]
+
+    def restore_noise(self) -> None:
+        """Once, after a restart: the generators as the checkpoint found them, whatever was drawn to get there."""
+        if self._resumed_noise is not None:
+            distributed.set_noise_state(self._resumed_noise, self.device)
+            self._resumed_noise = None

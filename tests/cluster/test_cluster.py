@@ -1,0 +1,168 @@
+"""What has to work on a cluster: a sweep over both nodes, one run on two of them, time limits, and a node that dies."""
+
+import csv
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from lumos.config import PROJECT
+
+pytestmark = pytest.mark.slow
+
+TINY = ("scale=tiny", "trainer.threads=1", "trainer.device=cpu")
+
+
+def records(cluster, workload="*"):
+    return {p.parent.name: json.loads(p.read_text())
+            for p in (cluster.home / "results" / "runs").glob(f"{workload}/*/record.json")}  # fmt: skip
+
+
+def newest_sweep(cluster):
+    return max((cluster.home / "results" / "sweeps").iterdir())
+
+
+def until(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def test_a_sweep_over_both_nodes(cluster):
+    command = cluster.sweep(
+        "+experiment=sweep", "workload=synthetic,cfd", "lumos.lambda=1e-4,1e-3,1e-2", "lumos.tau=0.5",
+        "trainer.max_steps=20", *TINY,
+    )  # fmt: skip
+    done = cluster.call(*command)
+    assert done.returncode == 0, done.stdout
+    found = records(cluster)
+    assert len(found) == 6
+    assert {r["status"] for r in found.values()} == {"finished"}
+    jobs = [json.loads(p.read_text()) for p in newest_sweep(cluster).glob("*/job.json")]
+    assert {job["node"] for job in jobs} == {"n1", "n2"}
+    rows = list(csv.DictReader((newest_sweep(cluster) / "summary.csv").read_text().splitlines()))
+    assert len(rows) == 6
+    assert {row["workload"] for row in rows if row["front"] == "yes"} == {"synthetic", "cfd"}
+    # one dense network for each workload, whichever job came first
+    assert len(list((cluster.home / "results" / "baselines").glob("*/*/dense.pt"))) == 2
+
+
+def test_what_failed_is_listed_and_only_that_runs_again(cluster):
+    keys = ("workload=synthetic", "trainer.max_steps=20", *TINY)
+    done = cluster.call(*cluster.sweep("lumos.lambda=1e-4,-1", "lumos.tau=0.5", *keys))
+    assert done.returncode == 1, done.stdout
+    assert "lumos.lambda=-1.0: expected a number >= 0" in done.stdout
+    log = next(line for line in done.stdout.splitlines() if line.strip().startswith("log: ")).split("log: ")[1]
+    assert "expected a number >= 0" in Path(log).read_text()
+    assert "1 of 2 failed" in done.stdout
+    assert "finished before" in "".join(p.read_text() for p in newest_sweep(cluster).glob(".submitit/*/*_log.out"))
+
+
+def test_one_run_on_two_nodes(cluster):
+    script = str(PROJECT / "slurm" / "ddp.sbatch")
+    keys = ("workload=synthetic", "trainer.max_steps=20", "lumos.lambda=2e-3", *TINY)
+    done = cluster.call("sbatch", "--wait", "--nodes=2", "--ntasks-per-node=1", "--output=ddp.log", script, *keys)
+    log = (cluster.home / "ddp.log").read_text()
+    assert done.returncode == 0, log
+    together = next(r for r in records(cluster, "synthetic").values() if r["config"]["lumos"]["lambda"] == 2e-3)
+    assert together["status"] == "finished"
+    assert together["config"]["trainer"]["nodes"] == 2
+    # the same dense network as one process trained it, so the same score
+    other = next(r for r in records(cluster, "synthetic").values() if r["config"]["lumos"]["lambda"] == 1e-3)
+    assert together["dense"]["score"] == pytest.approx(other["dense"]["score"], rel=1e-6)
+
+
+def test_out_of_time_it_is_queued_again_and_goes_on(cluster):
+    """SIGUSR1, as before a time limit: the state is kept, the job queued again, and the numbers are the same."""
+    script = str(PROJECT / "slurm" / "suite.sbatch")
+    names = sorted(p.stem for p in (PROJECT / "conf" / "workload").glob("*.yaml"))
+    keys = ("lumos.lambda=1.5e-3", "workload.epochs=60", "trainer.checkpoint_steps=20", *TINY)
+    started = cluster.call(
+        "sbatch", "--parsable", f"--array={names.index('synthetic')}", "--output=suite.log", script, *keys
+    )
+    number = started.stdout.strip()
+    runs = cluster.home / "results" / "runs" / "synthetic"
+    until(lambda: list(runs.glob("*/gated.ckpt")), 240, "a checkpoint of the gated training")
+    cluster.call("scancel", "--batch", "--signal=USR1", number)
+    log = cluster.home / "suite.log"
+    until(lambda: log.exists() and "out of time; queued again" in log.read_text(), 120, "queued again")
+
+    def finished():
+        return [r for r in records(cluster, "synthetic").values()
+                if r["config"]["lumos"]["lambda"] == 1.5e-3 and r["status"] == "finished"]  # fmt: skip
+
+    (entry,) = until(finished, 300, "finished")
+    folder = runs / entry["run_id"]
+    assert "gated: going on from step" in (folder / "train.log").read_text()
+    whole = cluster.home / "whole"
+    cluster.env["LUMOS_RESULTS"], before = str(whole), cluster.env["LUMOS_RESULTS"]
+    try:
+        done = cluster.call(*cluster.sweep()[:2], "workload=synthetic", *keys)
+    finally:
+        cluster.env["LUMOS_RESULTS"] = before
+    assert done.returncode == 0, done.stdout
+    (other,) = (json.loads(p.read_text()) for p in whole.glob("runs/*/*/record.json"))
+    assert other["run_id"] == entry["run_id"]
+    assert other["compact"]["score"] == entry["compact"]["score"]
+    first, second = (
+        torch.load(p / "compact.pt", weights_only=True)["state"] for p in (folder, *whole.glob("runs/*/*"))
+    )
+    assert all(torch.equal(t, second[name]) for name, t in first.items())
+
+
+def test_a_node_that_dies_in_a_sweep(cluster):
+    """Its slurmd and its job are killed by their ids; Slurm queues the job again on the node that is left."""
+    command = cluster.sweep("workload=synthetic", "lumos.lambda=3e-3,4e-3", "workload.epochs=100",
+                            "trainer.checkpoint_steps=20", *TINY)  # fmt: skip
+    driver = cluster.start(*command)
+    try:
+        runs = cluster.home / "results" / "runs" / "synthetic"
+        sweeps = cluster.home / "results" / "sweeps"
+
+        def on_n2():
+            found = [json.loads(p.read_text()) for p in sweeps.glob("*/*/job.json")]
+            found = [j for j in found if j["node"] == "n2" and j["status"] == "running"]
+            return found and list(runs.glob("*/*.ckpt")) + list(
+                runs.parent.parent.glob("baselines/synthetic/*/dense.ckpt")
+            )
+
+        until(on_n2, 240, "a job at work on n2")
+        os.kill(int((cluster.folder / "pids" / "slurmd-n2").read_text()), signal.SIGKILL)
+        for pid in processes_of("n2"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        out, _ = driver.communicate(timeout=900)
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert driver.returncode == 0, out
+    finished = [r for r in records(cluster, "synthetic").values() if r["config"]["lumos"]["lambda"] in (3e-3, 4e-3)]
+    assert [r["status"] for r in finished] == ["finished", "finished"]
+    jobs = [json.loads(p.read_text()) for p in newest_sweep(cluster).glob("*/job.json")]
+    assert {job["node"] for job in jobs} == {"n1"}
+    assert "down" in cluster.call("sinfo", "--noheader", "--node=n2", "--format=%T").stdout
+
+
+def processes_of(node):
+    """Job and step processes of a node; those that would tell the controller come first."""
+    jobs, steps = [], []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if f"SLURMD_NODENAME={node}".encode() not in Path(f"/proc/{name}/environ").read_bytes():
+                continue
+            parent = int(Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            if b"slurmstepd" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                steps.append(parent)
+            jobs.append(int(name))
+        except OSError:
+            continue
+    return list(dict.fromkeys([*steps, *jobs]))

@@ -1,0 +1,265 @@
+"""What breaks on real machines: killed runs, full disks, read-only folders, damaged caches, dead workers."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import replace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from lumos import engine, record
+from lumos.cli import build_workload
+from lumos.config import PROJECT, read
+from lumos.errors import DataError, LumosError, RecordError
+from lumos.loading import explained
+from workloads.common.streaming import sample_loader
+
+KEYS = ("workload=synthetic", "scale=tiny", "lumos.lambda=0.01", "trainer.device=cpu", "trainer.checkpoint_steps=7")
+
+
+def described(home, *changes):
+    """The configuration and the workload of a run whose results are below a folder."""
+    paths = (f"paths.results={home / 'results'}", f"paths.cache={home / 'data'}")
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("config", [*KEYS, "workload.epochs=12", *paths, *changes])
+    return read(cfg), build_workload(cfg)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _only_training():
+    """Measurements take their time and are tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.measure, "compare", lambda models, *_: {name: {} for name in models})
+        patch.setattr(engine.measure, "training_step", lambda *_: {}, raising=False)
+        patch.setattr(engine.report, "print_run", lambda *_: None)
+        yield
+
+
+def child(home, *changes, before=lambda: None) -> int:
+    """The run in a process of its own, forked so that nothing is imported again; what it says is in home/said."""
+    described_run = described(home, *changes)
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        with (home / "said").open("w") as said:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            try:
+                before()
+                engine.run(*described_run)
+                code = 0
+            except LumosError as error:
+                said.write(f"lumos: {error}\n")
+                code = getattr(error, "code", 1)
+            except BaseException:
+                traceback.print_exc(file=said)
+    finally:
+        os._exit(code)
+
+
+def ended(pid: int) -> int:
+    """The child's exit code; minus the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def log_of(home) -> str:
+    """The log of the one run below a folder."""
+    (path,) = (home / "results" / "runs").glob("*/*/train.log")
+    return path.read_text()
+
+
+def result(home):
+    """All numbers of the one finished run below a folder, timings left out."""
+    (path,) = (home / "results" / "runs").glob("*/*/record.json")
+    entry = json.loads(path.read_text())
+    assert entry["status"] == "finished", entry["error"]
+    state = torch.load(path.parent / "compact.pt", weights_only=True)["state"]
+    curve = [line.split(",") for line in (path.parent / "curve.csv").read_text().splitlines()]
+    seconds = curve[0].index("seconds")
+    sides = {side: [entry[side][k] for k in ("score", "valid_score", "steps")] for side in ("dense", "compact")}
+    features = (path.parent / "features.csv").read_text()
+    return state, (sides, entry["gates"], entry["steering"], features, [r[:seconds] + r[seconds + 1 :] for r in curve])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, _only_training):
+    """A run that nothing disturbs, and its seconds; the first one is here, and imports what the others need."""
+    home = tmp_path_factory.mktemp("whole")
+    engine.run(*described(home))
+    shutil.rmtree(home / "results")
+    began = time.monotonic()
+    assert ended(child(home)) == 0, (home / "said").read_text()
+    return home, time.monotonic() - began
+
+
+def killed_again_and_again(whole, home, kills, seed):
+    """Start the run and kill it after a random time, so often; then let it end, and compare every number."""
+    draws = random.Random(seed)
+    for _ in range(kills):
+        pid = child(home)
+        time.sleep(draws.uniform(0.05, 0.6) * whole[1])
+        os.kill(pid, signal.SIGKILL)
+        ended(pid)
+    assert ended(child(home)) == 0, (home / "said").read_text()
+    first, second = result(whole[0]), result(home)
+    assert first[1] == second[1]
+    assert all(torch.equal(tensor, second[0][name]) for name, tensor in first[0].items())
+    assert not list(home.glob("results/**/*.ckpt"))
+
+
+def test_a_run_that_is_killed_ends_in_the_same_numbers(whole, tmp_path):
+    killed_again_and_again(whole, tmp_path, 3, seed=1)
+
+
+@pytest.mark.slow
+def test_thirty_random_moments(whole, tmp_path):
+    for batch in range(6):
+        (tmp_path / str(batch)).mkdir()
+        killed_again_and_again(whole, tmp_path / str(batch), 5, seed=100 + batch)
+
+
+def test_asked_to_stop_it_says_where_it_goes_on(whole, tmp_path):
+    pid = child(tmp_path)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("results/**/*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGTERM)
+    assert ended(pid) == 128 + signal.SIGTERM
+    said = " ".join((tmp_path / "said").read_text().split())
+    assert "lumos: stopped by SIGTERM, at step" in said
+    assert "which is kept; the same call goes on from there" in said
+    (path,) = tmp_path.glob("results/runs/*/*/record.json")
+    assert json.loads(path.read_text())["status"] == "stopped"
+    assert ended(child(tmp_path)) == 0
+    assert "going on from step" in log_of(tmp_path)
+    assert result(tmp_path)[1] == result(whole[0])[1]
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing_half_written(whole, tmp_path):
+    """A limit on the size of files stands for the disk: what is larger cannot be written."""
+    small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # noqa: E731
+    code = ended(child(tmp_path, "trainer.checkpoint_steps=100", before=small))
+    said = (tmp_path / "said").read_text()
+    assert code == 1, said
+    assert "Traceback" not in said
+    assert "no checkpoint could be written (File too large); going on without" in log_of(tmp_path)
+    assert len(said.splitlines()) == 1
+    assert "cannot be written (" in said
+    assert not list(tmp_path.glob("results/**/*.tmp"))
+    assert not list(tmp_path.glob("results/**/*.pt"))
+    assert ended(child(tmp_path)) == 0
+    assert result(tmp_path)[1] == result(whole[0])[1]
+
+
+def test_a_results_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "results").mkdir(mode=0o555)
+    folder = tmp_path / "results" / "runs" / "w" / "id"
+    root = os.geteuid() == 0  # whom no mode stops
+    if root and any(not parent.stat().st_mode & 0o001 for parent in tmp_path.parents):
+        for parent in (tmp_path, *list(tmp_path.parents)[:2]):
+            parent.chmod(0o755)
+    tmp_path.chmod(0o755)
+    if root:
+        os.seteuid(65534)
+    try:
+        line = r"cannot be written \(Permission denied\); make room or set paths.results"
+        with pytest.raises(RecordError, match=line), record.only_one(folder):
+            pass
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_two_at_the_same_run_one_works_and_one_says_so(tmp_path):
+    pid = child(tmp_path)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("results/**/*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    line = "another process is at this very run; wait for it, or change a key"
+    with pytest.raises(RecordError, match=line):
+        engine.run(*described(tmp_path))
+    assert ended(pid) == 0
+
+
+def test_in_a_batch_system_the_second_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "POLL", 0.05)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom lumos import record\n"
+        "with record.only_one(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(1)\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip() == "held"
+    with record.only_one(tmp_path, wait=True):
+        assert holder.wait(timeout=10) == 0
+    holder.stdout.close()
+
+
+def test_a_damaged_cache_is_named(tmp_path):
+    arguments = ("workload=cfd", "workload.epochs=1", "trainer.max_steps=4")
+    described(tmp_path, *arguments)[1].loaders()
+    arrays = sorted((tmp_path / "data").rglob("*.npy"))
+    arrays[0].write_bytes(arrays[0].read_bytes()[:-100])
+    with pytest.raises(DataError, match="cannot read the cached samples") as stop:
+        engine.run(*described(tmp_path, *arguments))
+    assert str(arrays[0].parent) in str(stop.value)
+    assert "delete that folder" in str(stop.value)
+    (path,) = tmp_path.glob("results/runs/*/*/record.json")
+    assert json.loads(path.read_text())["status"] == "failed"
+
+
+class Deadly:
+    """Samples of which one kills the process that reads it, and one is damaged."""
+
+    def __init__(self, deadly=None, damaged=None):
+        self.deadly, self.damaged = deadly, damaged
+
+    def __len__(self):
+        return 12
+
+    def read(self, index, epoch):
+        if index == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == self.damaged:
+            raise DataError(f"sample{index}.h5: damaged; delete it")
+        return torch.tensor(float(index))
+
+
+def test_a_worker_that_dies_ends_in_one_line():
+    loader = sample_loader(Deadly(deadly=5), batch_size=4, workers=1)
+    with pytest.raises(DataError, match=r"a process that reads samples died .* try fewer data.workers"), explained():
+        list(loader)
+
+
+def test_what_a_worker_raises_is_one_line_too():
+    loader = sample_loader(Deadly(damaged=5), batch_size=4, workers=1)
+    with pytest.raises(DataError, match=r"^sample5\.h5: damaged; delete it$"), explained():
+        list(loader)
+
+
+def test_scores_beyond_the_metric_are_recorded():
+    from lumos.training import Trained
+    from workloads.synthetic import Synthetic
+
+    class More(Synthetic):
+        def scores(self, model, batches):
+            return {"batches": sum(1 for _ in batches)}
+
+    tiny = replace(More().tiny(), test_rows=250)
+    trained = Trained(tiny.model(), 0.0, 0.0, 0, [])
+    found = engine._scored(tiny, trained, tiny.loaders(), torch.device("cpu"))
+    assert found["scores"] == {"batches": 3.0}
+    assert set(engine._scored(Synthetic().tiny(), trained, tiny.loaders(), torch.device("cpu"))) == {"score"}

@@ -1,0 +1,232 @@
+"""Two processes with gloo: in step with one another, and with one process up to the order of sums."""
+
+import os
+from collections import deque
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lumos import distributed
+from lumos.checkpoint import Store
+from lumos.config import TargetConfig, TrainerConfig
+from lumos.distributed import World
+from lumos.errors import ConfigError, OtherProcessError
+from lumos.evaluation import recalibrate
+from lumos.loading import Reader, iterate
+from lumos.training import train
+from lumos.workload import tensor_loader
+from tests.unit.test_training import CPU, run_config
+from workloads.common.streaming import sample_loader
+from workloads.synthetic import Synthetic
+
+TRAINER = TrainerConfig("cpu", 1, None, None, devices=2)
+IDENTITY = {"run": "abc"}
+
+
+class Noisy(Synthetic):
+    """Batch statistics, dropout and a parameter that no loss reaches."""
+
+    def model(self):
+        model = nn.Sequential(
+            nn.Linear(20, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 1), nn.Linear(1, 1)
+        )
+        model[5].unused = nn.Parameter(torch.ones(3))
+        return model
+
+
+def workload(kind, batch_size=101):
+    """Batches of 101 samples: 51 for one process and 50 for the other."""
+    tiny = replace(kind(relevant_features=4).tiny(), train_rows=610, valid_rows=200, epochs=4, batch_size=batch_size)
+    return replace(tiny, learning_rate=0.01)
+
+
+def plain(trained):
+    curve = [{k: v for k, v in row.items() if k != "seconds"} for row in trained.curve]
+    state = {k: v.clone() for k, v in trained.model.state_dict().items()}
+    return {"state": state, "curve": curve, "gates": trained.gates, "steering": trained.steering}
+
+
+BUDGET = {"lambda_": None, "target": TargetConfig(params=0.5)}
+TOLERANCE = {"lambda_": None, "tolerance": 0.3}
+
+
+def two(rank, folder, port):
+    """What each of two processes does."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    found = {}
+    with distributed.group(TRAINER) as here:
+        assert here == World(rank, 2, rank)
+        for name, kind, settings in (
+            ("budget", Synthetic, BUDGET),
+            ("noisy", Noisy, {}),
+            ("line", Synthetic, TOLERANCE),
+        ):
+            w = workload(kind)
+            dense = train(w, w.loaders(), run_config(**settings), CPU, gated=False)
+            found[name + " dense"] = plain(dense)
+            store = Store(folder, name, IDENTITY, None, 20)
+            found[name] = plain(
+                train(w, w.loaders(), run_config(**settings), CPU, gated=True, dense=dense, store=store)
+            )
+        # the checkpoint of the last training, at step 20 of 24
+        found["again"] = plain(train(w, w.loaders(), run_config(**settings), CPU, gated=True, dense=dense, store=store))
+        found["told"] = distributed.from_main(lambda: f"rank {rank}")
+        try:
+            distributed.from_main(fails)
+        except (OtherProcessError, ValueError) as error:
+            found["error"] = f"{type(error).__name__}: {error}"
+        found["any"] = distributed.any_of(rank == 1), distributed.any_of(False)
+        found["mean"] = float(distributed.mean(torch.tensor(float(rank))))
+        # each process has half of the rows: their mean is the mean over all
+        model = nn.Sequential(nn.BatchNorm1d(1))
+        half = torch.arange(8.0).reshape(8, 1)[4 * rank : 4 * rank + 4]
+        recalibrate(Scored(), model, deque([half]))
+        found["statistics"] = model[0].running_mean.item()
+    torch.save(found, folder / f"{rank}.pt")
+
+
+class Scored(Synthetic):
+    def loss(self, model, batch):
+        return model(batch).sum()
+
+
+def fails():
+    raise ValueError("only here")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    torch.multiprocessing.start_processes(two, (folder, port), nprocs=2, start_method="fork")
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", ["budget", "noisy", "line"])
+def test_both_processes_end_in_the_very_same_network(both, name):
+    for which in (name, f"{name} dense"):
+        first, second = both[0][which], both[1][which]
+        assert first["curve"] == second["curve"]
+        assert first["gates"] == second["gates"]
+        assert repr(first["steering"]) == repr(second["steering"])
+        for key, tensor in first["state"].items():
+            assert torch.equal(tensor, second["state"][key]), key
+
+
+@pytest.mark.parametrize(("name", "settings"), [("budget", BUDGET), ("line", TOLERANCE)])
+def test_the_same_global_batch_gives_the_result_of_one_process(both, name, settings):
+    w = workload(Synthetic)
+    dense = train(w, w.loaders(), run_config(**settings), CPU, gated=False)
+    alone = plain(train(w, w.loaders(), run_config(**settings), CPU, gated=True, dense=dense))
+    for mine, theirs in ((plain(dense), both[0][f"{name} dense"]), (alone, both[0][name])):
+        for row, other in zip(mine["curve"], theirs["curve"], strict=True):
+            assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
+            assert row["valid"] == pytest.approx(other["valid"], rel=1e-3, abs=1e-4)
+        assert mine["gates"] == theirs["gates"]
+
+
+def test_a_checkpoint_serves_both(both):
+    for rank in (0, 1):
+        assert both[rank]["again"]["curve"] == both[rank]["line"]["curve"]
+        for key, tensor in both[rank]["line"]["state"].items():
+            assert torch.equal(tensor, both[rank]["again"]["state"][key])
+
+
+def test_what_one_decides_all_do(both):
+    assert [b["told"] for b in both] == ["rank 0", "rank 0"]
+    assert [b["error"] for b in both] == ["ValueError: only here", "OtherProcessError: ValueError: only here"]
+    assert [b["any"] for b in both] == [(True, False)] * 2
+    assert [b["mean"] for b in both] == [0.5, 0.5]
+    assert [b["statistics"] for b in both] == [3.5, 3.5]
+
+
+# ---- reading shares of batches --------------------------------------------------------------------------------------
+
+
+def indices(batches):
+    return [tuple(batch[0].flatten().tolist()) for batch in batches]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_shares_add_up_to_the_batches_of_one_process(size):
+    rows = torch.arange(50).reshape(50, 1)
+    loader = tensor_loader(rows, batch_size=11, seed=3)
+    whole = indices(Reader(loader).open(2))
+    shares = [Reader(loader, World(rank, size)) for rank in range(size)]
+    parts = [indices(share.open(2)) for share in shares]
+    for number, batch in enumerate(whole):
+        assert sorted(batch) == sorted(i for part in parts for i in part[number])
+        weights = [share.weighted(torch.ones(()), number).item() for share in shares]
+        assert sum(weights) == pytest.approx(size)
+        assert weights == pytest.approx([len(part[number]) * size / len(batch) for part in parts])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("size", [1, 2])
+def test_reading_from_a_batch_on(size, workers):
+    loader = sample_loader(Numbers(), batch_size=4, seed=1, workers=workers)
+    reader = Reader(loader, World(0, size))
+    for epoch in (0, 1):
+        whole = [tuple(b.tolist()) for b in reader.open(epoch)]
+        assert [tuple(b.tolist()) for b in reader.open(epoch, 2)] == whole[2:]
+    last = [tuple(b.tolist()) for e in (0, 1) for b in reader.open(e)]
+    per = reader.batches
+    assert [tuple(b.tolist()) for b in reader.latest(1, 1, 4)] == last[: per + 1][-4:]
+    assert [tuple(b.tolist()) for b in reader.latest(0, 2, 4)] == last[:2]
+    assert reader.samples(1, 2) == list(whole[2]) if size == 1 else len(reader.samples(1, 2)) == 4
+
+
+class Numbers:
+    def __len__(self):
+        return 21
+
+    def read(self, index, epoch):
+        return index
+
+
+def test_draws_do_not_depend_on_the_number_of_workers():
+    states = []
+    for workers in (0, 1):
+        torch.manual_seed(0)
+        own = sample_loader(Numbers(), batch_size=4, seed=1, workers=workers)
+        without = DataLoader(range(8), batch_size=4, num_workers=workers, persistent_workers=workers > 0)
+        for _ in range(2):
+            list(iterate(own))
+            list(iterate(without))
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+def test_what_cannot_be_shared_out_says_so():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from torch.arange(4)
+
+        def __len__(self):
+            return 4
+
+    with pytest.raises(ConfigError, match="batches cannot be shared out"):
+        Reader(DataLoader(Stream(), batch_size=2), World(0, 2))
+    small = Reader(tensor_loader(torch.arange(2), batch_size=2, seed=0), World(0, 3))
+    with pytest.raises(ConfigError, match="a batch of 2 samples for 3 processes"):
+        list(small.open(0))
+
+
+def test_a_wrong_number_of_processes_says_so(monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="2 processes are asked for, but 4 were started"), distributed.group(TRAINER):
+        pass
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(ConfigError, match="start it with torchrun"), distributed.group(TRAINER):
+        pass

@@ -1,0 +1,128 @@
+"""Figures and the page from records: all of them, without torch, with nothing from anywhere else."""
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from lumos.config import PROJECT
+from lumos.report import build
+from lumos.report.figures import draw_all
+from tests.unit.records import entry, full, put
+
+PAPER = PROJECT / "results" / "paper.csv"
+FIGURES = {"averages", "fig9a_speedup", "fig9b_score", "fig9c_parameters", "fig9d_macs", "fig11a_energy",
+           "fig11b_memory", "pareto", "widths", "fig10_features", "fig12_scaling", "fig13_convergence"}  # fmt: skip
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return build.evaluation([full(tmp_path_factory.mktemp("results"))], PAPER)
+
+
+@pytest.fixture(scope="module")
+def page(data, tmp_path_factory):
+    """Drawing takes most of the time, so that all figures are drawn once."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    build.write_page(data, path)
+    return path
+
+
+def test_every_figure_is_drawn(page):
+    figures = dict(
+        re.findall(r'<figure id="figure-(\w+)"[^>]*><img src="data:image/svg\+xml;base64,([^"]+)"', page.read_text())
+    )
+    assert set(figures) == FIGURES | {"sweep_lambda", "sweep_t_l_t_u"}
+    for name, data in figures.items():
+        svg = base64.b64decode(data).decode()
+        assert svg.count("<path") > 20, f"{name} is empty"
+        width = re.search(r'<svg [^>]*width="([\d.]+)pt"', svg)
+        assert width is not None
+        assert float(width[1]) <= 72 * 7.16 + 1, f"{name} is wider than two columns"
+
+
+def test_a_single_old_record_is_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr("lumos.report.figures.save", lambda *_: [])
+    put(tmp_path, entry("cfd", old=True), curve=False, features=False)
+    titles = draw_all(build.evaluation([tmp_path], PAPER), tmp_path / "out")
+    assert set(titles) == FIGURES - {"fig10_features", "fig12_scaling", "fig13_convergence"}
+
+
+def test_the_same_records_give_the_same_files(tmp_path):
+    put(tmp_path, entry("cfd"), curve=False, features=False)
+    for out in ("one", "two"):
+        from lumos.report import figures, style
+
+        with style.drawing():
+            style.save(figures.parameters(build.evaluation([tmp_path], PAPER)), tmp_path / out, "f", ("pdf", "svg"))
+    for kind in ("pdf", "svg"):
+        assert (tmp_path / "one" / f"f.{kind}").read_bytes() == (tmp_path / "two" / f"f.{kind}").read_bytes()
+
+
+def test_neither_tables_nor_figures_need_torch():
+    code = "import sys; sys.modules['torch'] = None; from lumos.report import build, compare, figures, page"
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+@pytest.mark.slow
+def test_the_script(tmp_path):
+    put(tmp_path, entry("cfd"))
+    script = str(PROJECT / "scripts" / "figures.py")
+    command = [sys.executable, script, "--results", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 finished runs of 1 workloads; no record of fluid" in done.stdout
+    assert (tmp_path / "out" / "fig9c_parameters.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_page_stands_alone(page):
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text)
+    assert "url(" not in text
+    assert "import(" not in text
+
+
+def test_every_number_leads_to_a_record_and_its_command(page, data):
+    text = page.read_text()
+    targets = set(re.findall(r'href="#run-([0-9a-f]+)"', text))
+    anchors = set(re.findall(r'id="run-([0-9a-f]+)"', text))
+    assert targets
+    assert targets <= anchors
+    assert anchors == {r["run_id"] for r in data.results.records}
+    assert "python run.py workload=cfd seed=0" in text
+    assert "out of &lt;memory&gt; &amp; time" in text
+    assert '<td class="number" data-value="71.45">71.45%</td>' in text
+
+
+def dump(page, view, tmp_path):
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}",
+         "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", f"file://{page}#{view}"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the page's script is not run")
+def test_the_page_sorts_and_filters_in_a_browser(page, tmp_path):
+    seen = dump(page, "sort=fig9c_parameters:4:ascending&filter=cfd", tmp_path)
+    table = re.search(r'data-name="fig9c_parameters">.*?</table>', seen, re.S)
+    assert table is not None
+    body = table[0].split("<tbody>")[1].split("</tbody>")[0]
+    rows = re.findall(r"<tr( hidden=\"\")?>(.*?)</tr>", body, re.S)
+    values = [re.findall(r'data-value="([^"]*)"', row)[4] for _, row in rows]
+    numbers = [float(v) for v in values if v]
+    assert len(numbers) == 13
+    assert numbers == sorted(numbers)
+    assert 'aria-sort="ascending"' in table[0]
+    shown = [row for hidden, row in rows if not hidden]
+    assert len(shown) == 1
+    assert ">CFD<" in shown[0]
+    run = re.search(r'href="#run-([0-9a-f]+)"', shown[0])
+    assert run is not None
+    opened = dump(page, f"run-{run[1]}", tmp_path)
+    assert re.search(rf'<details id="run-{run[1]}"[^>]* open=""', opened)

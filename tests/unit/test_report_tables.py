@@ -1,0 +1,244 @@
+"""Tables from records: what was published, which runs count, means by hand, dashes where there is nothing."""
+
+import csv
+import json
+
+import pytest
+
+from lumos.config import PROJECT
+from lumos.errors import RecordError
+from lumos.report import build, sweeps
+from lumos.report import quantities as q
+from lumos.report.published import Number, Published
+from lumos.report.results import Results, on_front
+from lumos.report.tables import Cell, Table, difference, latex, number, published, to_html, write
+from tests.unit.records import entry, full, put
+
+PAPER = PROJECT / "results" / "paper.csv"
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---- what was published ---------------------------------------------------------------------------------------------
+
+
+def test_numbers_and_ranges():
+    assert Number.parse("71.45").point == 71.45
+    assert Number.parse("-1.59..-0.69").point is None
+    assert Number.parse("-1.59..-0.69").less(-1.0) == 0
+    assert Number.parse("-1.59..-0.69").less(0.0) == pytest.approx(0.69)
+    assert Number.parse(">90").less(95) == 0
+    assert Number.parse(">90").less(85) == -5
+    assert Number.parse("yes") is None
+    assert Number.parse("") is None
+
+
+def test_the_papers_numbers_are_there():
+    paper = Published.read(PAPER)
+    assert len(paper.workloads) == 13
+    assert paper.number("9c", "params_reduction").point == 71.45
+    assert paper.number("9d", "macs_reduction").point == 69.6
+    assert [paper.number("9a", f"speedup_{d}").point for d in ("gpu", "cpu")] == [6.4, 7.6]
+    assert paper.number("11a", "energy_reduction").point == 50.7
+    assert paper.number("11b", "memory_reduction").point == 23
+    assert paper.number("III", "score", "cfd", "oto").point == 0.5933
+    assert paper.number("III", "params_reduction", "braintumor", "depgraph") is None
+    minutes = [paper.number("IV", "train_minutes", "cfd", m).point for m in ("dense", "lumos")]
+    assert paper.number("IV", "train_overhead", "cfd").point == pytest.approx(
+        100 * (minutes[1] / minutes[0] - 1), abs=0.01
+    )
+    assert {r["workload"] for r in paper.rows} - {"", "cifar10"} == set(paper.workloads)
+    assert all(r["source"] for r in paper.rows)
+
+
+def test_a_damaged_paper_csv(tmp_path):
+    with pytest.raises(RecordError, match="cannot be read"):
+        Published.read(tmp_path / "paper.csv")
+    (tmp_path / "paper.csv").write_text("table,value\nII,3\n")
+    with pytest.raises(RecordError, match="no column workload"):
+        Published.read(tmp_path / "paper.csv")
+
+
+# ---- which runs count -----------------------------------------------------------------------------------------------
+
+
+def test_seeds_of_one_configuration_are_one_group(tmp_path):
+    for seed in range(3):
+        put(tmp_path, entry("cfd", seed, score=0.9 + 0.01 * seed))
+    put(tmp_path, entry("cfd", 0, lumos={"lambda": 5e-3}))
+    results = Results((tmp_path,))
+    assert sorted(len(g.runs) for g in results.groups) == [1, 3]
+    head = results.headline("cfd")
+    assert [r["seed"] for r in head.runs] == [0, 1, 2]
+    assert head.mean(q.field("compact", "score")) == pytest.approx(0.91)
+
+
+def test_the_machine_does_not_make_a_group(tmp_path):
+    there = entry("cfd", 1)
+    there["config"]["trainer"] |= {"device": "cuda", "checkpoint_seconds": 300}
+    put(tmp_path, entry("cfd", 0))
+    put(tmp_path, there)
+    assert len(Results((tmp_path,)).groups) == 1
+
+
+def test_the_suite_decides_and_scores_do_not(tmp_path):
+    put(tmp_path, entry("cfd", run_id="aaa", score=0.5))
+    put(tmp_path, entry("cfd", 5, run_id="bbb", score=0.99, lumos={"lambda": 5e-3}))
+    assert Results((tmp_path,)).headline("cfd").ids == ("bbb",)  # the latest
+    (tmp_path / "suite.json").write_text(json.dumps({"runs": [{"workload": "cfd", "run_id": "aaa"}]}))
+    assert Results((tmp_path,)).headline("cfd").ids == ("aaa",)
+    (tmp_path / "suite.json").write_text("{")
+    with pytest.raises(RecordError, match="not a suite's list"):
+        Results((tmp_path,)).headline("cfd")
+
+
+def test_a_run_in_two_folders_counts_once_and_failed_ones_not(tmp_path):
+    put(tmp_path / "mine", entry("cfd", run_id="aaa", score=0.7))
+    put(tmp_path / "reference", entry("cfd", run_id="aaa", score=0.8))
+    put(tmp_path / "reference", entry("fluid", run_id="bbb", status="failed"))
+    results = Results((tmp_path / "mine", tmp_path / "reference"))
+    assert [r["compact"]["score"] for r in results.finished] == [0.7]
+    assert len(results.records) == 2
+    assert Results((tmp_path / "mine",), "paper").records == []
+
+
+def test_the_front(tmp_path):
+    runs = [entry(cut=c, score=s, run_id=i) for c, s, i in ((0.5, 0.9, "a"), (0.7, 0.9, "b"), (0.6, 0.95, "c"))]
+    assert [r["run_id"] for r in on_front(runs)] == ["b", "c"]
+    lower = [{**r, "metric": {**r["metric"], "higher_is_better": False}} for r in runs]
+    assert [r["run_id"] for r in on_front(lower)] == ["b"]
+
+
+# ---- quantities -----------------------------------------------------------------------------------------------------
+
+
+def test_quantities_by_hand():
+    made = entry(cut=0.75, score=0.874, factor=4.0)
+    assert q.params_reduction(made) == pytest.approx(75)
+    assert q.score_change(made) == pytest.approx(-5)
+    assert q.best_speedup("cpu")(made) == 4.0
+    assert q.best_speedup("gpu")(made) is None
+    assert q.memory_mb("dense")(made) == pytest.approx(10 + 0.4)
+    assert q.memory_saved_mb(made) == pytest.approx(10.4 - (2.5 + 0.1))
+    assert q.step_overhead(made) == pytest.approx(5)
+    assert q.gate_share(made) == pytest.approx(0.3)
+    assert q.energy_reduction(made) is None
+    assert q.training_memory_reduction(made) == pytest.approx(75)
+    lower = {**made, "metric": {**made["metric"], "higher_is_better": False}}
+    assert q.score_change(lower) == pytest.approx(5)
+
+
+def test_quantities_of_a_gpus_run_and_of_an_old_one():
+    there = entry(gpu=True, factor=4.0)
+    assert q.best_speedup("gpu")(there) == 4.0
+    assert q.best_speedup("cpu")(there) == 4.0
+    assert q.energy_reduction(there) == pytest.approx(75)
+    old = entry(old=True, factor=4.0)
+    assert q.speedup("dynamic", "cpu")(old) is None
+    assert q.best_speedup("cpu")(old) == pytest.approx(4.0)
+    assert q.speedup("latency", "cpu")(old) == pytest.approx(4.0)
+    assert q.step_overhead(old) is None
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_averages_are_over_exactly_the_workloads_with_a_record(tmp_path):
+    put(tmp_path, entry("cfd", cut=0.9))
+    put(tmp_path, entry("fluid", cut=0.5))
+    put(tmp_path, entry("notinthepaper", cut=0.0))
+    build.write_tables(build.evaluation([tmp_path], PAPER), tmp_path / "out")
+    (row, *_) = read(tmp_path / "out" / "averages.csv")
+    assert row["Average of"] == "Parameters, reduction"
+    assert float(row["Published"]) == 71.45
+    assert float(row["Ours"]) == pytest.approx(70)
+    assert float(row["Difference"]) == pytest.approx(-1.45)
+    assert row["Workloads"] == "2"
+    energy = next(r for r in read(tmp_path / "out" / "averages.csv") if r["Average of"].startswith("Energy"))
+    assert (energy["Published"], energy["Ours"], energy["Difference"]) == ("50.7", "-", "-")
+    sizes = {r["Workload"]: r for r in read(tmp_path / "out" / "fig9c_parameters.csv")}
+    assert sizes["PPA"]["Reduction, published [%]"] == "37.4"
+    assert sizes["PPA"]["Reduction, ours [%]"] == "-"
+    assert float(sizes["CFD"]["Difference"]) == pytest.approx(90 - 99.9)
+    assert "notinthepaper" in sizes
+
+
+def test_every_table_can_be_made_of_everything_and_of_nothing(tmp_path):
+    tables = build.all_tables(build.evaluation([full(tmp_path / "a")], PAPER))
+    assert {"table2_workloads", "table3_peers", "sweep_lambda", "sweep_t_l_t_u", "pareto", "runs"} <= {
+        t.name for t in tables
+    }
+    assert len({t.name for t in tables}) == len(tables)
+    for table in tables:
+        write(table, tmp_path / "out")
+        rows = read(tmp_path / "out" / f"{table.name}.csv")
+        assert len(rows) == len(table.rows)
+        assert all(cell not in ("", None) for row in rows for cell in row.values()), table.name
+        assert (tmp_path / "out" / f"{table.name}.tex").read_text().count(r"\\") == len(table.rows) + 1
+    nothing = {t.name: t for t in build.all_tables(build.evaluation([tmp_path / "none"], PAPER))}
+    assert len(nothing["table2_workloads"].rows) == 13
+    assert nothing["averages"].rows[0][-1].text == "0 of 13"
+
+
+def test_peers_beside_the_published_ones(tmp_path):
+    data = build.evaluation([full(tmp_path)], PAPER)
+    rows = {(r[0].text, r[1].text): r for r in data.peers().rows}
+    l1 = rows["CFD", "L1"]
+    assert l1[3].value == 99.12
+    assert l1[4].value == pytest.approx(70)
+    assert l1[5].value == pytest.approx(70 - 99.12)
+    assert rows["CFD", "scratch"][3].text == "–"
+    assert rows["BrainTumor", "DepGraph"][3].text == "–"
+
+
+def test_sweeps_hold_all_else_equal(tmp_path):
+    found = sweeps.sweeps(build.evaluation([full(tmp_path)], PAPER))
+    by_key = {s.keys: s for s in found}
+    assert [v for v, _ in by_key["lumos.lambda",].groups] == [(1e-4,), (1e-3,), (1e-2,), (1e-1,)]
+    assert by_key["lumos.lambda",].workload == "cfd"
+    assert [v for v, _ in by_key["lumos.t_l", "lumos.t_u"].groups] == [(0.0, 1.0), (0.1, 0.9), (0.2, 0.8)]
+    assert len(found) == 2
+
+
+def test_what_is_dominated():
+    a, b, c = (sweeps.Point("lumos", p, s, str(p)) for p, s in ((10, 0.9), (20, 0.9), (30, 0.95)))
+    assert [p.dominated([a, b, c], True) for p in (a, b, c)] == [False, True, False]
+    assert [p.dominated([a, b, c], False) for p in (a, b, c)] == [False, True, True]
+
+
+def test_smoothing_keeps_constants_and_straight_lines():
+    assert sweeps.smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
+    falling = [10.0**-i for i in range(9)]
+    assert sweeps.smoothed(falling)[4] == pytest.approx(falling[4])
+    assert sweeps.smoothed([1.0, -1.0, 1.0])[1] == pytest.approx((2 * 0.60653066 - 1) / (2 * 0.60653066 + 1))
+
+
+def test_scaling_without_its_columns(tmp_path):
+    (tmp_path / "scaling.csv").write_text("workload,processes\ncfd,2\n")
+    with pytest.raises(RecordError, match="no column method, samples_per_second"):
+        sweeps.scaling(build.evaluation([tmp_path], PAPER))
+
+
+def test_cells():
+    assert number(None).text == "–"
+    assert number(float("nan")).text == "–"
+    assert number(-0.001, "+.2f").text == "0.00"
+    assert number(-1.5, "+.1f", "%").text == "−1.5%"
+    assert published(Number.parse(">90"), unit="%").text == "> 90%"
+    assert published(Number.parse("30..60")).text == "30 to 60"
+    assert difference(95.0, Number.parse(">90")).text == "within"
+    assert difference(None, Number.parse("3")).text == "–"
+
+
+def test_latex_and_html_escape():
+    table = Table("t", "A & B", ("x_1", "50%"), ((Cell("a_b"), Cell("<1>", 1.0, ("abc",))),), "note #1")
+    assert r"a\_b & $<$1$>$ \\" in latex(table)
+    assert r"A \& B" in latex(table)
+    page = to_html(table, {"abc"})
+    assert '<a href="#run-abc" title="run abc">&lt;1&gt;</a>' in page
+    assert 'href="#run-abc"' not in to_html(table, set())
+    with pytest.raises(ValueError, match="a row of 1 cells"):
+        Table("t", "T", ("a", "b"), ((Cell("1"),),))

@@ -1,0 +1,57 @@
+"""A sweep's end: what became of each job, the Pareto front, and how many failed."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lumos import record, sweep
+from tests.unit.test_record import entry
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four jobs: three finished with (score, parameters), one that died; and one that failed."""
+    for number, (score, params) in enumerate([(0.9, 50), (0.8, 60), (0.7, 20)]):
+        run = tmp_path / "runs" / "w" / f"run{number}"
+        side = {**entry()["dense"], "score": score, "params": params}
+        record.write(run, entry(run_id=f"run{number}", compact=side))
+        sweep.note(tmp_path / str(number), job=number, overrides=["workload=w", f"lumos.lambda={number}"],
+                   status="running")  # fmt: skip
+        sweep.note(tmp_path / str(number), status="finished", record=run)
+    sweep.note(tmp_path / "3", job=3, overrides=["workload=w", "lumos.lambda=3"], status="running", log="/logs/3")
+    sweep.note(tmp_path / "10", job=10, overrides=["workload=w", "lumos.lambda=-1"], status="failed", error="bad value")
+    return tmp_path
+
+
+def test_rows_have_what_differs_and_the_front(folder):
+    rows = sweep.rows(sweep.jobs(folder))
+    assert [row["job"] for row in rows] == [0, 1, 2, 3, 10]
+    assert [row["settings"] for row in rows] == [f"lumos.lambda={n}" for n in (0, 1, 2, 3, -1)]
+    assert [row["status"] for row in rows] == ["finished"] * 3 + ["died", "failed"]
+    # 60 parameters for .8 are beaten by 50 for .9; 20 for .7 are the smallest
+    assert [row["front"] for row in rows] == ["yes", "no", "yes", "", ""]
+    assert rows[0]["params_share"] == pytest.approx(50 / 200)
+
+
+def test_the_end_lists_what_failed_and_its_log(folder):
+    out = io.StringIO()
+    assert sweep.finish(folder, Console(file=out, width=160)) == 2
+    said = out.getvalue()
+    assert "job 3 died: workload=w lumos.lambda=3: it ended without a word" in said
+    assert "log: /logs/3" in said
+    assert "job 10 failed: workload=w lumos.lambda=-1: bad value" in said
+    assert "2 of 5 failed; the same command runs only those again" in said
+    assert len((folder / sweep.SUMMARY).read_text().splitlines()) == 6
+
+
+def test_a_record_that_is_gone_leaves_a_row(folder):
+    (folder / "runs" / "w" / "run0" / record.FILE).unlink()
+    rows = sweep.rows(sweep.jobs(folder))
+    assert "run" not in rows[0]
+    assert [row["front"] for row in rows[1:3]] == ["yes", "yes"]
+
+
+def test_no_jobs_no_summary(tmp_path):
+    assert sweep.finish(tmp_path) == 0
+    assert not list(tmp_path.iterdir())

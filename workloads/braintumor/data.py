@@ -1,0 +1,326 @@
+"""Images with labels: the phantoms' folders, the published folders or parquet files, and images that repeat."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from lumos.workload import DataError
+from workloads.braintumor.phantom import CLASSES, phantom
+from workloads.common.files import make_files
+from workloads.common.progress import track
+from workloads.common.tabular import cached
+
+log = logging.getLogger("lumos")
+
+VERSION = "1"
+"""Part of the caches' keys: changed whenever equal settings would give other images."""
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+SPLIT_NAMES: Mapping[str, Split] = {
+    **dict.fromkeys(("training", "train"), "train"),
+    **dict.fromkeys(("validation", "valid", "val"), "valid"),
+    **dict.fromkeys(("testing", "test"), "test"),
+}
+"""Folders of a split, and the first word of a parquet file's name, in lower case."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+
+VALID_SHARE = 0.1
+"""Of the training images, where the published set has no split of its own for validation."""
+
+Named = tuple[int, str, bytes]
+"""A label, where the image is (for messages), and its file's content."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of one split that are read together; ``sha256`` is that of the file that holds them."""
+
+    split: Split
+    sha256: str
+    read: Callable[[], list[Named]]
+
+
+# ---- the default: phantoms in the published layout ---------------------------------------------------------------
+
+
+def phantom_folder(cache: Path, seed: int, pixels: int, counts: Mapping[Split, int]) -> Path:
+    """A folder ``{Training,Testing}/{class}/*.png`` of phantoms, made at the first call; ``counts`` images a split.
+
+    As in the published set, images are 1 to 1.5 times as wide as the network reads them, and every fifth is RGB.
+    """
+    splits: tuple[tuple[Split, str, str], ...] = (("train", "Training", "Tr"), ("test", "Testing", "Te"))
+    names = {
+        f"{folder}/{CLASSES[k % 4]}/{short}-{CLASSES[k % 4][:2]}_{k // 4:05d}.png": [seed, number, k]
+        for number, (split, folder, short) in enumerate(splits)
+        for k in range(counts[split])
+    }
+
+    def write(name: str, draft: Path) -> None:
+        rng = np.random.default_rng(names[name])
+        size = round(pixels * rng.choice([1.0, 1.25, 1.5]))
+        image = Image.fromarray(phantom(name.split("/")[1], size, rng))
+        (image.convert("RGB") if rng.random() < 0.2 else image).save(draft, format="PNG")
+
+    key = {"version": VERSION, "seed": seed, "pixels": pixels, **counts}
+    return make_files(cache, key, list(names), write, "drawing phantoms")
+
+
+# ---- the published layouts ---------------------------------------------------------------------------------------
+
+
+def find_parts(root: Path) -> list[Part]:
+    """The images below ``root``: parquet files where there are some, else folders ``{Training|train}/{class}``.
+
+    Hidden files and folders are passed over. Raises DataError, naming what is there, where the layout is neither.
+    """
+    tables = sorted(file for file in root.rglob("*.parquet") if _visible(file, root)) if root.is_dir() else [root]
+    parts = [part for table in tables for part in _table_parts(table)] if tables else _folder_parts(root)
+    for split in ("train", "test"):
+        if not any(part.split == split for part in parts):
+            raise DataError(
+                f"data.root={root}: no images to {split} with; expected folders Training/<class> and Testing/<class> "
+                f"or files train-*.parquet and test-*.parquet; there is {_listed(root)}"
+            )
+    return parts
+
+
+def _visible(path: Path, root: Path) -> bool:
+    return not any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _listed(root: Path) -> str:
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else [root.name]
+    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "") if names else "nothing"
+
+
+def class_label(name: str, where: str) -> int:
+    """The label of a class by any of its published names (``no_tumor``, ``glioma_tumor``, ``Pituitary`` ..).
+
+    Raises DataError for another name.
+    """
+    word = re.sub(r"[^a-z]|tumou?rs?", "", re.sub(r"[^a-z]", "", name.lower()))
+    word = {"no": "notumor", "normal": "notumor", "healthy": "notumor"}.get(word, word)
+    if word not in CLASSES:
+        raise DataError(f"{where}: {name!r} is no class of this data set; expected {', '.join(CLASSES)}")
+    return CLASSES.index(word)
+
+
+def _folder_parts(root: Path) -> list[Part]:
+    parts: list[Part] = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and _visible(path, root)):
+        split = SPLIT_NAMES.get(folder.name.lower())
+        if split is None:
+            continue
+        seen = set()
+        for kind in sorted(path for path in folder.iterdir() if path.is_dir() and _visible(path, root)):
+            label = class_label(kind.name, str(kind))
+            seen.add(label)
+            files = sorted(f for f in kind.rglob("*") if f.suffix.lower() in SUFFIXES and _visible(f, root))
+            parts += [Part(split, _sha256(file), partial(_read_file, file, label)) for file in files]
+        absent = [name for label, name in enumerate(CLASSES) if label not in seen]
+        if absent:
+            raise DataError(f"{folder}: there is no folder for {', '.join(absent)}")
+    return parts
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _read_file(file: Path, label: int) -> list[Named]:
+    return [(label, str(file), file.read_bytes())]
+
+
+def _table_parts(file: Path) -> list[Part]:
+    """One part for each row group, so that no more than that is in memory at a time."""
+    split = SPLIT_NAMES.get(re.split(r"[-_.]", file.name.lower())[0])
+    if split is None:
+        raise DataError(f"{file}: its name does not say a split; expected train-*.parquet or test-*.parquet")
+    try:
+        with pq.ParquetFile(file) as table:
+            schema, groups = table.schema_arrow, table.metadata.num_row_groups
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file}: not a readable parquet file ({error})") from error
+    image = schema.field("image").type if "image" in schema.names else None
+    if image is None or not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
+        raise DataError(f"{file}: columns {', '.join(schema.names)}; expected image (a struct with bytes) and label")
+    if "label" not in schema.names:
+        raise DataError(f"{file}: columns {', '.join(schema.names)}; expected one that is called label")
+    labels = _label_names(schema.metadata or {}, str(file))
+    sha256 = _sha256(file)
+    return [Part(split, f"{sha256}/{group}", partial(_read_group, file, group, labels)) for group in range(groups)]
+
+
+def _label_names(metadata: Mapping[bytes, bytes], where: str) -> list[int]:
+    """Our label of each of the file's: by the names that Hugging Face writes beside the schema, else in our order."""
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    except (KeyError, ValueError, TypeError):
+        return list(range(len(CLASSES)))
+    return [class_label(str(name), where) for name in names]
+
+
+def _read_group(file: Path, group: int, labels: Sequence[int]) -> list[Named]:
+    try:
+        with pq.ParquetFile(file) as table:
+            rows = table.read_row_group(group, columns=["image", "label"]).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file}: row group {group} cannot be read ({error}); fetch it again") from error
+    out: list[Named] = []
+    for k, row in enumerate(rows):
+        where, label = f"{file}: row {k} of row group {group}", row["label"]
+        if isinstance(label, str):
+            label = class_label(label, where)
+        elif isinstance(label, int) and 0 <= label < len(labels):
+            label = labels[label]
+        else:
+            raise DataError(f"{where}: label {label!r}; expected 0 to {len(labels) - 1}, or a class's name")
+        out.append((label, where, (row["image"] or {}).get("bytes") or b""))
+    return out
+
+
+# ---- decoding ----------------------------------------------------------------------------------------------------
+
+
+def decode(content: bytes, where: str, pixels: int) -> tuple[UInt8[np.ndarray, "y x"], UInt8[np.ndarray, " 32"]]:
+    """An image in any mode and of any size, as grey levels ``pixels`` wide and high; and a digest of its own pixels.
+
+    The digest is taken of the grey levels before the resizing: it is the same for a grey image and an RGB one that
+    shows it. Sixteen-bit images are scaled to their own brightest pixel. Raises DataError where it is no image.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith(("I", "F")):
+                levels = np.asarray(image, np.float64).clip(0)
+                image = Image.fromarray((255 * levels / max(levels.max(), 1e-300)).astype(np.uint8))
+            elif image.mode in ("P", "PA", "RGBA", "LA") or "transparency" in image.info:
+                # Through RGB, without what is transparent taking part.
+                image = image.convert("RGBA").convert("RGB")
+            grey = image.convert("L")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: not a readable image ({error})") from error
+    own = hashlib.sha256(f"{grey.size}".encode() + grey.tobytes()).digest()
+    small = grey.resize((pixels, pixels), Image.Resampling.BICUBIC)
+    return np.asarray(small), np.frombuffer(own, np.uint8)
+
+
+def read_images(cache: Path, parts: Sequence[Part], pixels: int, on_error: str) -> dict[str, np.ndarray]:
+    """All images, decoded once and then kept in ``cache`` under a hash of their content.
+
+    Arrays ``images`` (n, pixels, pixels) and ``digests`` (n, 32), uint8, ``labels`` and ``splits`` (n), int64, the
+    first memory-mapped. With ``on_error="skip"`` a damaged image is named in the log and left out.
+    """
+
+    def work(part: Part) -> list[tuple[np.ndarray, np.ndarray, int]]:
+        try:
+            named = part.read()
+        except DataError as error:
+            return _skipped(error, on_error)
+        out = []
+        for label, where, content in named:
+            try:
+                out.append((*decode(content, where, pixels), label))
+            except DataError as error:
+                out += _skipped(error, on_error)
+        return out
+
+    def make() -> dict[str, np.ndarray]:
+        found, splits = [], []
+        # A bounded number of files is read ahead; Pillow decodes outside Python's lock.
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for batch in track(list(_batches(parts, 64)), "decoding images"):
+                for part, images in zip(batch, pool.map(work, batch), strict=True):
+                    found += images
+                    splits += [SPLITS.index(part.split)] * len(images)
+        if not found:
+            raise DataError("no image could be read; look at the files named above")
+        images, digests, labels = zip(*found, strict=True)
+        return {
+            "images": np.stack(images),
+            "digests": np.stack(digests),
+            "labels": np.array(labels, np.int64),
+            "splits": np.array(splits, np.int64),
+        }
+
+    content = hashlib.sha256("\n".join(f"{part.split} {part.sha256}" for part in parts).encode()).hexdigest()
+    return cached(cache, {"version": VERSION, "pixels": pixels, "images": content, "on_error": on_error}, make)
+
+
+def _skipped(error: DataError, on_error: str) -> list:
+    if on_error != "skip":
+        raise error
+    log.warning(f"left out (data.on_error=skip): {error}")
+    return []
+
+
+def _batches(parts: Sequence[Part], size: int) -> Iterator[Sequence[Part]]:
+    return (parts[k : k + size] for k in range(0, len(parts), size))
+
+
+# ---- splits ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Images that the published set holds more than once, by their own pixels.
+
+    ``dropped`` training images (and validation images) were also test images, ``distinct`` of them different ones;
+    ``contradictory`` images stand under two labels.
+    """
+
+    dropped: int
+    distinct: int
+    contradictory: int
+
+    def __str__(self) -> str:
+        if not self.dropped:
+            return "no training image is also a test image"
+        return f"{self.dropped} training images ({self.distinct} distinct) are also test images and were dropped"
+
+
+def separate(arrays: Mapping[str, np.ndarray], seed: int) -> tuple[dict[Split, Int[np.ndarray, " rows"]], Repeats]:
+    """The rows of each split, and what was found twice. Images that equal a test image leave the other two splits.
+
+    Without a split for validation in the files, a tenth of the training images become one; copies of an image stay
+    together.
+    """
+    keys = np.ascontiguousarray(arrays["digests"]).view("V32")[:, 0]
+    _, which = np.unique(keys, return_inverse=True)
+    labels, splits = arrays["labels"], arrays["splits"]
+    tested = np.isin(which, which[splits == 2])
+    leaked = tested & (splits != 2)
+    pairs = np.unique(np.stack([which, labels]), axis=1)
+    contradictory = int((np.bincount(pairs[0]) > 1).sum())
+    repeats = Repeats(int(leaked.sum()), len(np.unique(which[leaked])), contradictory)
+    train = np.flatnonzero((splits == 0) & ~leaked)
+    valid = np.flatnonzero((splits == 1) & ~tested & ~np.isin(which, which[train]))
+    if not (splits == 1).any():
+        unique = np.unique(which[train])
+        drawn = np.random.default_rng([seed, 7]).permutation(unique)[: round(VALID_SHARE * len(unique))]
+        held = np.isin(which[train], drawn)
+        train, valid = train[~held], train[held]
+    return {"train": train, "valid": valid, "test": np.flatnonzero(splits == 2)}, repeats

@@ -1,0 +1,211 @@
+"""EM-denoise: the clean micrograph of graphene behind one that few electrons have made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+
+from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
+from workloads.common.files import digest_files
+from workloads.common.streaming import sample_loader
+from workloads.common.tabular import as_source
+from workloads.common.unet import UNet
+from workloads.em_denoise.data import HALVINGS, ImagePairs, PairSamples, collate, find_root, generate
+
+Batch = tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 1 h w"]]
+
+VALID_SHARE = 0.1
+"""Of the pairs of train/, the last ones, at least one."""
+
+SIGMAS = tuple(0.5 * k for k in range(1, 11))
+"""Widths of the Gaussian filter that are tried, pixels."""
+
+LOOKED_AT = 256
+"""Training images, at most, that the loss's scale and a trivial predictor's mean are taken from."""
+
+
+@dataclass(frozen=True)
+class EMDenoise:
+    """Denoising of graphene's scanning transmission electron micrographs; ``README.md`` has physics and numbers.
+
+    Samples are pairs of a noisy and a clean image. With ``data.source=generated`` the project's own flakes are written
+    in the published layout, and then read as ``public`` files are: ``data.root`` is the folder em_graphene_sim or the
+    one that holds it. Raises DataError for settings or files that cannot be used.
+    """
+
+    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
+    seed: int = 0
+    train_pairs: int = 1600
+    test_pairs: int = 200
+    size: int = 64
+    channels: Sequence[int] = (8, 16, 32, 64)
+    batch_size: int = 8
+    epochs: int = 8
+    learning_rate: float = 2e-3
+
+    name = "em_denoise"
+    metric = Metric("MSE", higher_is_better=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", as_source(self.data))
+        object.__setattr__(self, "channels", tuple(int(width) for width in self.channels))
+        for key, least in (("train_pairs", 2), ("test_pairs", 1), ("batch_size", 1), ("size", 16)):
+            if getattr(self, key) < least:
+                raise DataError(f"workload.{key}={getattr(self, key)}: expected at least {least}")
+        if not 2 <= len(self.channels) <= HALVINGS + 1 or min(self.channels) < 1:
+            raise DataError(
+                f"workload.channels={list(self.channels)}: expected 2 to {HALVINGS + 1} numbers of at least 1"
+            )
+        if self.size % 2**HALVINGS:
+            raise DataError(f"workload.size={self.size}: expected a multiple of {2**HALVINGS}")
+
+    @property
+    def _source(self) -> DataSource:
+        return as_source(self.data)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the network is trained."""
+        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate)
+
+    @property
+    def note(self) -> str:
+        """What the samples are, in one line."""
+        if self._source.source == "public":
+            return f"micrographs of {self._source.root}"
+        return f"the project's own flakes of graphene, {self.size} x {self.size}; MSE in units of a carbon atom's peak"
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder that holds train/ and test/; generated at the first call."""
+        source = self._source
+        if source.source == "public":
+            return find_root(source.public_root())
+        return generate(
+            source.cache / self.name, seed=self.seed, train=self.train_pairs, test=self.test_pairs, size=self.size
+        )
+
+    @cached_property
+    def splits(self) -> dict[str, tuple[ImagePairs, range]]:
+        """The pairs of each split: valid is the last tenth of train/, a block, so that no neighbours are parted."""
+        train, test = ImagePairs(self.root / "train"), ImagePairs(self.root / "test")
+        if len(train) < 2:
+            raise DataError(f"{self.root / 'train'}: {len(train)} pairs; expected at least 2, one of them to validate")
+        end = len(train) - max(1, round(VALID_SHARE * len(train)))
+        return {
+            "train": (train, range(end)),
+            "valid": (train, range(end, len(train))),
+            "test": (test, range(len(test))),
+        }
+
+    @cached_property
+    def clean_spread(self) -> tuple[float, float]:
+        """Mean and variance of the pixels of the first clean training images."""
+        pairs, rows = self.splits["train"]
+        pixels = np.stack([pairs.pair(row)[1] for row in rows[:LOOKED_AT]])
+        variance = float(pixels.var(dtype=np.float64))
+        return float(pixels.mean(dtype=np.float64)), variance if variance > 0 else 1.0
+
+    def model(self) -> nn.Module:
+        """A fresh U-Net."""
+        return UNet(1, 1, self.channels, normalise=True)
+
+    def loaders(self) -> Loaders:
+        """Batches ``(noisy (n, 1, h, w), clean (n, 1, h, w))``, float32, read as they are asked for."""
+        return self._loaders
+
+    @cached_property
+    def _loaders(self) -> Loaders:
+        source = self._source
+
+        def loader(split: str) -> Iterable[Batch]:
+            seed = self.seed if split == "train" else None
+            return sample_loader(
+                PairSamples(*self.splits[split], seed),
+                batch_size=self.batch_size,
+                seed=seed,
+                workers=source.workers,
+                on_error=source.on_error,
+                collate=collate,
+            )
+
+        files = [file for split in ("train", "test") for file in self.splits[split][0].files]
+        return Loaders(
+            train=loader("train"),
+            valid=loader("valid"),
+            test=loader("test"),
+            n_train=len(self.splits["train"][1]),
+            n_valid=len(self.splits["valid"][1]),
+            n_test=len(self.splits["test"][1]),
+            source=source.source,
+            sha256=digest_files(self.root, files),
+        )
+
+    def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+        """Mean squared error of the pixels in units of the clean images' variance."""
+        noisy, clean = batch
+        return (model(noisy) - clean).square().mean() / self.clean_spread[1]
+
+    def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+        """Mean squared error over all pixels of all images."""
+        return self.scores(model, batches)["MSE"]
+
+    @torch.no_grad()
+    def scores(self, model: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> dict[str, float]:
+        """MSE over all pixels, MAE likewise, and PSNR (dB): of each image, for a peak of 1, then averaged."""
+        squares, sizes = [], []
+        for noisy, clean in batches:
+            gap = (model(noisy) - clean).to("cpu", torch.float64).flatten(1)
+            squares.append(gap.square().mean(1))
+            sizes.append(gap.abs().mean(1))
+        if not squares:
+            raise DataError("a split has no samples to score; ask for more data")
+        square, size = torch.cat(squares), torch.cat(sizes)
+        return {
+            "MSE": square.mean().item(),
+            "MAE": size.mean().item(),
+            "PSNR": (-10 * square.clamp_min(1e-30).log10()).mean().item(),
+        }
+
+    def baselines(self) -> dict[str, float]:
+        """MSE on the test images of the mean, the noisy image, and a Gaussian filter, its width the best on valid."""
+
+        def error(predict: Callable[[np.ndarray], np.ndarray], split: str) -> float:
+            batches = sample_loader(PairSamples(*self.splits[split]), batch_size=16, on_error=self._source.on_error)
+            squares = [np.square(predict(noisy.numpy()) - clean.numpy()).mean((1, 2, 3)) for noisy, clean in batches]
+            return float(np.concatenate(squares).mean())
+
+        def smooth(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
+            return lambda noisy: gaussian_filter(noisy, (0, 0, sigma, sigma))
+
+        best = min(SIGMAS, key=lambda sigma: error(smooth(sigma), "valid"))
+        return {
+            "mean": error(lambda noisy: np.full_like(noisy, self.clean_spread[0]), "test"),
+            "noisy_input": error(lambda noisy: noisy, "test"),
+            f"gaussian_filter_{best:g}px": error(smooth(best), "test"),
+        }
+
+    def example(self) -> tuple[Float[Tensor, "2 1 h w"]]:
+        """Two images of the size that training has."""
+        _, *shape, _ = self.splits["train"][0].shape
+        generator = torch.Generator().manual_seed(0)
+        return (torch.poisson(torch.full((2, 1, *shape), 3.0), generator=generator) / 3,)
+
+    def features(self) -> Sequence[str]:
+        """None: the one channel is the image."""
+        return []
+
+    def tiny(self) -> EMDenoise:
+        """Images of 32 x 32 and a network of two narrow levels."""
+        return replace(self, train_pairs=20, test_pairs=4, size=32, channels=(4, 8), batch_size=6, epochs=2)
+
+
+__all__ = ["EMDenoise"]
