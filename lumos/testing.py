@@ -129,7 +129,11 @@ def check_gating(workload: Workload) -> None:
         back = load(Path(folder) / "compact.pt", workload.model()).eval()
     with torch.no_grad():
         gap = difference(small(*inputs), back(*inputs))[1]
-    assert gap == 0, f"a compact model that was saved and loaded differs by {gap:.1e}"
+    # The kernels of convolutions depend on how memory is aligned: equal weights, and outputs to rounding.
+    assert gap < 1e-6, f"a compact model that was saved and loaded differs by {gap:.1e}"
+    stored = back.state_dict()
+    for name, value in small.state_dict().items():
+        assert torch.equal(value, stored[name]), f"a compact model that was saved and loaded has another {name}"
     assert back.features == small.features
 
 

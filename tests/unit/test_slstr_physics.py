@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import binary_erosion
 
 from workloads.slstr.radiation import (
     SUN_SOLID_ANGLE,
@@ -141,7 +142,9 @@ def test_the_atmosphere_is_in_the_channels(scenes: list[Scene]) -> None:
     for scene in scenes:
         clear = scene.depth == 0
         if not scene.night and np.nanmedian(scene.bts[clear]) > 285:
-            assert np.nanmax(scene.refs[..., 3][clear]) < 0.02  # warm, so moist air hides the ground at 1.375 um
+            # Warm, so moist air hides the ground at 1.375 um; a footprint near a cloud still has some of its light.
+            far = binary_erosion(clear, iterations=4, border_value=1)
+            assert np.nanmax(scene.refs[..., 3][far], initial=0.0) < 0.02
         # Vapour absorbs more at 12 um than at 11 um, and is colder than the ground.
         assert np.nanmedian((scene.bts[..., 1] - scene.bts[..., 2])[clear]) > 0
 
