@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import re
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -70,9 +72,15 @@ def test_what_failed_is_listed_and_only_that_runs_again(cluster):
 def test_one_run_on_two_nodes(cluster):
     script = str(PROJECT / "slurm" / "ddp.sbatch")
     keys = ("workload=synthetic", "trainer.max_steps=20", "lumos.lambda=2e-3", *TINY)
-    done = cluster.call("sbatch", "--wait", "--nodes=2", "--ntasks-per-node=1", "--output=ddp.log", script, *keys)
-    log = (cluster.home / "ddp.log").read_text()
-    assert done.returncode == 0, log
+    submit = ("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", "--output=ddp.log", script, *keys)
+    number = cluster.call(*submit).stdout.strip()
+
+    def state():  # sbatch --wait would look at intervals of up to half a minute
+        told = cluster.call("scontrol", "--oneliner", "show", "job", number).stdout
+        found = re.search(r"JobState=(\w+)", told)
+        return found and found[1] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING") and found[1]
+
+    assert until(state, 300, "one run on two nodes") == "COMPLETED", (cluster.home / "ddp.log").read_text()
     together = next(r for r in records(cluster, "synthetic").values() if r["config"]["lumos"]["lambda"] == 2e-3)
     assert together["status"] == "finished"
     assert together["config"]["trainer"]["nodes"] == 2
@@ -86,36 +94,35 @@ def test_out_of_time_it_is_queued_again_and_goes_on(cluster):
     script = str(PROJECT / "slurm" / "suite.sbatch")
     names = sorted(p.stem for p in (PROJECT / "conf" / "workload").glob("*.yaml"))
     keys = ("lumos.lambda=1.5e-3", "workload.epochs=60", "trainer.checkpoint_steps=20", *TINY)
-    started = cluster.call(
-        "sbatch", "--parsable", f"--array={names.index('synthetic')}", "--output=suite.log", script, *keys
+    submit = ("sbatch", "--parsable", f"--array={names.index('synthetic')}", "--output=suite.log", script, *keys)
+    number = cluster.call(*submit).stdout.strip()
+    whole = cluster.home / "whole"
+    other = cluster.start(
+        sys.executable, str(PROJECT / "run.py"), "workload=synthetic", f"paths.results={whole}", *keys
     )
-    number = started.stdout.strip()
-    runs = cluster.home / "results" / "runs" / "synthetic"
-    until(lambda: list(runs.glob("*/gated.ckpt")), 240, "a checkpoint of the gated training")
-    cluster.call("scancel", "--batch", "--signal=USR1", number)
-    log = cluster.home / "suite.log"
-    until(lambda: log.exists() and "out of time; queued again" in log.read_text(), 120, "queued again")
+    try:
+        runs = cluster.home / "results" / "runs" / "synthetic"
+        until(lambda: list(runs.glob("*/gated.ckpt")), 240, "a checkpoint of the gated training")
+        cluster.call("scancel", "--batch", "--signal=USR1", number)
+        log = cluster.home / "suite.log"
+        until(lambda: log.exists() and "out of time; queued again" in log.read_text(), 120, "queued again")
 
-    def finished():
-        return [r for r in records(cluster, "synthetic").values()
-                if r["config"]["lumos"]["lambda"] == 1.5e-3 and r["status"] == "finished"]  # fmt: skip
+        def finished():
+            return [r for r in records(cluster, "synthetic").values()
+                    if r["config"]["lumos"]["lambda"] == 1.5e-3 and r["status"] == "finished"]  # fmt: skip
 
-    (entry,) = until(finished, 300, "finished")
+        (entry,) = until(finished, 300, "finished")
+        said, _ = other.communicate(timeout=300)
+    finally:
+        other.kill()
+        other.communicate()
+    assert other.returncode == 0, said
     folder = runs / entry["run_id"]
     assert "gated: going on from step" in (folder / "train.log").read_text()
-    whole = cluster.home / "whole"
-    cluster.env["LUMOS_RESULTS"], before = str(whole), cluster.env["LUMOS_RESULTS"]
-    try:
-        done = cluster.call(*cluster.sweep()[:2], "workload=synthetic", *keys)
-    finally:
-        cluster.env["LUMOS_RESULTS"] = before
-    assert done.returncode == 0, done.stdout
-    (other,) = (json.loads(p.read_text()) for p in whole.glob("runs/*/*/record.json"))
-    assert other["run_id"] == entry["run_id"]
-    assert other["compact"]["score"] == entry["compact"]["score"]
-    first, second = (
-        torch.load(p / "compact.pt", weights_only=True)["state"] for p in (folder, *whole.glob("runs/*/*"))
-    )
+    (undisturbed,) = whole.glob("runs/*/*")
+    assert undisturbed.name == entry["run_id"]
+    assert json.loads((undisturbed / "record.json").read_text())["compact"]["score"] == entry["compact"]["score"]
+    first, second = (torch.load(p / "compact.pt", weights_only=True)["state"] for p in (folder, undisturbed))
     assert all(torch.equal(t, second[name]) for name, t in first.items())
 
 
