@@ -113,8 +113,13 @@ def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> flo
         entry = run(cfg, brief=True)
         if entry:
             config = read(cfg)
-            score = float(entry["compact"]["valid_score"])
-            told = {"status": "finished", "record": config.folder(entry["workload"]).resolve()}
+            if entry["status"] == "finished":
+                score = float(entry["compact"]["valid_score"])
+            told = {
+                "status": entry["status"],
+                "error": (entry["error"] or {}).get("line"),
+                "record": config.folder(entry["workload"]).resolve(),
+            }
     except (HydraException, OmegaConfBaseException) as error:
         told["error"] = explain(error)
     except StoppedError as error:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError
-from lumos.settings import GateSettings, Penalty, StructureOptions
+from lumos.settings import GateSettings, MethodConfig, MethodName, Penalty, StructureOptions
 
 PROJECT = Path(__file__).resolve().parent.parent
 MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data", "trainer.device", "trainer.threads",
@@ -147,6 +147,8 @@ class RunConfig:
     results: Path
     resolved: dict[str, Any]
     """The whole configuration as plain values, for the record."""
+    method: MethodConfig | None = None
+    """None: ours."""
 
     @property
     def run_id(self) -> str:
@@ -161,7 +163,14 @@ class RunConfig:
     @property
     def baseline_id(self) -> str:
         """A hash of what the dense baseline depends on: all of it but the gates."""
-        return digest(_without(self.resolved, (*MACHINE_KEYS, "lumos")))
+        return digest(_without(self.resolved, (*MACHINE_KEYS, "lumos", "method")))
+
+    def at_target(self, params: float) -> RunConfig:
+        """Our own run of the same problem with this share of the dense parameters."""
+        lumos = replace(self.lumos, lambda_=None, tolerance=None, target=TargetConfig(params=params))
+        plain = {**self.resolved["lumos"], "lambda": None, "tolerance": None, "target": asdict(lumos.target)}
+        resolved = {key: value for key, value in self.resolved.items() if key != "method"} | {"lumos": plain}
+        return replace(self, lumos=lumos, resolved=resolved, method=None)
 
     def folder(self, workload: str) -> Path:
         """Where the run's record, curve, log and compact model are kept."""
@@ -180,15 +189,26 @@ def one_of(allowed: Any) -> str:
 
 
 def register_resolvers() -> None:
-    """``${by_scale:{small: a, paper: b}}`` picks by the key ``scale``; ``${project:x}`` is a folder of the project."""
+    """``${by_scale:{small: a, paper: b}}`` picks by the key ``scale``, ``${by_workload:{name: a}}`` by the workload.
+
+    ``${project:x}`` is a folder of the project.
+    """
 
     def by_scale(options: Mapping[str, Any], *, _root_: DictConfig) -> Any:
         scale = _root_.scale
+        if scale == "bench" and "bench" not in options:
+            scale = "small"  # bench is small where small is quick
         if scale not in options:
             raise ConfigError(f"scale={scale}: expected {one_of(options)}{did_you_mean(str(scale), list(options))}")
         return options[scale]
 
+    def by_workload(options: Mapping[str, Any], *, _root_: DictConfig) -> Any:
+        name = str(_root_.workload._target_).split(".")[-2]
+        expect(name in options, "workload", name, f"{one_of(options)} here")
+        return options[name]
+
     OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)
+    OmegaConf.register_new_resolver("by_workload", by_workload, replace=True)
     OmegaConf.register_new_resolver("project", lambda name: str(PROJECT / name), replace=True)
 
 
@@ -201,18 +221,19 @@ def read(cfg: DictConfig) -> RunConfig:
         inner = re.search(r"ConfigError raised while resolving interpolation: (.*)", str(error))
         raise ConfigError(inner[1] if inner else one_line(error)) from None
     resolved.pop("hydra", None)
-    known = {"workload", "lumos", "trainer", "data", "scale", "seed", "force", "paths"}
+    known = {"workload", "method", "lumos", "trainer", "data", "scale", "seed", "force", "paths"}
     for key in resolved:
         if key not in known:
             raise ConfigError(f"{key}: there is no such key{did_you_mean(str(key), known)}; expected {one_of(known)}")
     lumos = {("lambda_" if k == "lambda" else k): v for k, v in resolved["lumos"].items()}
     gates = _build(LumosConfig, "lumos", lumos)
+    method = _method(resolved)
     if resolved["lumos"]["lambda"] is None:
         resolved["lumos"]["lambda"] = gates.lambda_
     seed = resolved["seed"]
     expect(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0, "seed", seed, "a whole number >= 0")
     expect(isinstance(resolved["force"], bool), "force", resolved["force"], "true or false")
-    return RunConfig(
+    config = RunConfig(
         scale=str(resolved["scale"]),
         seed=seed,
         force=resolved["force"],
@@ -220,7 +241,28 @@ def read(cfg: DictConfig) -> RunConfig:
         trainer=_build(TrainerConfig, "trainer", resolved["trainer"]),
         results=Path(resolved["paths"]["results"]).expanduser(),
         resolved=resolved,
+        method=method,
     )
+    # Our own method is the same run, with the same id, as by its own key.
+    return config.at_target(method.target or 1.0) if method and method.name == "lumos" else config
+
+
+def _method(resolved: dict[str, Any]) -> MethodConfig | None:
+    """The other method that is asked for; none is no part of a run's id."""
+    values = resolved.pop("method", None)
+    if values is None:
+        return None
+    expect(isinstance(values, Mapping), "method", values, one_of(get_args(MethodName)))
+    resolved["method"] = values
+    try:
+        method = _build(MethodConfig, "method", {("lambda_" if k == "lambda" else k): v for k, v in values.items()})
+    except ValueError as error:
+        raise ConfigError(f"method.{error}") from None
+    asked = {**resolved["lumos"], **resolved["lumos"]["target"]}
+    modes = ("lambda", "tolerance", "params", "macs", "features")
+    if method.name == "lumos" and any(asked[key] is not None for key in modes):
+        raise ConfigError("method=lumos sets lumos.target.params to method.target; set no other lambda or target")
+    return method
 
 
 def _build(kind: type[T], group: str, values: Mapping[str, Any]) -> T:

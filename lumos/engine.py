@@ -8,7 +8,7 @@ import time
 import traceback
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from lumos.checkpoint import Store, save_tensors
 from lumos.compaction import CompactModel
 from lumos.config import RunConfig, one_line
 from lumos.console import log, logging_to, silence
-from lumos.errors import ConfigError, DataError
+from lumos.errors import ConfigError, DataError, UnsupportedError
 from lumos.evaluation import on_device
 from lumos.features import relevance
 from lumos.files import atomic
 from lumos.loading import explained
+from lumos.measure import parameters
 from lumos.signals import StoppedError
 from lumos.training import Trained, evaluate, train
 from lumos.workload import Loaders, Workload
@@ -56,12 +57,17 @@ def _recorded(config: RunConfig, workload: Workload, folder: Path, device: torch
     """Do the run and write its record, whatever becomes of it."""
     started = time.perf_counter()
     entry = _opened(config, workload, device)
+    store: Store | None = None
     try:
         with explained():
             trained = _trained(config, workload, folder, device)
             distributed.leave()  # the measurements are made by one process
             entry.update(_measured(config, workload, trained, folder, device))
         entry["status"] = "finished"
+        store = _gated_store(config, folder, trained[0])
+    except UnsupportedError as error:
+        # That a method cannot treat a model is a result.
+        entry["status"], entry["error"] = "unsupported", {"line": one_line(error), "traceback": traceback.format_exc()}
     except BaseException as error:
         entry["status"] = "stopped" if isinstance(error, StoppedError | KeyboardInterrupt) else "failed"
         entry["error"] = {"line": one_line(error) or type(error).__name__, "traceback": traceback.format_exc()}
@@ -70,24 +76,55 @@ def _recorded(config: RunConfig, workload: Workload, folder: Path, device: torch
     finally:
         entry["provenance"]["seconds"] = round(time.perf_counter() - started, 2)
         record.write(folder, entry)
-    _gated_store(config, folder, trained[0]).clear()
+    if store:
+        store.clear()
     return entry
 
 
 def _trained(
     config: RunConfig, workload: Workload, folder: Path, device: torch.device
 ) -> tuple[Loaders, Trained, Trained]:
-    """The data, the dense network and the gated one, which comes back compact."""
+    """The data, the dense network and the one of the configured method: by default the gated one, as it is compact."""
     log.info(f"{workload.name}: reading or generating the data")
     loaders = distributed.one_after_another(workload.loaders)
     log.info(
         f"{workload.name}: {loaders.n_train} training, {loaders.n_valid} validation, {loaders.n_test} test samples"
     )
+    if config.method and config.method.name != "dense":
+        peer = _peer(config, workload, loaders, device)
+        return loaders, _baseline(config, workload, loaders, device), peer
     dense = _baseline(config, workload, loaders, device)
+    if config.method:
+        return loaders, dense, dense
     store = _gated_store(config, folder, loaders)
     if config.force and distributed.world().main:
         store.clear()
     return loaders, dense, train(workload, loaders, config, device, gated=True, dense=dense, store=store)
+
+
+def _peer(config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device) -> Trained:
+    """The network of another method; where it takes the shape that ours leaves, our own run comes first."""
+    from lumos.methods import train_with
+
+    assert config.method is not None
+    if config.method.name != "scratch":
+        return train_with(config, workload, loaders, device)
+    ours = config.at_target(config.method.target or 1.0)
+    donor = ours.folder(workload.name)
+    entry = record.finished(donor)
+    if entry is None or not (donor / "compact.pt").exists():
+        entry = run(replace(ours, force=entry is not None), workload)
+    log.info(f"scratch: the shape of run {ours.run_id}")
+    trained = train_with(config, workload, loaders, device, donor)
+    trained.steering = {
+        "key": "method.target",
+        "asked": config.method.target,
+        "reached": parameters(trained.model) / entry["dense"]["params"],
+        "shape_of": ours.run_id,
+        "steps_for_the_shape": entry["compact"]["steps"],
+        "seconds_for_the_shape": entry["compact"]["train_seconds"],
+    }
+    return trained
 
 
 def _gated_store(config: RunConfig, folder: Path, loaders: Loaders) -> Store:
@@ -103,29 +140,30 @@ def _measured(
     device: torch.device,
 ) -> dict[str, Any]:
     """Sizes, speed and test scores of both networks; the curve, the features and the compact model are written."""
-    loaders, dense, gated = trained
-    assert isinstance(gated.model, CompactModel)
-    assert gated.equivalence is not None
-    record.write_curve(folder, [*dense.curve, *gated.curve])
-    if gated.features:
-        record.write_curve(folder, _feature_report(workload, gated.features), "features.csv")
-    with record.writing(folder):
-        gated.model.save(folder / "compact.pt")
+    loaders, dense, other = trained
+    record.write_curve(folder, [*dense.curve, *(other.curve if other is not dense else [])])
+    if other.features:
+        record.write_curve(folder, _feature_report(workload, other.features), "features.csv")
+    if isinstance(other.model, CompactModel):
+        with record.writing(folder):
+            other.model.save(folder / "compact.pt")
     log.info("measuring both")
-    figures = measure.compare({"dense": dense.model, "compact": gated.model}, workload.example(), device)
-    batch = next(iter(loaders.train))
-    training = measure.training_step(workload, gated.model, batch, config.lumos, device)
+    figures = measure.compare({"dense": dense.model, "compact": other.model}, workload.example(), device)
+    training = None
+    if other.equivalence is not None:
+        batch = next(iter(loaders.train))
+        training = measure.training_step(workload, other.model, batch, config.lumos, device)
     baselines = getattr(workload, "baselines", dict)()
     return {
         "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,
                  "n_test": loaders.n_test, "sha256": loaders.sha256},
         "baselines": dict(baselines),
         "dense": {**_scored(workload, dense, loaders, device), **figures["dense"], **_training(dense)},
-        "compact": {**_scored(workload, gated, loaders, device), **figures["compact"], **_training(gated)},
-        "gates": gated.gates,
-        "steering": gated.steering,
+        "compact": {**_scored(workload, other, loaders, device), **figures["compact"], **_training(other)},
+        "gates": other.gates,
+        "steering": other.steering,
         "training": training,
-        "equivalence": asdict(gated.equivalence),
+        "equivalence": asdict(other.equivalence) if other.equivalence else None,
     }  # fmt: skip
 
 
@@ -141,7 +179,8 @@ def _scored(workload: Workload, trained: Trained, loaders: Loaders, device: torc
 
 
 def _training(trained: Trained) -> dict[str, Any]:
-    return {"valid_score": trained.valid_score, "train_seconds": round(trained.seconds, 3), "steps": trained.steps}
+    return {"valid_score": trained.valid_score, "train_seconds": round(trained.seconds, 3), "steps": trained.steps,
+            "phases": trained.phases or {"dense": trained.steps}}  # fmt: skip
 
 
 def _feature_report(workload: Workload, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -168,7 +207,7 @@ def _opened(config: RunConfig, workload: Workload, device: torch.device) -> dict
         "status": "running",
         "error": None,
         "workload": workload.name,
-        "method": "lumos",
+        "method": config.method.name if config.method else "lumos",
         "scale": config.scale,
         "seed": config.seed,
         "note": getattr(workload, "note", None),

@@ -25,6 +25,10 @@ class TrainingError(LumosError):
     """A training went wrong."""
 
 
+class UnsupportedError(LumosError):
+    """A method cannot treat a model; the record says so and why."""
+
+
 class OtherProcessError(LumosError):
     """The first of several processes failed and said why; the others stop with it."""
 

@@ -22,18 +22,67 @@ from lumos.watch import CollapseWatch
 from lumos.workload import Batch, Workload
 
 
-class GatedPhase:
+class Phase:
+    """What a training does beside the steps that all share, until the step ``freeze_at`` that changes its network.
+
+    ``penalty`` is added to the loss, ``gradients`` follows its backward, ``after`` follows the step, and ``cut``
+    returns the network that trains on. ``names`` are what the record calls the steps before and after.
+    """
+
+    freeze_at: int
+    names: tuple[str, str]
+    done = False
+    """Whether the network was changed."""
+
+    def penalty(self, step: int) -> Tensor | float:
+        """What is added to the loss at this step, before the cut."""
+        return 0.0
+
+    def gradients(self) -> None:
+        """Change the gradients of a step, before the cut."""
+
+    def after(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor) -> None:
+        """Follow a step."""
+
+    def rate(self, step: int, total: int) -> float:
+        """The weights' learning rate as a share of its peak."""
+        return rate(step, total, self.freeze_at)
+
+    def cut(
+        self, optimizer: torch.optim.Optimizer, workload: Workload, settings: LumosConfig, recent: deque[Batch]
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The network that trains on, and its optimiser."""
+        raise NotImplementedError
+
+    def conclude(self, trained: Any) -> None:
+        """Add to the finished training (``lumos.training.Trained``) what is known of it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a checkpoint has to keep beside the model."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the state that :meth:`state_dict` returned."""
+
+
+class GatedPhase(Phase):
     """What a gated training does beside the steps that it shares with the dense one.
 
-    ``penalty`` is added to the loss, ``after`` follows each step, and ``cut`` ends the phase. ``gates`` and
-    ``equivalence`` are known from the cut on.
+    ``gates`` and ``equivalence`` are known from the cut on.
     """
+
+    names = ("gated", "compact")
 
     def __init__(self, gated: GatedModel, steering: Steering, watch: CollapseWatch, freeze_at: int) -> None:
         self.gated, self.steering, self.watch, self.freeze_at = gated, steering, watch, freeze_at
         self.history = FeatureHistory(gated, freeze_at)
         self.equivalence: Equivalence | None = None
         self.gates: dict[str, Any] | None = None
+
+    @property
+    def done(self) -> bool:  # type: ignore[override]
+        """Whether the closed units were cut out."""
+        return self.gates is not None
 
     @property
     def parts(self) -> dict[str, Resumable]:
@@ -74,9 +123,12 @@ class GatedPhase:
         is_open = self.gated.gates.is_open().cpu()
         return [(int(is_open[g.gates].sum()), g.size) for g in self.gated.structure.groups]
 
-    def feature_rows(self) -> list[dict[str, Any]]:
-        """A row for each input feature, once the gates are cut."""
-        return self.history.rows(self.gates["features_kept"]) if self.gates else []
+    def conclude(self, trained: Any) -> None:
+        """Add what the gates decided. Raises TrainingError where the network collapsed."""
+        self.watch.verdict(trained.curve[-1]["loss"])
+        trained.gates, trained.equivalence = self.gates, self.equivalence
+        trained.steering = self.steering.report(trained.valid_score)
+        trained.features = self.history.rows(self.gates["features_kept"]) if self.gates else []
 
     def cut(
         self, optimizer: torch.optim.Optimizer, workload: Workload, settings: LumosConfig, recent: deque[Batch]

@@ -25,6 +25,8 @@ from lumos.files import atomic
 
 SCHEMA = 1
 FILE = "record.json"
+DONE = ("finished", "unsupported")
+"""What a run's status is when it need not be done again."""
 POLL = 1.0
 """Seconds between two tries to get a folder that another process holds."""
 
@@ -52,14 +54,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """The record of a finished run, or None where the run has to be done."""
+    """The record of a run that is done (``unsupported`` is a result too), or None where the run has to be done."""
     if not (folder / FILE).exists():
         return None
     try:
         record = read(folder)
     except RecordError:
         return None
-    return record if record["status"] == "finished" else None
+    return record if record["status"] in DONE else None
 
 
 def all_records(results: Path) -> list[dict[str, Any]]:

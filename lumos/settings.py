@@ -1,4 +1,4 @@
-"""The shape of a gate's distribution and the kinds of penalty. Imports no torch."""
+"""The shape of a gate's distribution, the kinds of penalty, the other methods. Imports no torch."""
 
 from __future__ import annotations
 
@@ -55,3 +55,37 @@ class GateSettings:
     def shift(self) -> float:
         """``tau * log(-gamma / zeta)``, at or below which a gate is closed at test time."""
         return self.tau * math.log(-self.gamma / self.zeta)
+
+
+MethodName = Literal["dense", "lumos", "scratch", "l1", "slimming", "depgraph", "oto", "loxia"]
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Another method than ours, to compare with. See conf/method/ for what each one reads, and docs/peers.md.
+
+    ``target`` is the share of the dense parameters that is left, ``prune_at`` the share of the steps after which the
+    network shrinks, ``restart`` whether the learning rate falls before that as well as after. Raises ValueError.
+    """
+
+    name: MethodName
+    target: float | None = None
+    prune_at: float = 0.5
+    restart: bool = False
+    regularization: float = 0.0
+    max_pruning_ratio: float = 0.9
+    lambda_: float = 0.0
+    drop_first: float = 0.2
+    drop_rest: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.name != "dense" and (self.target is None or not 0 < self.target < 1):
+            raise ValueError(f"target={self.target}: expected the share of the dense parameters to keep, in (0, 1)")
+        for name in ("prune_at", "drop_first", "drop_rest"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a number between 0 and 1")
+        for name, value in (("regularization", self.regularization), ("lambda", self.lambda_)):
+            if value < 0:
+                raise ValueError(f"{name}={value}: expected a number >= 0")
+        if not 0 < self.max_pruning_ratio <= 1:
+            raise ValueError(f"max_pruning_ratio={self.max_pruning_ratio}: expected a share in (0, 1]")

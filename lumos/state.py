@@ -16,7 +16,7 @@ from lumos.config import RunConfig
 from lumos.evaluation import STATISTICS_BATCHES, Best, has_statistics
 from lumos.gated import GatedModel
 from lumos.loading import Reader
-from lumos.phases import GatedPhase, make_optimizer
+from lumos.phases import GatedPhase, Phase, make_optimizer
 from lumos.workload import Batch, Workload, to_device
 
 PLACE = ("epoch", "batch", "step", "losses_from")
@@ -45,7 +45,7 @@ class TrainState:
                 options=config.lumos.structure,
             )
         self.optimizer = make_optimizer(self.model, workload, config.lumos)
-        self.phase: GatedPhase | None = None
+        self.phase: Phase | None = None
         self.best = Best(workload.metric.higher_is_better)
         self.curve: list[dict[str, Any]] = []
         self.losses: list[Tensor] = []
@@ -119,7 +119,7 @@ class TrainState:
         """Take a state that :meth:`state_dict` returned; the latest batches are read again."""
         if self.phase:
             self.phase.load_state_dict(to_device(saved["phase"], self.device))
-            if self.phase.gates:
+            if isinstance(self.phase, GatedPhase) and self.phase.done:
                 self.model = self.replica = compact(self.phase.gated.train())
                 self.optimizer = make_optimizer(self.model, self.workload, self.config.lumos)
         self.model.load_state_dict(saved["model"])

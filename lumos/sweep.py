@@ -115,7 +115,11 @@ def finish(folder: Path, console: Console | None = None) -> int:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(table)
-    failed = [job for job in found if job["status"] != "finished"]
+    failed = [job for job in found if job["status"] not in record.DONE]
+    for job in found:
+        if job["status"] == "unsupported":
+            line = f"job {job['job']} unsupported: {' '.join(job['overrides'])}: {job.get('error')}"
+            console.print(Text(line), soft_wrap=True)
     for job in failed:
         why = job.get("error") or "it ended without a word: killed, out of memory, or its node went down"
         console.print(Text(f"job {job['job']} {job['status']}: {' '.join(job['overrides'])}: {why}"), soft_wrap=True)

@@ -25,14 +25,14 @@ from lumos.errors import TrainingError
 from lumos.evaluation import evaluate, recalibrate
 from lumos.gated import GatedModel
 from lumos.loading import Reader, set_epoch
-from lumos.phases import GatedPhase, gate_columns, rate, set_rates
+from lumos.phases import GatedPhase, Phase, gate_columns, rate, set_rates
 from lumos.signals import StopRequest, requests
 from lumos.state import TrainState
 from lumos.steering import steer
 from lumos.watch import CollapseWatch
 from lumos.workload import Loaders, Workload, to_device
 
-__all__ = ["Trained", "descend", "evaluate", "set_epoch", "train"]
+__all__ = ["Begin", "Trained", "cut_step", "descend", "evaluate", "set_epoch", "steps_of", "train"]
 
 LOOK = 20
 """Steps between two looks at what costs a round between processes, or a wait for the GPU."""
@@ -42,8 +42,8 @@ LOOK = 20
 class Trained:
     """A trained network, its scores and how it got there.
 
-    Of a gated training: ``gates`` is what they decided, ``steering`` what was asked for and reached, and ``features``
-    has a row for each input feature.
+    ``phases`` counts the steps by what they trained. Of a gated training: ``gates`` is what they decided, ``steering``
+    what was asked for and reached, and ``features`` has a row for each input feature.
     """
 
     model: nn.Module
@@ -55,6 +55,11 @@ class Trained:
     equivalence: Equivalence | None = None
     steering: dict[str, Any] | None = None
     features: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    phases: dict[str, int] = field(default_factory=dict)
+
+
+Begin = Callable[[TrainState, int], Phase | None]
+"""Makes another method's training of a fresh state, given its number of steps; it may replace model and optimiser."""
 
 
 def train(
@@ -66,29 +71,31 @@ def train(
     gated: bool,
     dense: Trained | None = None,
     store: Store | None = None,
+    begin: Begin | None = None,
+    label: str | None = None,
 ) -> Trained:
     """Train the workload's network, dense or gated; a gated one comes back compact.
 
     The best state by validation score is kept; of a gated training, the best one after the cut, and so at or under the
     budget. ``dense`` is the trained baseline: a tolerance needs its score. With a ``store`` the training goes on from
-    its last good checkpoint, and leaves one at intervals and where it is asked to stop (StoppedError). Raises
-    TrainingError where the loss is no longer finite or the network collapsed, CompactionError where compact and gated
-    differ.
+    its last good checkpoint, and leaves one at intervals and where it is asked to stop (StoppedError). Other methods
+    ``begin`` in their own way, under their own ``label``. Raises TrainingError where the loss is no longer finite or
+    the network collapsed, CompactionError where compact and gated differ.
     """
-    label = "gated" if gated else "dense"
-    total = _length(workload, loaders, config)
-    freeze_at = min(total - 1, max(1, round(config.lumos.freeze_at * total))) if gated else -1
+    label = label or ("gated" if gated else "dense")
+    total = steps_of(workload, loaders, config)
     if gated and total < 2:
         raise TrainingError(f"{workload.name}: a gated training needs two steps or more, this one has {total}")
     reader = Reader(loaders.train, distributed.world())
 
     def fresh() -> TrainState:
         state = TrainState(workload, config, device, gated=gated)
-        state.phase = _gated_phase(state, loaders, dense, (total, freeze_at))
+        state.phase = begin(state, total) if begin else _gated_phase(state, loaders, dense, total)
         return state
 
     state = _begun(fresh, reader, label, store)
     phase, best, curve = state.phase, state.best, state.curve
+    freeze_at = phase.freeze_at if phase else -1
     with progress(f"{workload.name}: {label}", total, state.step) as bar, requests() as stop:
         while state.step < total or state.losses:
             batches = reader.open(state.epoch, state.batch)
@@ -106,8 +113,10 @@ def train(
                 state.losses.append(distributed.mean(loss.detach()))
                 if device.type == "cpu" or state.step % LOOK == 0:
                     _expect_finite(state.losses[-1:], state, reader, label, store)
-                set_rates(state.optimizer, rate(state.step, total, freeze_at))
-                descend(state.optimizer, objective, config.trainer.clip_norm)
+                factor = phase.rate(state.step, total) if phase else rate(state.step, total, -1)
+                set_rates(state.optimizer, factor)
+                regularize = phase.gradients if phase and state.step < freeze_at else None
+                descend(state.optimizer, objective, config.trainer.clip_norm, regularize)
                 state.step, state.batch = state.step + 1, state.batch + 1
                 if phase:
                     phase.after(state.optimizer, state.step, state.losses[-1])
@@ -116,7 +125,7 @@ def train(
             _expect_finite(state.losses, state, reader, label, store)
             mean_loss = float(torch.stack(state.losses).mean())
             valid = _validate(state, loaders, state.model)
-            if not isinstance(state.model, GatedModel):
+            if phase is None or phase.done:
                 best.offer(valid, state.model)
             row = {"phase": label, "epoch": state.epoch + 1, "step": state.step, "loss": mean_loss, "valid": valid,
                    "seconds": round(state.seconds, 3), **gate_columns(state.model)}  # fmt: skip
@@ -124,17 +133,27 @@ def train(
             bar.show(loss=mean_loss, valid=valid, open=row.get("open_gates"))
             state.next_epoch()
     trained = Trained(best.restore(state.model).eval(), best.score, state.seconds, state.step, curve)
+    trained.phases = {label: total}
     if phase:
-        phase.watch.verdict(curve[-1]["loss"])
-        trained.gates, trained.equivalence = phase.gates, phase.equivalence
-        trained.steering, trained.features = phase.steering.report(best.score), phase.feature_rows()
+        trained.phases = dict(zip(phase.names, (freeze_at, total - freeze_at), strict=True))
+        phase.conclude(trained)
     return trained
 
 
-def descend(optimizer: torch.optim.Optimizer, objective: Tensor, clip_norm: float | None) -> None:
-    """One step of the optimiser; the gradient of the weights is clipped to a norm, that of the gates is not."""
+def descend(
+    optimizer: torch.optim.Optimizer,
+    objective: Tensor,
+    clip_norm: float | None,
+    regularize: Callable[[], None] | None = None,
+) -> None:
+    """One step of the optimiser; the gradient of the weights is clipped to a norm, that of the gates is not.
+
+    ``regularize`` changes the gradients before that.
+    """
     optimizer.zero_grad(set_to_none=True)
     objective.backward()
+    if regularize is not None:
+        regularize()
     if clip_norm:
         nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip_norm)
     optimizer.step()
@@ -143,8 +162,8 @@ def descend(optimizer: torch.optim.Optimizer, objective: Tensor, clip_norm: floa
 # ---- helpers --------------------------------------------------------------------------------------------------------
 
 
-def _length(workload: Workload, loaders: Loaders, config: RunConfig) -> int:
-    """Steps of the training."""
+def steps_of(workload: Workload, loaders: Loaders, config: RunConfig) -> int:
+    """Steps of a training, the same for every method. Raises TrainingError where there is no batch."""
     batches = len(loaders.train)  # type: ignore[arg-type]
     if not batches:
         raise TrainingError(
@@ -154,20 +173,23 @@ def _length(workload: Workload, loaders: Loaders, config: RunConfig) -> int:
     return min(total, config.trainer.max_steps or total)
 
 
+def cut_step(share: float, total: int) -> int:
+    """The step before which the network changes: after this share of the steps, with one or more on either side."""
+    return min(total - 1, max(1, round(share * total)))
+
+
 def _validate(state: TrainState, loaders: Loaders, model: nn.Module) -> float:
     """The validation score, with batch statistics taken anew."""
     recalibrate(state.workload, model, state.recent)
     return evaluate(state.workload, model, loaders.valid, state.device)
 
 
-def _gated_phase(
-    state: TrainState, loaders: Loaders, dense: Trained | None, lengths: tuple[int, int]
-) -> GatedPhase | None:
-    """What a gated training does besides, for the steps in all and before the cut; None for a dense one."""
+def _gated_phase(state: TrainState, loaders: Loaders, dense: Trained | None, total: int) -> GatedPhase | None:
+    """What a gated training of so many steps does besides; None for a dense one."""
     if not isinstance(state.model, GatedModel):
         return None
-    total, freeze_at = lengths
     settings, metric = state.config.lumos, state.workload.metric
+    freeze_at = cut_step(settings.freeze_at, total)
     score, loss = (dense.valid_score, dense.curve[-1]["loss"]) if dense and dense.curve else (None, 0.0)
     steering = steer(
         settings, total, freeze_at, state.model, metric, score, lambda model: _validate(state, loaders, model)

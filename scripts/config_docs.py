@@ -63,6 +63,7 @@ def document() -> str:
                 ("Training", CONF / "trainer/default.yaml", "trainer"),
                 ("Data (`data=generated` or `data=public`)", CONF / "data/generated.yaml", "data")]  # fmt: skip
     sections += [(f"`workload={p.stem}`", p, "workload") for p in sorted((CONF / "workload").glob("*.yaml"))]
+    sections += [(f"`method={p.stem}`", p, "method") for p in sorted((CONF / "method").glob("*.yaml"))]
     for title, path, prefix in sections:
         parts.append(f"## {title}\n\n{table(keys(path, prefix))}\n")
     return "\n".join(parts)

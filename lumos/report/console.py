@@ -24,6 +24,11 @@ def print_run(entry: dict[str, Any], folder: Path, *, finished_before: bool = Fa
         when = entry["provenance"]["started_utc"]
         line = f"This run is finished (started {when}); force=true runs it again."
         console.print(line, highlight=False, soft_wrap=True)
+    if entry["status"] == "unsupported":
+        line = f"{method_of(entry)} on {entry['workload']}: unsupported: {entry['error']['line']}"
+        for text in (line, f"record: {folder}"):
+            console.print(Text(text), soft_wrap=True)
+        return
     console.print(run_table(entry))
     for line in run_lines(entry, folder):
         console.print(Text(line), soft_wrap=True)
