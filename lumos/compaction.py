@@ -46,10 +46,10 @@ class Plan:
         return (name, dim) in self.kept
 
     def cut(self, name: str, value: Tensor) -> Tensor:
-        """A parameter, a buffer or a tensor laid out as one, cut to what stays."""
+        """A parameter, a buffer or a tensor laid out as one (or of size one where it repeats), cut to what stays."""
         for dim in range(value.ndim):
             index = self.kept.get((name, dim))
-            if index is not None:
+            if index is not None and value.shape[dim] > 1:
                 value = value.index_select(dim, index.to(value.device))
         return value
 
@@ -162,21 +162,23 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
     return CompactModel(model, inputs, saved["features"], select, saved["attributes"], layers)
 
 
-def compact(gated: GatedModel, select: bool = True) -> CompactModel:
+def compact(gated: GatedModel, select: bool = True, known: dict[str, Tensor] | None = None) -> CompactModel:
     """Cut every unit whose gate is closed at test time; fractional gates are folded into the weights.
 
     The gated model is left as it is. With ``select`` the result takes the model's full inputs, without only the kept
-    features.
+    features. ``known``: outputs of the modules that became constant (``lumos.constants.observed``), where a run of
+    the gated model gave them already.
     """
     structure, is_open = gated.structure, gated.gates.is_open().cpu()
     keep = structure.with_places(is_open)
     plan = Plan.of(structure, keep)
-    folded = gated.effective_parameters()
+    gates = gated.multipliers()
     model = without_copies(gated.model)
     own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    new = {n: plan.cut(n, folded.get(n, t).detach()) for n, t in own.items()}
+    new = {n: plan.cut(n, t.detach()) for n, t in own.items()}
+    new |= {n: new[n] * plan.cut(n, m) for n, m in gates.items()}
     layers, more = _changed_layers(gated, plan)
-    for path, (dim, value) in constants(gated, keep).items():
+    for path, (dim, value) in constants(gated, keep, known).items():
         layers[path], more[f"{path}.value"] = {"kind": "constant", "dim": dim}, value
     become(model, layers)
     replace_tensors(model, new | more)

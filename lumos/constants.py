@@ -12,16 +12,19 @@ from lumos.gated import GatedModel
 from lumos.inputs import mapped
 
 
-def constants(gated: GatedModel, keep: Bool[Tensor, " units"]) -> dict[str, tuple[int, Float[Tensor, " channels"]]]:
+def constants(
+    gated: GatedModel, keep: Bool[Tensor, " units"], outputs: dict[str, Tensor] | None = None
+) -> dict[str, tuple[int, Float[Tensor, " channels"]]]:
     """For each such module, the dimension of its channels and the value of each that stays.
 
     A residual branch with nothing left is one, and so are layers whose output nobody reads any more (their value is
     zero). Only what keeps the shape of its input, but for the channels, can be written as a constant; the rest keeps
-    one unit of each closed group.
+    one unit of each closed group. ``outputs`` are what these modules return, where that is known (:func:`observed`).
     """
     structure = gated.structure
     constant, unread = structure.flow.replaceable(structure.dead(gated.gates.is_open()))
-    outputs = _outputs(gated, [c.path for c in constant])
+    if outputs is None:
+        outputs = _outputs(gated, [c.path for c in constant])
     found: dict[str, tuple[int, Tensor]] = {}
     for call in (*constant, *unread):
         weight = next(gated.model.get_submodule(call.path).parameters(), None)
@@ -41,23 +44,35 @@ def _outputs(gated: GatedModel, paths: list[str]) -> dict[str, Tensor]:
     """What modules return for the example with the test-time gates."""
     if not paths:
         return {}
-    outputs: dict[str, Tensor] = {}
     weight = next(gated.model.parameters())
 
     def fitting(_path: object, x: Tensor) -> Tensor:
         return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype)
 
     modes = {m: m.training for m in gated.modules()}
+    try:
+        return _run(gated.eval(), mapped(gated.structure.example, fitting), paths)[1]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def observed(gated: GatedModel, inputs: tuple[Any, ...]) -> tuple[Any, dict[str, Tensor]]:
+    """A gated model's output in eval mode, and what the modules return that :func:`constants` asks for."""
+    structure = gated.structure
+    constant, _ = structure.flow.replaceable(structure.dead(gated.gates.is_open()))
+    return _run(gated, inputs, [c.path for c in constant])
+
+
+def _run(gated: GatedModel, inputs: tuple[Any, ...], paths: list[str]) -> tuple[Any, dict[str, Tensor]]:
+    outputs: dict[str, Tensor] = {}
     handles = [gated.model.get_submodule(path).register_forward_hook(_keep(outputs, path)) for path in paths]
     try:
         with torch.no_grad():
-            gated.eval()(*mapped(gated.structure.example, fitting))
+            return gated(*inputs), outputs
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    return outputs
 
 
 def _keep(outputs: dict[str, Tensor], path: str) -> Any:

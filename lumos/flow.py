@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 Axis = tuple[str, int]
 """One dimension of one parameter or buffer: its name in the model, and the dimension."""
@@ -45,9 +45,19 @@ class Flow:
 
     def live(self, dead: Collection[Axis]) -> set[int]:
         """The values that still depend on the inputs when what is read through the axes ``dead`` is zero."""
+        if not dead:
+            return self._all
         live = set(self.inputs)
         for edge in self.edges:
             if edge.axis not in dead and not live.isdisjoint(edge.sources):
+                live.add(edge.target)
+        return live
+
+    @cached_property
+    def _all(self) -> set[int]:
+        live = set(self.inputs)
+        for edge in self.edges:
+            if not live.isdisjoint(edge.sources):
                 live.add(edge.target)
         return live
 
@@ -85,9 +95,9 @@ class FlowRecord:
         """A tensor is an input of the model."""
         self.inputs.add(self._number([t]))
 
-    def sources(self, operands: Any) -> tuple[int, ...]:
+    def sources(self, operands: list[Tensor]) -> tuple[int, ...]:
         """The numbers of a call's operands, before it runs: it may write into one of them."""
-        found = (getattr(t, _NODE, None) for t in pytree.tree_leaves(operands) if isinstance(t, Tensor))
+        found = (getattr(t, _NODE, None) for t in operands)
         return tuple(dict.fromkeys(n for n in found if n is not None))
 
     def made(self, sources: tuple[int, ...], outputs: list[Tensor], axis: Axis | None) -> None:
@@ -114,6 +124,19 @@ class FlowRecord:
         for t in tensors:
             setattr(t, _NODE, self.count)
         return self.count
+
+
+def leaves(value: Any, found: list[Tensor]) -> list[Tensor]:
+    """The tensors in a call's operands or result, in order, added to those found (pytree's walk is far slower)."""
+    if isinstance(value, Tensor):
+        found.append(value)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            leaves(item, found)
+    elif isinstance(value, dict):
+        for item in value.values():
+            leaves(item, found)
+    return found
 
 
 _NODE = "_lumos_node"

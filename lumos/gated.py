@@ -43,7 +43,8 @@ class GatedModel(nn.Module):
         self._direct = _direct_layers(model, structure)
         self._shared = _shared_names(model)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.to(device)
+        if device != self.gates.log_alpha.device:
+            self.to(device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output with every gate applied."""

@@ -139,7 +139,8 @@ class SelectedLinear(nn.Linear):
 class Constant(nn.Module):
     """What is left of a part of the network that no longer depends on its input: a value for each channel.
 
-    Called with a tensor, it returns one of that shape but for the channels along ``dim``.
+    Called with a tensor (and whatever else the part took), it returns one of that shape but for the channels along
+    ``dim``.
     """
 
     value: Tensor
@@ -152,7 +153,7 @@ class Constant(nn.Module):
         self.dim = dim
         self.value = nn.Parameter(torch.zeros(1))
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
         """The value at every place; a tensor of its own, so that code may write into it."""
         shape = list(input.shape)
         shape[self.dim] = len(self.value)

@@ -7,7 +7,7 @@ fail are fixed, with the reason, so that a training can never end in a model tha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lumos.compaction import compact, difference, verify
+from lumos.constants import observed
 from lumos.errors import CompactionError
 from lumos.gated import GatedModel
 from lumos.gates import LOG_ALPHA_BOUND
@@ -28,15 +29,16 @@ _MOST_READINGS = 16
 
 def probed(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
     """The structure with every group that cannot be cut fixed, and every one that cannot vanish protected."""
+    trial = _Trial.of(model, inputs)
     while structure.groups:
-        structure, failed = _cut_halves(model, structure, inputs)
+        structure, failed = _cut_halves(trial, structure)
         if not failed:
             break
         structure = structure.without({n: f"the probe could not cut it: {reason}" for n, reason in failed.items()})
-    return _vanish(model, structure, inputs)
+    return _vanish(trial, structure)
 
 
-def _cut_halves(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> tuple[Structure, dict[str, str]]:
+def _cut_halves(trial: _Trial, structure: Structure) -> tuple[Structure, dict[str, str]]:
     """Close half of every group; where that fails, find the groups at fault by halving, and why each fails.
 
     Groups are tried together with those that passed: one may fail only beside another.
@@ -46,14 +48,14 @@ def _cut_halves(model: nn.Module, structure: Structure, inputs: tuple[Any, ...])
     parts = [[g.name for g in structure.groups]]
     while parts:
         part = parts.pop(0)
-        problem = _failure(model, structure, [*passed, *part], inputs)
+        problem = trial.failure(structure, [*passed, *part], explain=len(part) == 1)
         if problem is not None and len(part) > 1:
             middle = len(part) // 2
             parts[:0] = [part[:middle], part[middle:]]
             continue
         if problem is not None:
             for reading in _readings(structure, structure.group(part[0])):
-                if _failure(model, reading, [*passed, *part], inputs) is None:
+                if trial.failure(reading, [*passed, *part], explain=False) is None:
                     structure, problem = reading, None
                     break
         if problem is None:
@@ -63,13 +65,13 @@ def _cut_halves(model: nn.Module, structure: Structure, inputs: tuple[Any, ...])
     return structure, failed
 
 
-def _vanish(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
+def _vanish(trial: _Trial, structure: Structure) -> Structure:
     """Close optional groups altogether; those without which the model does not run or match are optional no more."""
     safe: list[str] = []
     parts = [[g.name for g in structure.groups if g.optional]]
     while parts:
         part = parts.pop(0)
-        if part and _failure(model, structure, [], inputs, closed=[*safe, *part]) is None:
+        if part and trial.failure(structure, [], [*safe, *part], explain=False) is None:
             safe += part
         elif len(part) > 1:
             middle = len(part) // 2
@@ -104,46 +106,74 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
         )
 
 
-def _failure(
-    model: nn.Module, structure: Structure, names: list[str], inputs: tuple[Any, ...], closed: Sequence[str] = ()
-) -> str | None:
-    """Why gated and compact differ with half of each named group closed and all of ``closed``; None: they agree."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        gated = GatedModel(_stirred(model), structure, GateSettings()).eval()
-        gated.gates.log_alpha.data.fill_(LOG_ALPHA_BOUND)
-        for group in structure.groups:
-            if group.name in names:
-                gated.gates.log_alpha.data[group.gates] = _half_closed(group).to(gated.gates.log_alpha.device)
-            elif group.name in closed:
-                gated.gates.log_alpha.data[group.gates] = -LOG_ALPHA_BOUND
-        if _agree(gated, inputs):
-            return None
-        try:
-            verify(gated, inputs)
-        except CompactionError as error:
-            return str(error)
-    return None
+@dataclass(frozen=True)
+class _Trial:
+    """A model with weights that hide nothing, and the inputs on which gated and compact are compared."""
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: tuple[Any, ...]) -> _Trial:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return cls(_stirred(model), inputs)
+
+    def failure(
+        self, structure: Structure, names: Sequence[str], closed: Sequence[str] = (), explain: bool = True
+    ) -> str | None:
+        """Why gated and compact differ with half of each named group closed and all of ``closed``; None: they agree.
+
+        Without ``explain``, that the compact model does not run is reason enough.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            gated = GatedModel(self.model, structure, GateSettings()).eval()
+            values = torch.full_like(gated.gates.log_alpha.data, LOG_ALPHA_BOUND, device="cpu")
+            half, whole = set(names), set(closed)
+            for group in structure.groups:
+                if group.name in half:
+                    values[group.gates] = _half_closed(group)
+                elif group.name in whole:
+                    values[group.gates] = -LOG_ALPHA_BOUND
+            gated.gates.log_alpha.data.copy_(values)
+            problem = _difference(gated, self.inputs)
+            if problem is None or (problem and not explain):
+                return problem
+            try:
+                verify(gated, self.inputs)
+            except CompactionError as error:
+                return str(error)
+        return None
 
 
 def _stirred(model: nn.Module) -> nn.Module:
     """The model with new values where a layer starts at zero or one, which would hide a difference."""
     copied = without_copies(model)
     with torch.no_grad():
-        constant = {n: p for n, p in model.named_parameters() if p.numel() and bool((p == p.flatten()[0]).all())}
+        constant = {n: p for n, p in model.named_parameters() if _is_constant(p)}
         replace_tensors(copied, {n: p + 0.1 * torch.randn_like(p) for n, p in constant.items()})
     return copied
 
 
-def _agree(gated: GatedModel, inputs: tuple[Any, ...]) -> bool:
-    """Whether gated and compact agree in the model's own precision, which is quick; where not, float64 has the word."""
+def _is_constant(p: torch.Tensor) -> bool:
+    if not p.numel() or bool(p[(0,) * p.ndim] != p[(-1,) * p.ndim]):
+        return False
+    return bool((p == p[(0,) * p.ndim]).all())
+
+
+def _difference(gated: GatedModel, inputs: tuple[Any, ...]) -> str | None:
+    """None where gated and compact agree in the model's own precision, which is quick; else what the compact model
+    raised, or an empty text: whether they differ then, float64 has to say."""
     device = gated.gates.log_alpha.device
     inputs = mapped(inputs, lambda _path, x: x.to(device))
     with torch.no_grad():
         try:
-            return difference(gated(*inputs), compact(gated)(*inputs))[1] <= SINGLE_TOLERANCE
-        except Exception:
-            return False  # the check in float64 says what is wrong
+            want, known = observed(gated, inputs)
+            small = compact(gated, known=known)
+            return None if difference(want, small(*inputs))[1] <= SINGLE_TOLERANCE else ""
+        except Exception as error:
+            return repr(error)
 
 
 SINGLE_TOLERANCE = 1e-5

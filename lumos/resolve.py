@@ -169,8 +169,11 @@ def _resolve(
     free = parts.removable()
     groups, gate_of = _number(trace.blocks, parts, free)
 
+    # The last entry is that of ANY.
+    of_unit = torch.cat([gate_of[parts.label], torch.zeros(1, dtype=torch.int64)])
+
     def gates(units: Tensor) -> Tensor:
-        return gate_of[parts.label[units.clamp(min=0)]]
+        return of_unit[units]
 
     gated = {axis: gates(units) for axis, units in sites.items()}
     gated |= {(path, INPUT): gates(units) for path, units in trace.norms.items()}
@@ -178,7 +181,7 @@ def _resolve(
         # Where the feature goes, its table keeps one row, of zeros.
         maps[axis] = torch.cat([torch.zeros(1, dtype=torch.int64), maps[axis][1:]])
     resolved = {axis: gates(units) for axis, units in maps.items()}
-    groups = [replace(g, optional=_optional(g, gated, trace.flow)) for g in groups]
+    groups = _with_optional(groups, gated, trace.flow)
     layers = dict.fromkeys(attention, "attention") | dict.fromkeys(trace.norms, "norm")
     if options.private:
         layers |= _private(trace, groups, resolved, gated)
@@ -205,10 +208,15 @@ def _resolve(
     )
 
 
-def _optional(group: Group, sites: dict[Axis, Tensor], flow: Flow) -> bool:
-    """Whether the outputs still depend on the inputs when all units of a group are closed: a residual branch, say."""
-    dead = [axis for axis, units in sites.items() if bool(((units > group.start) & (units <= group.stop)).all())]
-    return group.kind == "hidden" and bool(dead) and flow.alive(dead)
+def _with_optional(groups: list[Group], sites: dict[Axis, Tensor], flow: Flow) -> list[Group]:
+    """The groups, each with whether the outputs still depend on the inputs when all of it is closed: a residual
+    branch, say."""
+    ranges = {axis: (int(units.min()), int(units.max())) for axis, units in sites.items() if len(units)}
+    found = []
+    for g in groups:
+        dead = {axis for axis, (low, high) in ranges.items() if low > g.start and high <= g.stop}
+        found.append(replace(g, optional=g.kind == "hidden" and bool(dead) and flow.alive(dead)))
+    return found
 
 
 def _only_tables(trace: Trace, parts: _Components, maps: dict[Axis, Tensor], units: Tensor) -> None:
@@ -279,7 +287,7 @@ def _sites(trace: Trace, parts: _Components) -> dict[Axis, Tensor]:
 
 def _number(blocks: list[Block], parts: _Components, free: Tensor) -> tuple[list[Group], Tensor]:
     """Groups of removable components, gates numbered group by group; also the 1-based gate of each component."""
-    owner: dict[int, int] = {}
+    owner = torch.full((len(parts.label),), -1)
     root = list(range(len(blocks)))
 
     def find(b: int) -> int:
@@ -288,9 +296,12 @@ def _number(blocks: list[Block], parts: _Components, free: Tensor) -> tuple[list
         return b
 
     for b, block in enumerate(blocks):
-        for label in parts.label[block.first : block.stop].unique().tolist():
-            if free[label]:
-                root[find(b)] = find(owner.setdefault(label, b))
+        labels = parts.label[block.first : block.stop]
+        labels = labels[free[labels]]
+        others = owner[labels]
+        for other in others[others >= 0].unique().tolist():
+            root[find(b)] = find(other)
+        owner[labels[others < 0]] = b
     gate_of = torch.zeros(len(parts.label), dtype=torch.int64)
     groups: list[Group] = []
     names: dict[str, int] = {}

@@ -11,16 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
-from lumos.flow import Flow, FlowRecord
+from lumos.flow import Flow, FlowRecord, leaves
 from lumos.structure import Axis, Contraction, Size
 
 NONE = 0
@@ -41,16 +39,10 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
-
-    @cached_property
-    def tensors(self) -> list[Tensor]:
-        """The tensor operands, in order."""
-        return [x for x in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(x, Tensor)]
-
-    @cached_property
-    def outputs(self) -> list[Tensor]:
-        """The tensors in the result."""
-        return [x for x in pytree.tree_leaves(self.out) if isinstance(x, Tensor)]
+    tensors: list[Tensor]
+    """The tensor operands, in order."""
+    outputs: list[Tensor]
+    """The tensors in the result."""
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """An argument given by position or by name."""
@@ -106,10 +98,13 @@ class Trace(TorchFunctionMode):
         from lumos.rules.movement import freeze
 
         kwargs = kwargs or {}
-        sources = self.record.sources((args, kwargs))
+        operands = leaves((args, kwargs), [])
+        sources = self.record.sources(operands)
         out = func(*args, **kwargs)
+        if type(out) in _FACTS:
+            return out
         name = plain_name(func)
-        call = Call(name, func, tuple(args), kwargs, out)
+        call = Call(name, func, tuple(args), kwargs, out, operands, leaves(out, []))
         self.reading: Axis | None = None
         try:
             rule_for(name)(self, call)
@@ -162,6 +157,8 @@ class Trace(TorchFunctionMode):
         """
         a, b = torch.broadcast_tensors(a, b)
         left, right = (x.reshape(-1) for x in squash(a, b))
+        if torch.equal(left, right):
+            return a
         differ = left != right
         # One number for a pair (units are few, ANY is -1): far faster to make unique than rows are.
         keys = torch.unique((left[differ] + 1) * _PAIR + right[differ] + 1)
@@ -303,9 +300,10 @@ class Trace(TorchFunctionMode):
         def leave(module: nn.Module, inputs: Any, output: Any) -> None:
             if id(module) in paths:
                 self._stack.pop()
-                self.record.called(paths[id(module)], inputs, output)
-                if isinstance(output, Tensor):
-                    self.module_shadows[paths[id(module)]] = squash(self.shadow(output))[0].clone()
+                with torch._C.DisableTorchFunction():
+                    self.record.called(paths[id(module)], inputs, output)
+                    if isinstance(output, Tensor):
+                        self.module_shadows[paths[id(module)]] = squash(self.shadow(output))[0].clone()
 
         pre = nn.modules.module.register_module_forward_pre_hook(enter)
         post = nn.modules.module.register_module_forward_hook(leave)
@@ -314,6 +312,10 @@ class Trace(TorchFunctionMode):
         finally:
             pre.remove()
             post.remove()
+
+
+_FACTS = (torch.Size, torch.dtype, torch.device, torch.layout)
+"""What a tensor says about itself; numbers are not here, since they may have been values."""
 
 
 def plain_name(func: Any) -> str:

@@ -79,6 +79,9 @@ def elementwise(trace: Trace, call: Call) -> None:
     out = call.outputs[0]
     operands = [(t, _aligned(trace.shadow(t), out.ndim)) for t in call.tensors]
     merged = torch.full((), ANY)
+    if len({(s.data_ptr(), s.shape, s.stride()) for _, s in operands}) == 1:
+        trace.set(out, operands[0][1])
+        return
     # Whole operands first: what repeats along an axis of units is judged by the axis that it repeats along.
     for t, shadow in sorted(operands, key=lambda pair: -pair[1].numel()):
         axes = [d for d in range(merged.ndim) if merged.shape[d] > 1 and varies(merged, d)]
