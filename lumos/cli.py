@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import platform
 import re
@@ -97,8 +96,8 @@ def summarised() -> Iterator[None]:
             sys.exit(1)
 
 
-def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> float:
-    """One job of a sweep: its validation score, for sweepers that look for the best; NaN where it failed.
+def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> float | None:
+    """One job of a sweep: its validation score, for sweepers that look for the best; None where it failed.
 
     A failed job says so in its folder and the sweep goes on. A request to stop ends the sweep.
     """
@@ -108,7 +107,7 @@ def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> flo
     if rank == 0:
         sweep.note(folder, **facts, status="running")
     told: dict[str, Any] = {"status": "failed"}
-    score = math.nan
+    score: float | None = None  # a NaN would end Optuna's sweeper
     try:
         entry = run(cfg, brief=True)
         if entry:

@@ -3,9 +3,11 @@
 import io
 
 import pytest
+from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from lumos import record, sweep
+from lumos import cli, record, sweep
+from lumos.config import PROJECT
 from tests.unit.test_record import entry
 
 
@@ -55,3 +57,14 @@ def test_a_record_that_is_gone_leaves_a_row(folder):
 def test_no_jobs_no_summary(tmp_path):
     assert sweep.finish(tmp_path) == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_job_that_fails_says_so_and_the_sweep_goes_on(tmp_path):
+    """None, not NaN: a sweeper that looks for the best must not take it for a value."""
+    overrides = ["workload=synthetic", "lumos.lambda=-1", f"paths.results={tmp_path}"]
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides)
+    assert cli.job(cfg, tmp_path / "3", 3, overrides) is None
+    (job,) = sweep.jobs(tmp_path)
+    assert job["status"] == "failed"
+    assert job["error"] == "lumos.lambda=-1.0: expected a number >= 0"
