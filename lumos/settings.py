@@ -31,11 +31,11 @@ class GateSettings:
     """
 
     tau: float = 2 / 3
-    t_l: float = 0.0
-    t_u: float = 1.0
+    t_l: float = 0.4
+    t_u: float = 0.6
     gamma: float = -0.1
     zeta: float = 1.1
-    initial_open: float = 0.9
+    initial_open: float = 0.99
 
     def __post_init__(self) -> None:
         if not self.tau > 0:
