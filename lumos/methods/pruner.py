@@ -150,10 +150,10 @@ class Pruning(PruningPhase):
         self.excluded = excluded_layers(state.model, self.inputs)
         assert task.settings.target is not None
         self.limit = int(task.settings.target * self.dense)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             trial = copy.deepcopy(self.model)
             for p in trial.parameters():  # fresh scales of norms are all alike
-                p.mul_(1 + 0.1 * torch.rand_like(p))
+                p.data.mul_(1 + 0.1 * torch.rand_like(p))
             self._shrunk(trial)  # before it trains, whether the target can be met at all
 
     def _shrunk(self, model: nn.Module) -> tuple[nn.Module, float]:
