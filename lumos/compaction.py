@@ -22,7 +22,15 @@ from lumos.gated import GatedModel
 from lumos.inputs import InputPath, mapped, replaced, tensors
 from lumos.layers import ATTENTION_WEIGHTS, become
 from lumos.structure import Axis, Structure
-from lumos.surgery import own_sizes, replace_tensors, set_attributes, to_double, wide, without_copies
+from lumos.surgery import (
+    own_sizes,
+    replace_tensors,
+    set_attributes,
+    to_double,
+    wide,
+    without_copies,
+    written_sizes,
+)
 
 FORMAT = "lumos-compact-1"
 TOLERANCE = 1e-10
@@ -178,6 +186,8 @@ def compact(gated: GatedModel, select: bool = True, known: dict[str, Tensor] | N
     new = {n: plan.cut(n, t.detach()) for n, t in own.items()}
     new |= {n: new[n] * plan.cut(n, m) for n, m in gates.items()}
     layers, more = _changed_layers(gated, plan)
+    for path, sizes in written_sizes(structure, keep).items():
+        layers.setdefault(path, {"kind": "resized", "sizes": sizes})
     for path, (dim, value) in constants(gated, keep, known).items():
         layers[path], more[f"{path}.value"] = {"kind": "constant", "dim": dim}, value
     become(model, layers)
@@ -208,7 +218,9 @@ def _changed_layers(gated: GatedModel, plan: Plan) -> tuple[dict[str, dict[str, 
         elif kind == "selected" and plan.cuts(f"{path}.weight", 1):
             layers[path] = {"kind": kind}
             buffers[f"{path}.index"] = plan.kept[f"{path}.weight", 1]
-        elif kind == "attention" and any(plan.cuts(f"{path}.{name}", 0) for name in ATTENTION_WEIGHTS):
+        elif kind == "attention" and any(
+            plan.cuts(f"{path}.{name}", dim) for name in ATTENTION_WEIGHTS for dim in (0, 1)
+        ):
             layers[path] = {"kind": kind}
     return layers, buffers
 

@@ -61,7 +61,12 @@ def observed(gated: GatedModel, inputs: tuple[Any, ...]) -> tuple[Any, dict[str,
     """A gated model's output in eval mode, and what the modules return that :func:`constants` asks for."""
     structure = gated.structure
     constant, _ = structure.flow.replaceable(structure.dead(gated.gates.is_open()))
-    return _run(gated, inputs, [c.path for c in constant])
+    out, found = _run(gated, inputs, [c.path for c in constant])
+    # Fewer samples than the example has: what is constant repeats.
+    return out, {
+        c.path: found[c.path].expand(c.shape_out) if found[c.path].shape[:1] == (1,) else found[c.path]
+        for c in constant
+    }
 
 
 def _run(gated: GatedModel, inputs: tuple[Any, ...], paths: list[str]) -> tuple[Any, dict[str, Tensor]]:

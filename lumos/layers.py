@@ -7,6 +7,7 @@ to its parent only what a smaller layer needs to know.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 class PrunedAttention(nn.MultiheadAttention):
@@ -162,13 +164,67 @@ class Constant(nn.Module):
         return self.value.view(view).expand(shape).contiguous()
 
 
-ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+SHAPING = ("view", "reshape", "unflatten")
+"""Calls that give a tensor a shape: the sizes that a model's code writes in them can be exchanged."""
+
+
+class Resized(nn.Module):
+    """A module whose code writes sizes as literals: each becomes another number, where the code writes the old one.
+
+    ``sizes``: which of the module's own shaping calls, which dimension of its result, the old size and the new one.
+    """
+
+    sizes: list[list[int]]
+
+    def adopt(self, sizes: list[list[int]]) -> None:
+        """Remember the sizes."""
+        self.sizes = sizes
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module's, with the other sizes."""
+        with _OtherSizes(self):
+            return super().forward(*args, **kwargs)
+
+
+class _OtherSizes(TorchFunctionMode):
+    def __init__(self, module: Resized) -> None:
+        super().__init__()
+        self.module, self.count = module, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in SHAPING and not kwargs and self._own():
+            args, self.count = self._with_sizes(func.__name__, args), self.count + 1
+        return func(*args, **kwargs)
+
+    def _own(self) -> bool:
+        """Whether the module itself makes the call, and none inside it."""
+        frame = sys._getframe(2)
+        while frame is not None:
+            owner = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
+            if isinstance(owner, nn.Module):
+                return owner is self.module
+            frame = frame.f_back
+        return False
+
+    def _with_sizes(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, first = args[0], args[1] % args[0].dim() if name == "unflatten" else 0
+        shape = args[2:] if name == "unflatten" else args[1:]
+        shape = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else list(shape)
+        for call, dim, old, new in self.module.sizes:
+            if call == self.count and 0 <= dim - first < len(shape) and shape[dim - first] == old:
+                shape[dim - first] = new
+        return (x, args[1], shape) if name == "unflatten" else (x, shape)
+
+
+ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight")
 
 KINDS: dict[str, Any] = {
     "attention": PrunedAttention,
     "norm": StreamNorm,
     "selected": SelectedLinear,
     "constant": Constant,
+    "resized": Resized,
 }
 
 
@@ -177,7 +233,10 @@ def become(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
     for path, facts in layers.items():
         module = model.get_submodule(path)
         options = {key: value for key, value in facts.items() if key != "kind"}
-        module.__class__ = KINDS[facts["kind"]]
+        kind = KINDS[facts["kind"]]
+        # What writes other sizes stays the user's own class otherwise.
+        own = type(module)
+        module.__class__ = type(f"Resized{own.__name__}", (Resized, own), {}) if kind is Resized else kind
         module.adopt(**options)  # type: ignore[operator]
     for encoder in model.modules():
         if isinstance(encoder, nn.TransformerEncoder) and any(

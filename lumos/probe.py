@@ -19,7 +19,7 @@ from lumos.constants import observed
 from lumos.errors import CompactionError
 from lumos.gated import GatedModel
 from lumos.gates import LOG_ALPHA_BOUND
-from lumos.inputs import mapped
+from lumos.inputs import mapped, tensors
 from lumos.settings import GateSettings
 from lumos.structure import Group, Structure
 from lumos.surgery import replace_tensors, without_copies
@@ -84,7 +84,7 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
     """The structure with other readings of whose number a size is.
 
     Where a module keeps the same number in two attributes (four heads of four dimensions each), all of them follow at
-    first; then one at a time does.
+    first; then one at a time does. At last the sizes are taken for literals in the module's code.
     """
     places = [
         i
@@ -95,7 +95,7 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
     keys = sorted(options)
     for number, choice in enumerate(product(*(key[2] for key in keys))):
         if not keys or number >= _MOST_READINGS:
-            return
+            break
         chosen = dict(zip(keys, choice, strict=True))
         yield replace(
             structure,
@@ -104,6 +104,10 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
                 for i, s in enumerate(structure.sizes)
             ),
         )
+    places = [bool(((s.units > group.start) & (s.units <= group.stop)).any()) for s in structure.sizes]
+    if any(places):
+        sizes = (replace(s, literal=s.literal or here) for s, here in zip(structure.sizes, places, strict=True))
+        yield replace(structure, sizes=tuple(sizes))
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,9 @@ class _Trial:
                 elif group.name in whole:
                     values[group.gates] = -LOG_ALPHA_BOUND
             gated.gates.log_alpha.data.copy_(values)
-            problem = _difference(gated, self.inputs)
+            problem = _difference(gated, few := _few(self.inputs))
+            if problem is not None and few is not self.inputs:
+                problem = _difference(gated, self.inputs)
             if problem is None or (problem and not explain):
                 return problem
             try:
@@ -145,6 +151,14 @@ class _Trial:
             except CompactionError as error:
                 return str(error)
         return None
+
+
+def _few(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One image or volume instead of several: what samples share needs no second one. Other inputs stay as they are."""
+    found = tensors(inputs).values()
+    if not all(x.is_floating_point() and x.ndim > 3 for x in found) or len({len(x) for x in found}) != 1:
+        return inputs
+    return mapped(inputs, lambda _path, x: x[:1])
 
 
 def _stirred(model: nn.Module) -> nn.Module:

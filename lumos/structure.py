@@ -18,6 +18,9 @@ from lumos.inputs import InputPath
 INPUT = -1
 """In place of a dimension: what a module reads, along its last dimension."""
 
+OUTPUT = "it is an output of the model"
+"""The reason why a unit is fixed that the model returns."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -74,12 +77,16 @@ class Size:
     """A size that a call in ``module`` wrote along an axis of units: ``units[i]`` are those of its i-th position.
 
     ``attributes`` are the module's own whole numbers of that value (``num_heads``, ``channels``…), which follow.
+    ``place`` says in which of the module's calls that give a shape it was written, and at which dimension; where its
+    code writes it as a ``literal``, the layer becomes one that writes another number there.
     """
 
     module: str
     size: int
     units: Int[Tensor, "size slice"]
     attributes: tuple[str, ...] = ()
+    place: tuple[int, int] | None = None
+    literal: bool = False
 
     def after(self, keep: Bool[Tensor, " units"]) -> int:
         """The size when the units with ``keep`` stay: a position goes when nothing in it is left."""

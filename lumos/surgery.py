@@ -161,6 +161,16 @@ def own_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, d
     return found
 
 
+def written_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, list[list[int]]]:
+    """New values of the sizes that modules' code writes as literals: by path, call, dimension, old size and new."""
+    found: dict[str, list[list[int]]] = {}
+    for size in structure.sizes:
+        new = size.after(keep) if size.literal and size.place else size.size
+        if size.place and new != size.size:
+            found.setdefault(size.module, []).append([*size.place, size.size, new])
+    return found
+
+
 def set_attributes(model: nn.Module, attributes: dict[str, dict[str, int]]) -> None:
     """Set whole-number attributes, by module path and name."""
     for path, values in attributes.items():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lumos.flow import Flow, FlowRecord, leaves
+from lumos.shadows import has_values, squash, varies
 from lumos.structure import Axis, Contraction, Size
 
 NONE = 0
@@ -28,6 +29,7 @@ ANY = -1
 
 SHADOW = "_lumos_shadow"
 _PAIR = 2**31
+_MANY = 2**14
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Trace(TorchFunctionMode):
         self.sizes: list[Size] = []
         self.record = FlowRecord()
         self.flow = Flow()
+        self.views: dict[str, int] = {}
         self._stack: list[tuple[str, nn.Module, Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -160,18 +163,23 @@ class Trace(TorchFunctionMode):
         if torch.equal(left, right):
             return a
         differ = left != right
-        # One number for a pair (units are few, ANY is -1): far faster to make unique than rows are.
-        keys = torch.unique((left[differ] + 1) * _PAIR + right[differ] + 1)
-        pairs = torch.stack([keys // _PAIR, keys % _PAIR], 1) - 1
-        units = (pairs > 0).all(1)
+        left, right = left[differ], right[differ]
+        if len(left) > _MANY:
+            # One number for a pair (units are few, ANY is -1): far faster to make unique than rows are.
+            keys = torch.unique((left + 1) * _PAIR + right + 1)
+            left, right = keys // _PAIR - 1, keys % _PAIR - 1
+        low, high = torch.minimum(left, right), torch.maximum(left, right)
+        units = low > 0
         if units.any():
-            self.merges.append(pairs[units])
-        stuck = pairs[(pairs == NONE).any(1)].amax(1)
+            self.merges.append(torch.stack([low[units], high[units]], 1))
+        stuck = high[low == NONE]
         self.fix(stuck, f"meets a value of fixed size: {reason}" if len(stuck) else reason)
         return torch.where(a > 0, a, torch.where(b == ANY, a, b))
 
     def fix(self, units: Tensor, reason: str) -> None:
         """Mark units as not removable."""
+        if not units.numel():
+            return
         units = torch.unique(torch.cat([s.reshape(-1) for s in squash(units)]))
         units = units[units > 0]
         if len(units):
@@ -199,7 +207,9 @@ class Trace(TorchFunctionMode):
         part = part or Part(0, size, size)
         known = self.maps.setdefault(axis, torch.full((part.size,), ANY))
         if bool((known[part.start : part.stop] == ANY).all()):
-            self.assign(name, dim, self.new_block(label, "hidden", size), part)
+            known = known.clone()
+            known[part.start : part.stop] = self.new_block(label, "hidden", size)
+            self.maps[axis] = known
         return self.maps[axis][part.start : part.stop]
 
     def line(self, shadow: Tensor, dim: int, what: str) -> Int[Tensor, " positions"]:
@@ -253,9 +263,12 @@ class Trace(TorchFunctionMode):
                     axes[-1] = Part(start, stop, size, moving[0])
         return name, axes
 
-    def note_sizes(self, t: Tensor) -> None:
-        """Remember the sizes that a call wrote along axes of units: the module may keep them as numbers of its own."""
-        shadow = self.shadow(t)
+    def note_sizes(self, t: Tensor, shaping: bool = False) -> None:
+        """Remember the sizes that a call wrote along axes of units: the module may keep them as numbers of its own.
+        ``shaping``: in its code's next call that gives a shape."""
+        shadow, path = self.shadow(t), self.module[0]
+        order = self.views.get(path, 0)
+        self.views[path] = order + shaping
         for d in range(t.ndim):
             if varies(shadow, d):
                 slices = squash(shadow, keep=d)[0].movedim(d, 0).reshape(t.shape[d], -1)
@@ -263,7 +276,8 @@ class Trace(TorchFunctionMode):
                 slices = torch.where(slices == ANY, slices.amax(1, keepdim=True), slices)
                 if bool((slices == slices[:, :1]).all()):
                     slices = slices[:, :1]
-                self.sizes.append(Size(self.module[0], t.shape[d], slices.clone()))
+                place = (order, d) if shaping else None
+                self.sizes.append(Size(path, t.shape[d], slices.clone(), place=place))
 
     # ---- where we are -------------------------------------------------------------------------------------------
 
@@ -296,6 +310,7 @@ class Trace(TorchFunctionMode):
         def enter(module: nn.Module, inputs: Any) -> None:
             if id(module) in paths:
                 self._stack.append((paths[id(module)], module, inputs[0] if inputs else None))
+                self.views[paths[id(module)]] = 0
 
         def leave(module: nn.Module, inputs: Any, output: Any) -> None:
             if id(module) in paths:
@@ -337,30 +352,3 @@ _LIBRARY = ("/torch/", "/lumos/trace.py", "/lumos/rules/", "/lumos/structure.py"
 
 def _is_library(filename: str) -> bool:
     return filename.startswith("<") or any(part in filename for part in _LIBRARY)
-
-
-def has_values(t: Tensor) -> bool:
-    """Whether a tensor holds numbers that units can stand for, and not places or flags."""
-    return t.is_floating_point() or t.is_complex()
-
-
-def squash(*shadows: Tensor, keep: int | None = None) -> list[Tensor]:
-    """The shadows of one shape, each dimension along which all of them repeat cut to one position.
-
-    Only repetition that the strides show is seen, which is what expansion leaves; this keeps big activations cheap.
-    """
-    first = shadows[0]
-    cut = [d for d in range(first.ndim)
-           if d != keep and first.shape[d] > 1 and all(s.stride(d) == 0 for s in shadows)]  # fmt: skip
-    out = list(shadows)
-    for d in cut:
-        out = [s.narrow(d, 0, 1) for s in out]
-    return out
-
-
-def varies(shadow: Tensor, dim: int) -> bool:
-    """Whether the units change along a dimension."""
-    if shadow.shape[dim] <= 1 or shadow.stride(dim) == 0:
-        return False
-    one = squash(shadow, keep=dim)[0]
-    return bool((one != one.narrow(dim, 0, 1)).any())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lumos.layers import SHAPING
 from lumos.trace import ANY, SHADOW, Call, Trace, has_values, varies
 
 _READS_VALUES = {"item", "tolist", "numpy"}
@@ -30,8 +31,9 @@ def move(trace: Trace, call: Call) -> None:
     shadows = _moved(trace, call, lambda shadow: shadow)
     for t, s in zip(call.outputs, shadows, strict=True) if shadows else ():
         trace.set(t, s)
-        if call.name in _WRITES_SIZES:
-            trace.note_sizes(t)
+    if call.name in _WRITES_SIZES:
+        for t in call.outputs:
+            trace.note_sizes(t, call.name in SHAPING)
 
 
 def move_as_float(trace: Trace, call: Call) -> None:

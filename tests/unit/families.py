@@ -421,3 +421,110 @@ def shared() -> Built:
 
     layers = {"a": nn.Linear(4, 9), "b": nn.Linear(9, 9), "c": nn.Linear(9, 2), "scale": nn.Parameter(torch.randn(9))}
     return Net(forward, **layers), (torch.randn(3, 4), torch.randn(3, 4))
+
+
+for _dim in (1, 3):
+    FAMILIES[f"CNN {_dim}D, GroupNorm"] = lambda dim=_dim: cnn(dim, lambda width: nn.GroupNorm(4, width))
+
+
+@family("autoencoder, Linear -> view(6, 4, 4) -> convT")
+def constant_autoencoder() -> Built:
+    def forward(m, x):
+        h = F.relu(m.conv(x)).flatten(1)
+        h = F.relu(m.decode(F.relu(m.encode(h))))
+        return m.back(h.view(-1, 6, 4, 4))
+
+    layers = {
+        "conv": nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        "encode": nn.Linear(64, 8),
+        "decode": nn.Linear(8, 96),
+        "back": nn.ConvTranspose2d(6, 1, 2, stride=2),
+    }
+    return Net(forward, **layers), (torch.randn(2, 1, 8, 8),)
+
+
+@family("GRU between linear layers")
+def gru() -> Built:
+    def forward(m, x):
+        h, _ = m.gru(F.relu(m.b(F.relu(m.a(x)))))
+        return m.d(F.relu(m.c(h[:, -1])))
+
+    layers = {
+        "a": nn.Linear(4, 10),
+        "b": nn.Linear(10, 6),
+        "gru": nn.GRU(6, 8, num_layers=2, batch_first=True),
+        "c": nn.Linear(8, 10),
+        "d": nn.Linear(10, 1),
+    }
+    return Net(forward, **layers), (torch.randn(3, 5, 4),)
+
+
+@family("dict and tuple in, tuple out, unwrapped parameters")
+def containers() -> Built:
+    def forward(m, inputs, pair):
+        left, right = pair
+        h = torch.tanh(m.a(inputs["x"]) * m.scale + m.shift)
+        h = torch.relu(h @ m.w + m.b(torch.cat([left, right], 1)))
+        return m.c(h), {"norm": m.d(h)}
+
+    layers = {
+        "a": nn.Linear(4, 8),
+        "b": nn.Linear(5, 6),
+        "c": nn.Linear(6, 2),
+        "d": nn.Linear(6, 1),
+        "w": nn.Parameter(torch.randn(8, 6)),
+        "scale": nn.Parameter(torch.randn(8)),
+        "shift": nn.Parameter(torch.randn(1, 8)),
+    }
+    return Net(forward, **layers), ({"x": torch.randn(3, 4)}, (torch.randn(3, 2), torch.randn(3, 3)))
+
+
+@family("MultiheadAttention (torch), across two inputs")
+def cross_attention() -> Built:
+    def forward(m, x, y):
+        h = m.x(x)
+        h = h + m.attention(h, m.y(y), m.z(y), need_weights=True)[0]
+        return m.head(torch.relu(m.mlp(h)).mean(1))
+
+    layers = {
+        "x": nn.Linear(3, 12),
+        "y": nn.Linear(5, 12),
+        "z": nn.Linear(5, 12),
+        "attention": nn.MultiheadAttention(12, 3, batch_first=True),
+        "mlp": nn.Linear(12, 7),
+        "head": nn.Linear(7, 2),
+    }
+    return Net(forward, **layers), (torch.randn(2, 4, 3), torch.randn(2, 6, 5))
+
+
+class Spectral2d(nn.Module):
+    def __init__(self, width: int, modes: int) -> None:
+        super().__init__()
+        self.out_channels, self.modes = width, modes
+        self.weights = nn.ParameterList(
+            torch.randn(width, width, modes, modes, dtype=torch.cfloat) / width for _ in range(2)
+        )
+
+    def forward(self, x):
+        f, m = torch.fft.rfft2(x), self.modes
+        out = torch.zeros(x.shape[0], self.out_channels, x.shape[-2], x.shape[-1] // 2 + 1, dtype=f.dtype)
+        out[:, :, :m, :m] = torch.einsum("bixy,ioxy->boxy", f[:, :, :m, :m], self.weights[0])
+        out[:, :, -m:, :m] = torch.einsum("bixy,ioxy->boxy", f[:, :, -m:, :m], self.weights[1])
+        return torch.fft.irfft2(out, s=x.shape[-2:])
+
+
+@family("FNO 2D")
+def fno2d() -> Built:
+    def forward(m, x):
+        h = m.lift(x)
+        h = F.gelu(m.spectral(h) + m.point(h))
+        return m.out(F.gelu(m.down(h)))
+
+    layers = {
+        "lift": nn.Conv2d(2, 8, 1),
+        "spectral": Spectral2d(8, 3),
+        "point": nn.Conv2d(8, 8, 1),
+        "down": nn.Conv2d(8, 12, 1),
+        "out": nn.Conv2d(12, 1, 1),
+    }
+    return Net(forward, **layers), (torch.randn(2, 2, 8, 8),)

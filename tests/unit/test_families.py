@@ -14,6 +14,10 @@ GROUPS = {
     "MLP + BN + skip": {"input": 7, "a": 12},
     "MLP + LayerNorm": {"input": 7, "3": 9},
     "CNN 2D, BN, residual, flatten": {"input": 3, "0": 8, "4.a": 16, "5": 6},
+    "CNN 1D, BN, residual, flatten": {"input": 3, "0": 8, "4.a": 16, "5": 6},
+    "CNN 3D, BN, residual, flatten": {"input": 3, "0": 8, "4.a": 16, "5": 6},
+    "CNN 1D, GroupNorm": {"input": 3, "0": 4, "4.a": 4, "5": 6},
+    "CNN 3D, GroupNorm": {"input": 3, "0": 4, "4.a": 4, "5": 6},
     # blocks of two channels for GroupNorm(4, 8), of four for GroupNorm(4, 16)
     "CNN, GroupNorm": {"input": 3, "0": 4, "4.a": 4, "5": 6},
     "DenseNet": {"input": 3, "a": 8, "b": 4, "c": 4},
@@ -38,6 +42,11 @@ GROUPS = {
     "TransformerEncoder (torch)": {"input": 5, "encoder.layers.0.self_attn": 4, "encoder.layers.0.linear1": 32,
                                    "encoder.layers.1.self_attn": 4, "encoder.layers.1.linear1": 32},
     "LSTM between linear layers": {"input": 4, "a": 10, "c": 10},
+    "autoencoder, Linear -> view(6, 4, 4) -> convT": {"input": 1, "conv": 4, "encode": 8, "decode": 6},
+    "GRU between linear layers": {"input": 4, "a": 10, "c": 10},
+    "dict and tuple in, tuple out, unwrapped parameters": {"input0.x": 4, "input1.0": 2, "input1.1": 3, "a": 8, "w": 6},
+    "MultiheadAttention (torch), across two inputs": {"input0": 3, "input1": 5, "x": 12, "attention": 3, "mlp": 7},
+    "FNO 2D": {"input": 2, "lift": 8, "spectral": 8, "down": 12},
     "FNO 1D": {"input": 2, "lift": 8, "spectral.0": 8, "spectral.1": 8, "down": 12},
     "shared weights, dict out, in place": {"input0": 4, "a": 9},
 }  # fmt: skip

@@ -135,10 +135,41 @@ def test_a_value_spread_over_units_does_not_tie_them():
 
 
 def test_the_probe_fixes_sizes_written_as_constants():
-    model = Model(lambda m, x: m.c(m.a(x).view(-1, 4, 2).flatten(1)), a=nn.Linear(3, 8), c=nn.Linear(8, 2))
+    def forward(m, x):
+        left, right = m.a(x).split([3, 5], 1)
+        return m.c(left) + m.d(right)
+
+    model = Model(forward, a=nn.Linear(3, 8), c=nn.Linear(3, 2), d=nn.Linear(5, 2))
     structure = lumos.gate(model, torch.randn(4, 3)).structure
     assert [g.name for g in structure.groups] == ["input"]
     assert any(f.name == "a" and "the probe could not cut it" in f.reason for f in structure.fixed)
+
+
+@pytest.mark.parametrize("call", ["view", "reshape", "unflatten", "Unflatten"])
+def test_literals_in_calls_that_give_a_shape_become_others(call, tmp_path):
+    """Four blocks of two channels: blocks go, though the code says that there are four."""
+
+    def forward(m, x):
+        h = m.a(x)
+        h = {"view": lambda: h.view(-1, 4, 2), "reshape": lambda: torch.reshape(h, (-1, 4, 2)),
+             "unflatten": lambda: h.unflatten(1, (4, 2)), "Unflatten": lambda: m.u(h)}[call]()  # fmt: skip
+        return m.c(torch.relu(m.b(h)).mean(2))
+
+    def build():
+        layers = {"a": nn.Linear(3, 8), "u": nn.Unflatten(1, (4, 2)), "b": nn.Conv1d(4, 5, 1), "c": nn.Linear(5, 2)}
+        return Model(forward, **layers)
+
+    x = torch.randn(4, 3)
+    gated = lumos.gate(build(), x).eval()
+    assert {g.name: g.size for g in gated.structure.groups} == {"input": 3, "a": 4, "b": 5}
+    with torch.no_grad():
+        gated.gates.log_alpha.fill_(2.0)
+        gated.gates.log_alpha[gated.structure.group("a").start] = -8.0
+    lumos.verify(gated, (x,))
+    small = lumos.compact(gated)
+    assert small.model.a.weight.shape == (6, 3)
+    small.save(tmp_path / "compact.pt")
+    assert torch.equal(lumos.load(tmp_path / "compact.pt", build())(x), small(x))
 
 
 def test_costs_are_exact_when_all_gates_are_open():
