@@ -188,12 +188,14 @@ def test_wrong_settings_are_said_in_one_line(overrides, message):
         configured("unused", *overrides)
 
 
-def test_ids_stay_and_ours_is_one_run():
+def test_no_method_is_no_part_of_an_id_and_ours_is_one_run():
     by_method = configured("unused", "method=lumos", "method.target=0.3")
     assert by_method.run_id == configured("unused", "lumos.target.params=0.3").run_id
     register_resolvers()
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        assert read(compose("config", ["workload=cfd", "lumos.lambda=1e-3"])).run_id == "7e460610bce1"
+        without = read(compose("config", ["workload=cfd", "lumos.lambda=1e-3"]))
+        assert "method" not in without.resolved
+        assert read(compose("config", ["workload=cfd", "method=l1"])).baseline_id == without.baseline_id
         table = [
             read(compose("config", ["+experiment=table3", f"workload={w}", "method=l1"])).method
             for w in ("puremd", "cfd", "em_denoise", "dms", "braintumor")
