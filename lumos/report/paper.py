@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from lumos.report import peers
 from lumos.report import quantities as q
 from lumos.report.published import Published
 from lumos.report.quantities import Record
@@ -60,40 +61,21 @@ class Evaluation:
         return Table("table2_workloads", "Table II: workloads", columns, tuple(rows), note, left=8)
 
     def peers(self) -> Table:
-        """Table III: parameter reduction and score of each method, published and ours."""
+        """Table III: parameter reduction, score and time of each method, published and ours."""
         methods = [*self.paper.methods, *MINE]
         rows = []
         for name in self.workloads:
             published_here = name in self.paper.shown("III")
             if not published_here and not any(self.results.of(name, m) for m in methods if m != "lumos"):
                 continue
+            ours = peers.matched(self.results, name, methods)
+            unsupported = peers.unsupported(self.results, name, ours)
             for method in methods:
-                group = self.results.headline(name, method)
-                if group is None and (method in MINE or not published_here):
+                group, reason = ours.get(method), unsupported.get(method)
+                if group is None and reason is None and (method in MINE or not published_here):
                     continue
-                rows.append(self._peer(name, method, group))
-        columns = ("Workload", "Method", "Metric", "Reduction, published", "Reduction, ours", "Difference",
-                   "Score, published", "Score, ours", "Difference")  # fmt: skip
-        note = (
-            "Reduction of parameters in percent, difference in points. Our scores are on our own data "
-            "(see Table II), the published ones on the published data, so their difference says little."
-        )
-        return Table("table3_peers", "Table III: other pruning methods", columns, tuple(rows), note, left=3)
-
-    def _peer(self, name: str, method: str, group: Group | None) -> tuple[Cell, ...]:
-        ids = group.ids if group else ()
-        reduction, score = (self.paper.number("III", key, name, method) for key in ("params_reduction", "score"))
-        ours, got = (group.mean(q.params_reduction), group.mean(q.field("compact", "score"))) if group else (None, None)
-        # Accuracy is published in percent, and ours a share.
-        if got is not None and score and score.unit == "%" and group and group.first["metric"]["unit"] != "%":
-            got *= 100
-        form = ".4g"
-        metric = group.first["metric"]["name"] if group else self.paper.text("II", "metric", name)
-        return (
-            word(self.paper.title(name)), word(self.paper.method_title(method)), word(metric),
-            published(reduction, ".2f"), number(ours, ".2f", runs=ids), difference(ours, reduction, "+.2f"),
-            published(score, form), number(got, form, runs=ids), difference(got, score, "+.4g"),
-        )  # fmt: skip
+                rows.append(peers.row(self.paper, name, method, group, reason))
+        return Table("table3_peers", "Table III: other pruning methods", peers.COLUMNS, tuple(rows), peers.NOTE, left=3)
 
     def training_time(self) -> Table:
         """Table IV: what gates cost in training time, of the whole training and of a step."""

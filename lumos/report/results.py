@@ -17,7 +17,7 @@ from lumos.errors import RecordError
 
 SUITE = "suite.json"
 """A results folder's list of the runs that stand for their workloads, written by the suite."""
-SCALES = ("tiny", "small", "paper")
+SCALES = ("tiny", "bench", "small", "paper")
 _SEED = ("seed", "workload.seed")
 
 Record = dict[str, Any]

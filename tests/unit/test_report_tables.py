@@ -242,3 +242,25 @@ def test_latex_and_html_escape():
     assert 'href="#run-abc"' not in to_html(table, set())
     with pytest.raises(ValueError, match="a row of 1 cells"):
         Table("t", "T", ("a", "b"), ((Cell("1"),),))
+
+
+def test_peers_are_compared_on_one_problem_at_one_target(tmp_path):
+    def run(method, seed, target, score, scale="bench", **more):
+        made = entry("dms", seed, cut=1 - target, score=score, method=method, scale=scale, **more)
+        made["config"] |= {"method": {"name": method, "target": target}} if method != "lumos" else {
+            "lumos": {"target": {"params": target}}}  # fmt: skip
+        return made | {"run_id": f"{method}{seed}{target}{scale}"}
+
+    for seed, score in ((0, 0.80), (1, 0.90)):
+        put(tmp_path, run("lumos", seed, 0.09, score))
+        put(tmp_path, run("l1", seed, 0.09, score - 0.1))
+    put(tmp_path, run("l1", 0, 0.5, 0.99))
+    put(tmp_path, run("lumos", 0, 0.09, 0.99, scale="small"))
+    no = run("slimming", 0, 0.09, 0.5, status="unsupported", error={"line": "no batch norm", "traceback": ""})
+    put(tmp_path, {k: v for k, v in no.items() if k not in ("dense", "compact", "gates")}, curve=False, features=False)
+    rows = {(r[0].text, r[1].text): r for r in build.evaluation([tmp_path], PAPER).peers().rows}
+    ours, l1, slimming = (rows["DMS", name] for name in ("LUMOS", "L1", "NEURAL"))
+    assert [c.value for c in (ours[7], l1[7])] == pytest.approx([85.0, 75.0])
+    assert ours[9].value == pytest.approx(50**0.5)
+    assert [ours[10].text, ours[11].value, slimming[7].text] == ["2", 10.0, "unsupported"]
+    assert slimming[4].text == "–"
