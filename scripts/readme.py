@@ -1,13 +1,15 @@
-"""Make README.md's table and figure from the records under results/reference/.
+"""Make the tables of README.md and of the workloads' READMEs from the records under results/reference/.
 
-``python scripts/readme.py`` rewrites what stands between the markers in README.md and draws docs/figures/cfd.png;
-with ``--check`` it only says whether the README agrees with the records.
+``python scripts/readme.py`` rewrites what stands between the markers and draws docs/figures/cfd.png; with ``--check``
+it only says whether the texts agree with the records.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,29 @@ README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
 FIGURE = PROJECT / "docs" / "figures" / "cfd.png"
 
 
-def runs(workload: str) -> list[dict[str, Any]]:
-    """The reference records of a workload, by seed."""
-    found = [r for r in record.all_records(RESULTS) if r["workload"] == workload and r["status"] == "finished"]
+OF_THE_MACHINE = ("run.py", "seed=", "scale=small", "paths.", "trainer.threads=", "force=")
+"""What a command may say without asking for another result; the seed is told apart."""
+
+
+def asked(entry: dict[str, Any]) -> list[str]:
+    """What a run's command asks for, but for the seed and what belongs to the machine."""
+    return [word for word in entry["provenance"]["command"].split() if not word.startswith(OF_THE_MACHINE)]
+
+
+def runs(*words: str) -> list[dict[str, Any]]:
+    """The reference records of the runs that were asked for with these words, by seed."""
+    found = [r for r in record.all_records(RESULTS) if r["status"] == "finished" and sorted(asked(r)) == sorted(words)]
     return sorted(found, key=lambda r: r["seed"])
+
+
+def main_job() -> dict[str, Any]:
+    """The record of ``make run``."""
+    return runs("workload=cfd", "lumos.lambda=1e-3")[0]
 
 
 def cfd_block() -> str:
     """What the main job prints, as text."""
-    entry = runs("cfd")[0]
+    entry = main_job()
     rows = [("", "dense", "compact", "change"), *report.run_rows(entry)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
@@ -43,7 +59,7 @@ def synthetic_block() -> str:
         "| seed | true features kept | others kept | R2 dense | R2 compact | parameters |",
         "|---|---|---|---|---|---|",
     ]
-    for entry in runs("synthetic"):
+    for entry in runs("workload=synthetic", "workload.relevant_features=16"):
         true, kept = set(entry["true_features"]), set(entry["gates"]["features_kept"])
         others = len(entry["features"]) - len(true)
         less = 100 * (1 - entry["compact"]["params"] / entry["dense"]["params"])
@@ -56,7 +72,7 @@ def synthetic_block() -> str:
 
 def machine_block() -> str:
     """Where the numbers come from."""
-    made = runs("cfd")[0]["provenance"]
+    made = main_job()["provenance"]
     versions = made["versions"]
     return (
         f"Measured on {made['device']}, Python {versions['python']}, torch {versions['torch']}, "
@@ -64,12 +80,68 @@ def machine_block() -> str:
     )
 
 
-def filled(text: str) -> str:
-    """The README with every block made anew."""
-    for name, make in (("cfd", cfd_block), ("synthetic", synthetic_block), ("machine", machine_block)):
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-        text = re.sub(pattern, lambda m, make=make: m[1] + make() + m[2], text, flags=re.S)
+def numbers_block(entry: dict[str, Any]) -> str:
+    """A workload's scores, dense and compact, beside its trivial predictors."""
+    dense, compact, made = entry["dense"], entry["compact"], entry["provenance"]
+    metric = entry["metric"]["name"]
+    others = [name for name in dense.get("scores", {}) if name != metric]
+    less = {key: f" ({100 * (compact[key] / dense[key] - 1):+.1f}%)" for key in ("params", "macs")}
+    rows = [("predictor", metric, *others, "parameters", "MACs a sample"), ("---",) * (len(others) + 4)]
+    rows += [
+        (name.replace("_", " "), _digits(score), *[""] * (len(others) + 2))
+        for name, score in entry["baselines"].items()
+    ]
+    rows += [
+        (name, _digits(side["score"]), *(_digits(side["scores"][o]) for o in others),
+         *(f"{side[key]:,}{less[key] if side is compact else ''}" for key in ("params", "macs")))
+        for name, side in (("dense", dense), ("compact", compact))
+    ]  # fmt: skip
+    kept, total = entry["gates"]["features_kept"], entry["features"]
+    data = entry["data"]
+    which = (
+        f"Features kept: {len(kept)} of {len(total)}{': ' + ', '.join(kept) if len(kept) < len(total) <= 40 else ''}. "
+        if total
+        else ""
+    )
+    where = f"results/reference/runs/{entry['workload']}/{entry['run_id']}"
+    source = (
+        f"`python run.py {' '.join(asked(entry))}`, `scale=small`, seed {entry['seed']}, on {made['device']}, "
+        f"{made['started_utc'][:10]}; {data['n_train']:,} samples train, {data['n_test']:,} test; record: `{where}`."
+    )
+    course = (
+        f"Training took {dense['train_seconds']:.0f} s dense and {compact['train_seconds']:.0f} s with gates; "
+        f"compact and gated agree to {entry['equivalence']['max_rel_diff']:.1e}."
+    )
+    return "\n".join([source, "", *("| " + " | ".join(row) + " |" for row in rows), "", which + course])
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.4f}"
+
+
+def suite() -> dict[str, dict[str, Any]]:
+    """The suite's record of each workload that has one."""
+    path = RESULTS / "suite.json"
+    listed = json.loads(path.read_text())["runs"] if path.exists() else []
+    return {r["workload"]: record.read(RESULTS / "runs" / r["workload"] / r["run_id"]) for r in listed}
+
+
+def filled(text: str, blocks: dict[str, Callable[[], str]]) -> str:
+    """A text with every block made anew."""
+    for name, make in blocks.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text = re.sub(pattern, lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.S)
     return text
+
+
+def texts() -> dict[Path, str]:
+    """Every file with blocks, and what it should say."""
+    blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "machine": machine_block}
+    found = {README: filled(README.read_text(), blocks)}
+    for workload, entry in suite().items():
+        path = PROJECT / "workloads" / workload / "README.md"
+        found[path] = filled(path.read_text(), {"numbers": lambda entry=entry: numbers_block(entry)})
+    return found
 
 
 def draw() -> None:
@@ -80,7 +152,7 @@ def draw() -> None:
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    entry = runs("cfd")[0]
+    entry = main_job()
     curve = pd.read_csv(RESULTS / "runs" / "cfd" / entry["run_id"] / "curve.csv")
     plt.rcParams.update(
         {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
@@ -116,14 +188,15 @@ def _params(entry: dict[str, Any], name: str) -> int:
 
 def main() -> int:
     """Write or check."""
-    text = README.read_text()
     if "--check" in sys.argv[1:]:
-        if filled(text) != text:
-            print("README.md is not what the records say; run `python scripts/readme.py`")
-        return int(filled(text) != text)
-    README.write_text(filled(text))
+        wrong = [str(path.relative_to(PROJECT)) for path, text in texts().items() if text != path.read_text()]
+        if wrong:
+            print(f"{', '.join(wrong)}: not what the records say; run `python scripts/readme.py`")
+        return int(bool(wrong))
+    for path, text in texts().items():
+        path.write_text(text)
     draw()
-    print(f"wrote {README.name} and {FIGURE.relative_to(PROJECT)}")
+    print(f"wrote README.md, those of the workloads, and {FIGURE.relative_to(PROJECT)}")
     return 0
 
 
