@@ -59,6 +59,7 @@ def _known(config: RunConfig, brief: bool) -> dict[str, Any] | None:
         elif done is not None:
             report.print_run(done, folder, finished_before=True)
         if done is not None:
+            record.tidy(folder)
             return done
     return None
 

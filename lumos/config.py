@@ -25,6 +25,9 @@ MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data",
 """What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is
 the copy of ``data`` that it is made with."""
 
+PRETRAINED = ("init_from", "init_strict", "freeze_backbone")
+"""Keys of a start from a pretrained network."""
+
 DEFAULT_LAMBDA = 1e-3
 """What lambda is where neither it nor a target nor a tolerance is given."""
 
@@ -149,6 +152,10 @@ class RunConfig:
     """The whole configuration as plain values, for the record."""
     method: MethodConfig | None = None
     """None: ours."""
+    init_from: Path | None = None
+    """The file of the weights to start from; ``resolved`` and the run's id have its checksum instead."""
+    init_strict: bool = True
+    freeze_backbone: bool = False
 
     @property
     def run_id(self) -> str:
@@ -221,13 +228,13 @@ def read(cfg: DictConfig) -> RunConfig:
         inner = re.search(r"ConfigError raised while resolving interpolation: (.*)", str(error))
         raise ConfigError(inner[1] if inner else one_line(error)) from None
     resolved.pop("hydra", None)
-    known = {"workload", "method", "lumos", "trainer", "data", "scale", "seed", "force", "paths"}
+    known = {"workload", "method", "lumos", "trainer", "data", "scale", "seed", "force", "paths", *PRETRAINED}
     for key in resolved:
         if key not in known:
             raise ConfigError(f"{key}: there is no such key{did_you_mean(str(key), known)}; expected {one_of(known)}")
     lumos = {("lambda_" if k == "lambda" else k): v for k, v in resolved["lumos"].items()}
     gates = _build(LumosConfig, "lumos", lumos)
-    method = _method(resolved)
+    method, pretrained = _method(resolved), _pretrained(resolved)
     if resolved["lumos"]["lambda"] is None:
         resolved["lumos"]["lambda"] = gates.lambda_
     seed = resolved["seed"]
@@ -242,9 +249,28 @@ def read(cfg: DictConfig) -> RunConfig:
         results=Path(resolved["paths"]["results"]).expanduser(),
         resolved=resolved,
         method=method,
+        **pretrained,
     )
     # Our own method is the same run, with the same id, as by its own key.
     return config.at_target(method.target or 1.0) if method and method.name == "lumos" else config
+
+
+def _pretrained(resolved: dict[str, Any]) -> dict[str, Any]:
+    """What to start from, for a RunConfig; in ``resolved`` its checksum, and nothing where it is not used."""
+    path, strict, frozen = (resolved.pop(key, None) for key in PRETRAINED)
+    for key, value in (("init_strict", strict), ("freeze_backbone", frozen)):
+        expect(value is None or isinstance(value, bool), key, value, "true, false or null")
+    if path is None:
+        expect(not frozen, "freeze_backbone", frozen, "init_from=FILE with it: a frozen backbone has to know something")
+        return {}
+    path = Path(str(path)).expanduser()
+    try:
+        with path.open("rb") as file:
+            resolved["init_from"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    except OSError as error:
+        raise ConfigError(f"init_from={path}: cannot be read ({error.strerror}); expected a file of weights") from None
+    resolved |= ({"init_strict": False} if strict is False else {}) | ({"freeze_backbone": True} if frozen else {})
+    return {"init_from": path, "init_strict": strict is not False, "freeze_backbone": bool(frozen)}
 
 
 def _method(resolved: dict[str, Any]) -> MethodConfig | None:

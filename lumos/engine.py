@@ -49,6 +49,8 @@ def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
         done = None if config.force else record.finished(folder)
         if done is None:
             done = _recorded(config, workload, folder, device)
+        else:
+            record.tidy(folder)
     report.print_run(done, folder)
     return done
 
@@ -231,6 +233,8 @@ def _baseline(config: RunConfig, workload: Workload, loaders: Loaders, device: t
     with record.only_one(folder, wait=True) if main else nullcontext():
         known = distributed.from_main(lambda: None if config.force else _known_baseline(folder, workload))
         if known is not None:
+            if main:
+                store.clear()  # left by a process that was killed right after its training
             facts, weights = known
             model = workload.model()
             model.load_state_dict(weights)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -62,6 +62,13 @@ def finished(folder: Path) -> dict[str, Any] | None:
     except RecordError:
         return None
     return record if record["status"] in DONE else None
+
+
+def tidy(folder: Path) -> None:
+    """Delete the checkpoints of a finished run: its process may have been killed before it could."""
+    for path in folder.glob("*.ckpt"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def all_records(results: Path) -> list[dict[str, Any]]:

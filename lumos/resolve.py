@@ -19,7 +19,7 @@ from lumos.flow import Flow
 from lumos.inputs import InputPath, mapped, tensors
 from lumos.layers import followed
 from lumos.settings import StructureOptions
-from lumos.structure import INPUT, Axis, Fixed, Group, InputSelection, Structure, feature_names
+from lumos.structure import INPUT, OUTPUT, Axis, Fixed, Group, InputSelection, Structure, feature_names
 from lumos.surgery import own_numbers
 from lumos.trace import NONE, Block, Trace, has_values
 
@@ -101,7 +101,7 @@ def _run_trace(
             module.training = mode
     outputs = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
     for t in outputs:
-        trace.fix(trace.shadow(t), "it is an output of the model")
+        trace.fix(trace.shadow(t), OUTPUT)
     trace.flow = trace.record.flow(outputs)
     trace.maps = {axis: units.clamp(min=NONE) for axis, units in trace.maps.items()}
     return trace, features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import deque
 from typing import Any
@@ -10,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lumos import distributed
-from lumos.api import gate
+from lumos.api import gate, trace
 from lumos.compaction import compact
 from lumos.config import RunConfig
 from lumos.evaluation import STATISTICS_BATCHES, Best, has_statistics
 from lumos.gated import GatedModel
 from lumos.loading import Reader
 from lumos.phases import GatedPhase, Phase, make_optimizer
+from lumos.pretrained import freeze_backbone, initialize
+from lumos.structure import Structure
 from lumos.workload import Batch, Workload, to_device
 
 PLACE = ("epoch", "batch", "step", "losses_from")
@@ -36,6 +39,8 @@ class TrainState:
         self.workload, self.config, self.device = workload, config, device
         torch.manual_seed(config.seed)
         self.model: nn.Module = workload.model().to(device)
+        if config.init_from:
+            initialize(self.model, config.init_from, config.init_strict)
         if gated:
             self.model = gate(
                 self.model,
@@ -44,6 +49,9 @@ class TrainState:
                 settings=config.lumos.gates,
                 options=config.lumos.structure,
             )
+        if config.freeze_backbone:
+            inner, structure = self._structure()
+            freeze_backbone(inner, structure)
         self.optimizer = make_optimizer(self.model, workload, config.lumos)
         self.phase: Phase | None = None
         self.best = Best(workload.metric.higher_is_better)
@@ -55,6 +63,13 @@ class TrainState:
         self._resumed_noise: list[Tensor] | None = None
         self._earlier, self._started = 0.0, time.perf_counter()
         self.replica = self.model
+
+    def _structure(self) -> tuple[nn.Module, Structure]:
+        """The network without its gates, and what the trace says of it."""
+        if isinstance(self.model, GatedModel):
+            return self.model.model, self.model.structure
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            return self.model, trace(copy.deepcopy(self.model), self.workload.example())
 
     @property
     def seconds(self) -> float:

@@ -129,6 +129,19 @@ def test_thirty_random_moments(whole, tmp_path):
         killed_again_and_again(whole, tmp_path / str(batch), 5, seed=100 + batch)
 
 
+def test_checkpoints_that_a_killed_process_left_beside_what_is_finished_go(tmp_path):
+    assert ended(child(tmp_path)) == 0
+    (kept,) = tmp_path.glob("results/runs/*/*/record.json")
+    (baseline,) = tmp_path.glob("results/baselines/*/*/dense.pt")
+    left = [kept.parent / "gated.ckpt", baseline.parent / "dense.ckpt"]
+    for path in left:
+        path.write_bytes(b"left")
+    assert ended(child(tmp_path)) == 0  # finished before
+    assert [path.exists() for path in left] == [False, True]
+    assert ended(child(tmp_path, "lumos.lambda=0.02")) == 0  # the same baseline
+    assert not left[1].exists()
+
+
 def test_asked_to_stop_it_says_where_it_goes_on(whole, tmp_path):
     pid = child(tmp_path)
     deadline = time.monotonic() + 120
