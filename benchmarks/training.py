@@ -1,0 +1,85 @@
+"""What a gated training costs beside the dense one: gated/dense for a step and for a whole run.
+
+``python benchmarks/training.py cfd,puremd 60 lumos.target.params=0.29`` trains each workload's network for so many
+steps, dense and gated in turns, and prints medians. A step is timed alone, on one batch, in rounds that take turns. A
+run is all of a training: reading, tracing, steps, the cut, its verification and validation; so of a short one the share
+of what happens once is larger than of a long one. Keys after the steps are those of run.py; scale is small by default.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from lumos import measure
+from lumos.cli import build_workload, exit_on_error
+from lumos.config import PROJECT, read
+from lumos.engine import prepare
+from lumos.training import Trained, train
+
+ROUNDS = 3
+FILE = "training.csv"
+COLUMNS = ("workload", "steps", "dense_step_ms", "gated_step", "compact_step", "params_share", "run")
+
+
+def ratios(name: str, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """The row of one workload: times of a step and of a run over those of the dense network's."""
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("config", [f"workload={name}", f"trainer.max_steps={steps}", *overrides])
+    config, workload = read(cfg), build_workload(cfg)
+    device, loaders = prepare(config), workload.loaders()
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    dense: Trained | None = None
+    gated: Trained | None = None
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        dense = train(workload, loaders, config, device, gated=False)
+        seconds[False].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        gated = train(workload, loaders, config, device, gated=True, dense=dense)
+        seconds[True].append(time.perf_counter() - began)
+    assert dense is not None
+    assert gated is not None
+    step = measure.training_step(workload, gated.model, next(iter(loaders.train)), config.lumos, device)
+    small, whole = (sum(p.numel() for p in t.model.parameters()) for t in (gated, dense))
+    times = {kind: step[kind]["step_ms"]["p50"] for kind in ("dense", "gated", "compact")}
+    return {
+        "workload": name,
+        "steps": dense.steps,
+        "dense_step_ms": round(times["dense"], 3),
+        "gated_step": round(1 + step["overhead"]["p50"], 3),
+        "compact_step": round(times["compact"] / times["dense"], 3),
+        "params_share": round(small / whole, 3),
+        "run": round(median(g / d for g, d in zip(seconds[True], seconds[False], strict=True)), 3),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print, and write ``training.csv`` in the results folder."""
+    if len(arguments) < 2 or not arguments[1].isdigit():
+        sys.exit("usage: python benchmarks/training.py NAME[,NAME…] STEPS [KEY=VALUE …]")
+    names, steps, *overrides = arguments
+    with exit_on_error():
+        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            path = Path(compose("config", overrides).paths.results) / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for name in names.split(","):
+            row = ratios(name, int(steps), overrides)
+            new = not path.exists()
+            with path.open("a", newline="") as file:
+                writer: csv.DictWriter[str] = csv.DictWriter(file, COLUMNS)
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
