@@ -184,7 +184,9 @@ def compact(gated: GatedModel, select: bool = True, known: dict[str, Tensor] | N
     model = without_copies(gated.model)
     own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     new = {n: plan.cut(n, t.detach()) for n, t in own.items()}
-    new |= {n: new[n] * plan.cut(n, m) for n, m in gates.items()}
+    for n, m in gates.items():
+        m = plan.cut(n, m)
+        new[n] = new[n] * m if new[n].data_ptr() == own[n].data_ptr() else new[n].mul_(m)
     layers, more = _changed_layers(gated, plan)
     for path, sizes in written_sizes(structure, keep).items():
         layers.setdefault(path, {"kind": "resized", "sizes": sizes})

@@ -19,6 +19,7 @@ from lumos.flow import Flow
 from lumos.inputs import InputPath, mapped, tensors
 from lumos.layers import followed
 from lumos.settings import StructureOptions
+from lumos.spared import given_back, held
 from lumos.structure import INPUT, OUTPUT, Axis, Fixed, Group, InputSelection, Structure, feature_names
 from lumos.surgery import own_numbers
 from lumos.trace import NONE, Block, Trace, has_values
@@ -73,13 +74,20 @@ def _resolved(
 
 
 def _run_trace(
-    model: nn.Module, inputs: tuple[Any, ...], dims: dict[InputPath, int], options: StructureOptions
+    model: nn.Module,
+    example: tuple[Any, ...],
+    dims: dict[InputPath, int],
+    options: StructureOptions,
+    spare: bool = True,
 ) -> tuple[Trace, dict[InputPath, Tensor]]:
-    """Run the model once in eval mode with units on ``dims`` of its inputs; returns the trace and the inputs' units."""
-    trace = Trace(model, options.streams)
+    """Run the model once in eval mode with units on ``dims`` of its inputs; returns the trace and the inputs' units.
+
+    ``spare``: costly products are not computed, as long as no value is asked for.
+    """
+    trace = Trace(model, options.streams, spare)
     modes = {m: m.training for m in model.modules()}
     # Fresh views, so that no shadow is left on the caller's tensors.
-    inputs = mapped(inputs, lambda _path, x: x.view_as(x))
+    inputs = mapped(example, lambda _path, x: x.view_as(x))
     leaves = tensors(inputs)
     features: dict[InputPath, Tensor] = {}
     for path, dim in dims.items():
@@ -91,14 +99,20 @@ def _run_trace(
     for leaf in leaves.values():
         trace.record.enter(leaf)
     model.eval()
+    before, out, failure = held(model), None, None
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), trace.modules(), trace:
             out = model(*inputs)
     except Exception as error:
-        raise StructureError(f"the model does not run on the example: {type(error).__name__}: {error}") from error
+        failure = error
     finally:
         for module, mode in modes.items():
             module.training = mode
+    if trace.spared and (given_back(before) or trace.asked or failure is not None):
+        return _run_trace(model, example, dims, options, spare=False)
+    if failure is not None:
+        text = f"the model does not run on the example: {type(failure).__name__}: {failure}"
+        raise StructureError(text) from failure
     outputs = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
     for t in outputs:
         trace.fix(trace.shadow(t), OUTPUT)

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from lumos.flow import Flow, FlowRecord, leaves
 from lumos.shadows import has_values, squash, varies
+from lumos.spared import ValuesRead, keeps_values, reads_values, stand_in
 from lumos.structure import Axis, Contraction, Size
 
 NONE = 0
@@ -74,9 +75,10 @@ class Block:
 class Trace(TorchFunctionMode):
     """The shadows, merges and fixed units of one run of a model."""
 
-    def __init__(self, model: nn.Module, streams: bool = False) -> None:
+    def __init__(self, model: nn.Module, streams: bool = False, spare: bool = False) -> None:
         super().__init__()
-        self.model, self.streams = model, streams
+        self.model, self.streams, self.spare = model, streams, spare
+        self.spared = self.asked = False
         self.names = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()] if t is not None}
         self.next_unit = 1
         self.blocks: list[Block] = []
@@ -97,16 +99,23 @@ class Trace(TorchFunctionMode):
         self._stack: list[tuple[str, nn.Module, Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from lumos.rules import rule_for
+        from lumos.rules import RULES, rule_for
         from lumos.rules.movement import freeze
 
         kwargs = kwargs or {}
         operands = leaves((args, kwargs), [])
         sources = self.record.sources(operands)
-        out = func(*args, **kwargs)
+        name = plain_name(func)
+        if self.spared:
+            self.asked |= reads_values(name, func, args, operands, name in RULES)
+            self.asked |= keeps_values(name, func, args, kwargs, self.name_of(next(iter(operands), None)) is not None)
+            if self.asked:
+                raise ValuesRead(name)
+        zeros = stand_in(name, func, args, kwargs) if self.spare else None
+        self.spared |= zeros is not None
+        out = func(*args, **kwargs) if zeros is None else zeros
         if type(out) in _FACTS:
             return out
-        name = plain_name(func)
         call = Call(name, func, tuple(args), kwargs, out, operands, leaves(out, []))
         self.reading: Axis | None = None
         try:
