@@ -63,7 +63,7 @@ def rows(found: Sequence[Job]) -> list[dict[str, Any]]:
                 "dense": entry["dense"]["score"], "compact": entry["compact"]["score"],
                 "params": entry["compact"]["params"],
                 "params_share": entry["compact"]["params"] / entry["dense"]["params"],
-                "features": len(entry["gates"]["features_kept"]),
+                "features": len(entry["gates"]["features_kept"]) if entry["gates"] else None,
             }  # fmt: skip
         out.append(row)
     problem = ("workload", "scale", "metric")
@@ -97,7 +97,7 @@ def summary(found: Sequence[dict[str, Any]]) -> Table:
         cells = [f"{row['job']}{'*' if row['front'] == 'yes' else ' '}", settings, row["status"]]
         if "run" in row:
             cells += [row["metric"], f"{row['dense']:.4f}", f"{row['compact']:.4f}",
-                      f"{100 * (row['params_share'] - 1):+.1f}%", str(row["features"])]  # fmt: skip
+                      f"{100 * (row['params_share'] - 1):+.1f}%", "-" if row["features"] is None else str(row["features"])]  # fmt: skip
         table.add_row(*(escape(cell) for cell in cells))
     return table
 

@@ -54,6 +54,12 @@ def test_a_record_that_is_gone_leaves_a_row(folder):
     assert [row["front"] for row in rows[1:3]] == ["yes", "yes"]
 
 
+def test_a_method_without_gates_has_no_number_of_features(folder):
+    record.write(folder / "runs" / "w" / "run0", entry(run_id="run0", gates=None, method="l1"))
+    assert [row["features"] for row in sweep.rows(sweep.jobs(folder))[:3]] == [None, 1, 1]
+    assert sweep.finish(folder, Console(file=io.StringIO(), width=160)) == 2
+
+
 def test_no_jobs_no_summary(tmp_path):
     assert sweep.finish(tmp_path) == 0
     assert not list(tmp_path.iterdir())
