@@ -24,8 +24,6 @@ import numpy as np
 import torch
 from finished_run import PROJECT
 from hydra import compose, initialize_config_dir
-from sklearn.feature_selection import SequentialFeatureSelector, mutual_info_regression
-from sklearn.linear_model import LinearRegression, lasso_path
 from torch import Tensor, nn
 
 from lumos.cli import build_workload, exit_on_error
@@ -44,37 +42,43 @@ COLUMNS: tuple[str, ...] = (
     "train_seconds", "features", "command",
 )  # fmt: skip
 
-Ranking = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
-"""From inputs (rows, features), outputs (rows, outputs), the number to keep and a seed: the features, best first."""
+Strength = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
+"""From inputs (rows, features), outputs (rows, outputs), the number to keep and a seed: each feature's strength."""
 
 
 def pearson(x: np.ndarray, y: np.ndarray, count: int, seed: int) -> np.ndarray:
     """By the largest |correlation| with an output."""
-    return np.argsort(-np.abs(x.T @ y).max(1), kind="stable")
+    return np.abs(x.T @ y).max(1) / len(x)
 
 
 def mutual_information(x: np.ndarray, y: np.ndarray, count: int, seed: int) -> np.ndarray:
     """By the largest mutual information with an output, of nearest neighbours."""
-    found = [mutual_info_regression(x[:2000], column[:2000], random_state=seed) for column in y.T]
-    return np.argsort(-np.max(found, 0), kind="stable")
+    from sklearn.feature_selection import mutual_info_regression
+
+    return np.max([mutual_info_regression(x[:2000], column[:2000], random_state=seed) for column in y.T], 0)
 
 
 def lasso(x: np.ndarray, y: np.ndarray, count: int, seed: int) -> np.ndarray:
     """By the largest penalty at which a feature still enters the linear model of an output."""
+    from sklearn.linear_model import lasso_path
+
     enters = np.zeros(x.shape[1])
     for column in y.T:
         alphas, weights, _ = lasso_path(x, column, alphas=100)  # pyright: ignore[reportArgumentType]
         enters = np.maximum(enters, ((weights != 0) * alphas).max(1))
-    return np.argsort(-enters, kind="stable")
+    return enters
 
 
 def forward(x: np.ndarray, y: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Greedily, by the cross-validated score of a linear model."""
+    from sklearn.feature_selection import SequentialFeatureSelector
+    from sklearn.linear_model import LinearRegression
+
     if count >= x.shape[1]:
-        return np.arange(x.shape[1])
+        return np.ones(x.shape[1])
     choice: Any = SequentialFeatureSelector
     chosen = choice(LinearRegression(), n_features_to_select=count, cv=3).fit(x, y).get_support()
-    return np.argsort(~chosen, kind="stable")
+    return chosen.astype(float)
 
 
 def stg(x: np.ndarray, y: np.ndarray, count: int, seed: int, steps: int = 1500, price: float = 0.1) -> np.ndarray:
@@ -92,22 +96,23 @@ def stg(x: np.ndarray, y: np.ndarray, count: int, seed: int, steps: int = 1500, 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return np.argsort(-mean.detach().numpy(), kind="stable")
+    return mean.detach().numpy()
 
 
 def lassonet(x: np.ndarray, y: np.ndarray, count: int, seed: int) -> np.ndarray:
     """LassoNet (Lemhadri et al., JMLR 2021): by the penalty at which a feature leaves the network."""
     from lassonet import LassoNetRegressor
 
-    model = LassoNetRegressor(hidden_dims=(64,), n_iters=(50, 5), path_multiplier=1.2, batch_size=256, verbose=0,
+    # With fewer steps at each penalty, or larger steps between penalties, most features leave at one and the same.
+    model = LassoNetRegressor(hidden_dims=(64,), n_iters=(200, 20), path_multiplier=1.1, batch_size=256, verbose=0,
                               torch_seed=seed, random_state=seed)  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.path(x[:1000].astype(np.float32), y[:1000].astype(np.float32))
-    return np.argsort(-np.asarray(model.feature_importances_), kind="stable")
+    return np.asarray(model.feature_importances_)
 
 
-METHODS: dict[str, Ranking] = {
+METHODS: dict[str, Strength] = {
     "pearson": pearson,
     "mutual_information": mutual_information,
     "lasso": lasso,
@@ -158,12 +163,18 @@ def selected(name: str, workload: Any, config: RunConfig, count: int) -> tuple[l
         found = train(workload, workload.loaders(), config, prepare(config), gated=True)
         assert found.gates is not None
         return [names.index(n) for n in found.gates["features_kept"]], time.perf_counter() - started
+    strength = METHODS[name](*training_table(workload, config.seed), count, config.seed)
+    order = np.argsort(-strength, kind="stable")
+    return sorted(order[:count].tolist()), time.perf_counter() - started
+
+
+def training_table(workload: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (rows, features) and outputs (rows, outputs), standardised: at most ROWS training rows, by the seed."""
     x, y = workload.table()
-    rows = np.random.default_rng(config.seed).permutation(len(x))[:ROWS]
+    rows = np.random.default_rng(seed).permutation(len(x))[:ROWS]
     x, y = (np.asarray(t[rows], dtype=np.float64) for t in (x, y.reshape(len(y), -1)))
     x, y = ((t - t.mean(0)) / np.where(t.std(0) > 0, t.std(0), 1) for t in (x, y))
-    order = METHODS[name](x, y, count, config.seed)
-    return sorted(order[:count].tolist()), time.perf_counter() - started
+    return x, y
 
 
 def main(arguments: Sequence[str]) -> None:
