@@ -202,7 +202,7 @@ def test_which_runs_a_call_means(script):
     others = [p.parent for p in folders[3].parent.glob("*/record.json") if p.parent not in folders.values()]
     with pytest.raises(RecordError, match=r"differ in more than their seed; compare them with python -m lumos compare"):
         script.runs_of([str(folders[3]), str(others[0])], seeds=False)
-    with pytest.raises(RecordError, match="expected folders of finished runs, or run.py's arguments"):
+    with pytest.raises(RecordError, match="expected folders of finished runs"):
         script.runs_of([], seeds=False)
 
 
@@ -210,9 +210,8 @@ def test_without_a_library_its_column_is_left_out(script, monkeypatch, capsys):
     def missing(*_):
         raise ImportError("No module named 'lassonet'")
 
-    (run,) = script.runs_of(
-        [str(PROJECT / "results" / "reference" / "runs" / "synthetic" / "daccc557cfb8")], seeds=False
-    )
+    first = features.read(REFERENCE)[0]
+    (run,) = script.runs_of([str(REFERENCE.parent / "runs" / first.workload / first.run_id)], seeds=False)
     monkeypatch.setattr(script.FinishedRun, "check_data", lambda _: None)
     monkeypatch.setattr(script, "training_table", lambda *_: (np.zeros((3, 200)), np.zeros((3, 1))))
     monkeypatch.setitem(script.METHODS, "lassonet", missing)
