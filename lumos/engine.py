@@ -23,7 +23,7 @@ from lumos.errors import ConfigError, DataError, UnsupportedError
 from lumos.evaluation import on_device
 from lumos.features import relevance
 from lumos.files import atomic
-from lumos.loading import explained
+from lumos.loading import explained, set_epoch
 from lumos.measure import parameters
 from lumos.signals import StoppedError
 from lumos.training import Trained, evaluate, train
@@ -151,6 +151,8 @@ def _measured(
             other.model.save(folder / "compact.pt")
     log.info("measuring both")
     figures = measure.compare({"dense": dense.model, "compact": other.model}, workload.example(), device)
+    # The order of the first epoch, however many were trained here: predictors see the same rows after a resume.
+    set_epoch(loaders.train, 0)
     training = None
     if other.equivalence is not None:
         batch = next(iter(loaders.train))

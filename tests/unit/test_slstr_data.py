@@ -8,8 +8,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import nn
 
+from lumos.cli import run
+from lumos.config import PROJECT, register_resolvers
 from lumos.workload import DataError
 from workloads.slstr import SLSTR
 from workloads.slstr.baselines import mask_scores, pixel_baselines
@@ -206,3 +209,17 @@ def test_the_papers_network() -> None:
 def test_settings_that_cannot_be(settings: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         SLSTR(**settings)
+
+
+def test_predictors_see_the_same_pixels_however_long_the_training(tmp_path):
+    """The training patches come in another order each epoch, and a resumed run trains fewer epochs or none."""
+
+    def predictors(epochs):
+        register_resolvers()
+        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            settings = [f"workload.epochs={epochs}", f"paths.cache={tmp_path}", f"paths.results={tmp_path / epochs}"]
+            return run(compose("config", ["workload=slstr", "scale=tiny", "trainer.device=cpu", *settings]))
+
+    one, three = predictors("1"), predictors("3")
+    assert one["dense"]["score"] != three["dense"]["score"]
+    assert one["baselines"] == three["baselines"]

@@ -47,8 +47,8 @@ class SLSTR:
     patch: int = 64
     widths: Sequence[int] = (8, 16, 32, 64)
     batch_size: int = 16
-    epochs: int = 6
-    learning_rate: float = 2e-3
+    epochs: int = 18
+    learning_rate: float = 3e-3
 
     name = "slstr"
     # The paper lists SLSTR among the workloads scored by an error and not by a share of right answers.
