@@ -25,6 +25,9 @@ from lumos.files import atomic
 
 SCHEMA = 1
 FILE = "record.json"
+CODE = (":/", ":(exclude,top)results")
+"""What makes a run: everything in the repository but the records of runs, as git's paths."""
+
 DONE = ("finished", "unsupported")
 """What a run's status is when it need not be done again."""
 POLL = 1.0
@@ -141,9 +144,10 @@ def write_curve(folder: Path, rows: Sequence[dict[str, Any]], name: str = "curve
 def provenance(device: str) -> dict[str, Any]:
     """Where and with what a run was made."""
     packages = ("torch", "numpy", "hydra-core", "torch-geometric", "timm")
+    commit = _git("rev-parse", "HEAD")
     return {
-        "git": _git("rev-parse", "HEAD"),
-        "dirty": None if _git("rev-parse", "HEAD") is None else bool(_git("status", "--porcelain", "-uno")),
+        "git": commit,
+        "dirty": bool(_git("status", "--porcelain", "-uno", "--", *CODE)) if commit else None,
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "device": device,
         "host": platform.node(),

@@ -1,6 +1,7 @@
 """Records: whole or not at all, one process at a time, readable without torch."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -101,3 +102,22 @@ def test_all_runs_as_a_table():
     cells = [list(column.cells) for column in table.columns]
     assert cells[4] == ["finished", "failed"]
     assert cells[8] == ["-75.0%", ""]
+
+
+def test_a_run_is_dirty_where_code_differs_and_not_where_records_do(tmp_path, monkeypatch):
+    def git(*command):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *command], cwd=tmp_path, check=True, capture_output=True)
+
+    for file in ("lumos/record.py", "results/record.json"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("1")
+    git("init")
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "lumos" / "record.py"))
+    assert record.provenance("cpu")["dirty"] is None
+    git("add", ".")
+    git("commit", "-m", "first")
+    (tmp_path / "results/record.json").write_text("2")
+    assert record.provenance("cpu")["dirty"] is False
+    (tmp_path / "lumos/record.py").write_text("2")
+    assert record.provenance("cpu")["dirty"] is True
