@@ -59,7 +59,7 @@ class CosmoFlow:
     norm: bool = True
     strided: bool = True
     batch_size: int = 8
-    epochs: int = 6
+    epochs: int = 14
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
 
