@@ -75,8 +75,9 @@ def row(paper: Published, workload: str, method: str, group: Group | None, reaso
     """A method's row; where it is unsupported, that word instead of numbers."""
     ids = group.ids if group else ()
     reduction, score = (paper.number("III", key, workload, method) for key in ("params_reduction", "score"))
-    # Accuracy is published in percent, and ours a share.
-    factor = 100 if score and score.unit == "%" and group and group.first["metric"]["unit"] != "%" else 1
+    # Accuracy is published in percent, and ours a share; methods that were not published stand in the same column.
+    column = paper.number("III", "score", workload, "lumos")
+    factor = 100 if column and column.unit == "%" and group and group.first["metric"]["unit"] != "%" else 1
     scores = [factor * r["compact"]["score"] for r in group.runs if r["compact"]["score"] is not None] if group else []
     cut, mean = (group.mean(q.params_reduction) if group else None), (statistics.fmean(scores) if scores else None)
     spread = statistics.stdev(scores) if len(scores) > 1 else None
