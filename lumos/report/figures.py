@@ -85,11 +85,12 @@ def scores(evaluation: Evaluation) -> Figure:
             continue
         axis.plot(change, y, "o", ms=4.5, color=LUMOS, zorder=4)
         dense, ours = (group.mean(q.field(side, "score")) for side in ("dense", "compact"))
-        text = f"{group.first['metric']['name']} {dense:.4g} → {ours:.4g}"
+        form = ".4f" if abs(dense) >= 0.1 else ".2e" if abs(dense) < 1e-3 else ".3g"
+        text = f"{group.first['metric']['name']} {dense:{form}} → {ours:{form}}"
         axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
     axis.axvline(0, color="black", lw=0.6)
     axis.set_xscale("symlog", linthresh=1)
-    axis.set(xlabel="change of the score, % of the dense one (right is better)")
+    axis.set(xlabel="change of the score [%], right is better")
     low, high = axis.get_xlim()
     axis.set_xlim(min(1.5 * low, -4), max(1.5 * high, 4))
     _decades(axis)
