@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 ARGS ?=
+APT := apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
 
 .PHONY: help setup run suite figures report test test-all test-cluster lint docs lock clean
 .DEFAULT_GOAL := help
@@ -42,8 +43,9 @@ test-all: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-cluster: $(STAMP)  ## sweeps, DDP, requeue and a dead node on a two-node Slurm, started and stopped here
-	@command -v slurmctld munged >/dev/null || ls /usr/sbin/slurmctld >/dev/null 2>&1 || \
-	  { [ "$$(id -u)" = 0 ] && apt-get update -qq >/dev/null && apt-get install -qq -y --no-install-recommends slurm-wlm munge >/dev/null; } || \
+	@PATH="$$PATH:/usr/sbin"; command -v slurmctld >/dev/null && command -v munged >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && timeout 300 bash -c '$(APT) update >/dev/null && \
+	    DEBIAN_FRONTEND=noninteractive $(APT) install -y --no-install-recommends slurm-wlm munge >/dev/null'; } || \
 	  echo "slurm-wlm and munge cannot be installed here; the tests will be skipped"
 	LUMOS_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 

@@ -2,7 +2,8 @@
 
 ``python benchmarks/scaling.py 1,2,4 workload=cfd scale=paper`` starts 1, 2 and 4 processes on this machine, times
 steps of the dense and of the gated network, and adds rows to ``scaling.csv`` in the results folder, which the
-report draws. On several nodes start one count at a time: ``srun python benchmarks/scaling.py here workload=cfd …``.
+report draws. Without ``workload=`` those of the paper's Fig. 12, one after the other. On several nodes start one count
+at a time: ``srun python benchmarks/scaling.py here workload=cfd …``.
 Every step is a whole one: reading, loss, penalty, gradients, their mean over the processes, the optimiser.
 """
 
@@ -27,6 +28,7 @@ from lumos.config import PROJECT, RunConfig, read
 from lumos.engine import prepare
 from lumos.gated import GatedModel
 from lumos.loading import Reader
+from lumos.report.published import Published
 from lumos.report.sweeps import SCALING, SCALING_COLUMNS
 from lumos.state import TrainState
 from lumos.training import descend
@@ -112,16 +114,19 @@ def write(path: Path, rows: list[tuple[Any, ...]]) -> None:
 def main(arguments: list[str]) -> None:
     """Start the processes, or be one of them."""
     if not arguments or "=" in arguments[0]:
-        sys.exit("usage: python benchmarks/scaling.py 1,2,4|here workload=NAME [KEY=VALUE …]")
+        sys.exit("usage: python benchmarks/scaling.py 1,2,4|here [workload=NAME] [KEY=VALUE …]")
     counts, *overrides = arguments
     if counts == "here":
         with exit_on_error():
             here(overrides)
         return
-    for count in map(int, counts.split(",")):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        subprocess.run([sys.executable, *launcher, __file__, "here", *overrides], check=True, env=environment)
+    named = any(o.startswith("workload=") for o in overrides)
+    shown = Published.read(PROJECT / "results" / "paper.csv").shown("12")
+    for workload in [[]] if named else [[f"workload={name}"] for name in shown]:
+        for count in map(int, counts.split(",")):
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+            command = [*(launcher if count > 1 else []), __file__, "here", *workload, *overrides]
+            subprocess.run([sys.executable, *command], check=True, env={"OMP_NUM_THREADS": "1", **os.environ})
 
 
 if __name__ == "__main__":

@@ -39,6 +39,17 @@ def until(condition, seconds, what):
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+def ended(cluster, number, seconds):
+    """The state in which a job ended; sbatch --wait would look at intervals of up to half a minute."""
+
+    def state():
+        told = cluster.call("scontrol", "--oneliner", "show", "job", number).stdout
+        found = re.search(r"JobState=(\w+)", told)
+        return found and found[1] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING") and found[1]
+
+    return until(state, seconds, f"the end of job {number}")
+
+
 def test_a_sweep_over_both_nodes(cluster):
     command = cluster.sweep(
         "+experiment=sweep", "workload=synthetic,cfd", "lumos.lambda=1e-4,1e-3,1e-2", "lumos.tau=0.5",
@@ -74,19 +85,52 @@ def test_one_run_on_two_nodes(cluster):
     keys = ("workload=synthetic", "trainer.max_steps=20", "lumos.lambda=2e-3", *TINY)
     submit = ("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", "--output=ddp.log", script, *keys)
     number = cluster.call(*submit).stdout.strip()
-
-    def state():  # sbatch --wait would look at intervals of up to half a minute
-        told = cluster.call("scontrol", "--oneliner", "show", "job", number).stdout
-        found = re.search(r"JobState=(\w+)", told)
-        return found and found[1] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING") and found[1]
-
-    assert until(state, 300, "one run on two nodes") == "COMPLETED", (cluster.home / "ddp.log").read_text()
+    assert ended(cluster, number, 300) == "COMPLETED", (cluster.home / "ddp.log").read_text()
     together = next(r for r in records(cluster, "synthetic").values() if r["config"]["lumos"]["lambda"] == 2e-3)
     assert together["status"] == "finished"
     assert together["config"]["trainer"]["nodes"] == 2
     # the same dense network as one process trained it, so the same score
     other = next(r for r in records(cluster, "synthetic").values() if r["config"]["lumos"]["lambda"] == 1e-3)
     assert together["dense"]["score"] == pytest.approx(other["dense"]["score"], rel=1e-6)
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+@pytest.mark.parametrize(
+    ("program", "keys"),
+    [
+        (TORCHRUN, ("trainer.devices=2",)),
+        ((), ("trainer.devices=2",)),
+        ((), ("-m", "hydra/launcher=local", "trainer.devices=2")),
+        ((), ("-m", "hydra/launcher=slurm", "trainer.nodes=2")),
+    ],
+    ids=["torchrun", "itself", "local", "slurm"],
+)
+def test_the_same_command_in_two_processes(cluster, tmp_path, program, keys):
+    """However the two processes are started, the run is the one of one process, up to the order of sums."""
+    same = ("workload=synthetic", "trainer.max_steps=20", "lumos.lambda=1e-3", "lumos.tau=0.5", *TINY)
+    call = (sys.executable, *program, str(PROJECT / "run.py"), *keys, *same, f"paths.results={tmp_path}")
+    done = cluster.call(*call)
+    assert done.returncode == 0, done.stdout
+    (path,) = tmp_path.glob("runs/synthetic/*/record.json")
+    two, one = json.loads(path.read_text()), records(cluster, "synthetic")[path.parent.name]
+    assert two["status"] == "finished"
+    for side in ("dense", "compact"):
+        assert two[side]["score"] == pytest.approx(one[side]["score"], rel=1e-6)
+    assert two["gates"]["features_kept"] == one["gates"]["features_kept"]
+
+
+def test_a_sweep_from_inside_the_cluster(cluster):
+    """driver.sbatch is a job that starts jobs: one that is finished before, and one that fails."""
+    script = str(PROJECT / "slurm" / "driver.sbatch")
+    keys = ("workload=synthetic", "lumos.lambda=1e-4,-1", "lumos.tau=0.5", "trainer.max_steps=20", *TINY)
+    number = cluster.call("sbatch", "--parsable", "--output=driver.log", script, *keys).stdout.strip()
+    assert ended(cluster, number, 120) == "FAILED"
+    said = (cluster.home / "driver.log").read_text()
+    assert "2 jobs" in said
+    assert "lumos.lambda=-1.0: expected a number >= 0" in said
+    assert "1 of 2 failed" in said
 
 
 def test_out_of_time_it_is_queued_again_and_goes_on(cluster):
@@ -124,6 +168,25 @@ def test_out_of_time_it_is_queued_again_and_goes_on(cluster):
     assert json.loads((undisturbed / "record.json").read_text())["compact"]["score"] == entry["compact"]["score"]
     first, second = (torch.load(p / "compact.pt", weights_only=True)["state"] for p in (folder, undisturbed))
     assert all(torch.equal(t, second[name]) for name, t in first.items())
+
+
+def test_a_job_of_a_sweep_that_is_out_of_time_goes_on(cluster):
+    """SIGUSR2, which the launcher asks for before a time limit: submitit queues the job again, and the sweep waits."""
+    driver = cluster.start(*cluster.sweep("workload=synthetic", "lumos.lambda=1.7e-3", "workload.epochs=60",
+                                          "trainer.checkpoint_steps=20", *TINY))  # fmt: skip
+    try:
+        runs = cluster.home / "results" / "runs" / "synthetic"
+        (checkpoint,) = until(lambda: list(runs.glob("*/gated.ckpt")), 240, "a checkpoint of the gated training")
+        (number,) = cluster.call("squeue", "--noheader", "--array", "--format=%i").stdout.split()
+        cluster.call("scancel", "--signal=USR2", number)
+        out, _ = driver.communicate(timeout=300)
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert driver.returncode == 0, out
+    entry = records(cluster, "synthetic")[checkpoint.parent.name]
+    assert (entry["status"], entry["config"]["lumos"]["lambda"]) == ("finished", 1.7e-3)
+    assert "gated: going on from step" in (checkpoint.parent / "train.log").read_text()
 
 
 def test_a_node_that_dies_in_a_sweep(cluster):

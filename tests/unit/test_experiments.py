@@ -1,0 +1,65 @@
+"""conf/experiment: each file composes, asks for what its keys may be, and the suite's is the one of `make suite`."""
+
+import re
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from lumos.config import PROJECT, read, register_resolvers
+
+FILES = sorted((PROJECT / "conf" / "experiment").glob("*.yaml"))
+SWEPT = [path for path in FILES if path.stem != "adaptive"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _config():
+    register_resolvers()
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        yield
+
+
+def values(key, words):
+    """All values that a sweep gives a key."""
+    if words == "glob(*)":
+        return [p.stem for p in (PROJECT / "conf" / key).glob("*.yaml")]
+    (override,) = OverridesParser.create().parse_overrides([f"{key}={words}"])
+    return list(override.sweep_iterator()) if override.is_sweep_override() else [str(words)]
+
+
+@pytest.mark.parametrize("path", SWEPT, ids=lambda p: p.stem)
+def test_every_value_of_an_experiment_is_a_valid_run(path):
+    params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
+    every = {key: values(key, str(words)) for key, words in params.items()}
+    assert all(every.values())
+    first = {key: found[0] for key, found in every.items()}
+    for key, found in every.items():
+        for value in found:
+            chosen = {"workload": "cfd", **first, key: value}
+            keys = [f"{k}={v}" for k, v in chosen.items()]
+            if key != "method" and path.stem in ("pareto", "table3"):
+                keys.append("method=lumos")
+            # a target belongs to a method that has one
+            keys = [k for k in keys if "method=dense" not in keys or not k.startswith("method.target")]
+            read(compose("config", [f"+experiment={path.stem}", *keys]))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_call_in_an_experiments_first_lines_is_of_that_experiment(path):
+    call = re.search(r"python run\.py (?:-m )?\+experiment=(\w+)", path.read_text())
+    assert call
+    assert call[1] == path.stem
+
+
+def test_the_suites_experiment_makes_the_suites_runs():
+    own = yaml.safe_load((PROJECT / "conf" / "suite.yaml").read_text())
+    for workload in values("workload", "glob(*)"):
+        suite = read(compose("config", [f"workload={workload}", "scale=small", *own.get(workload, [])]))
+        other = read(compose("config", ["+experiment=suite", f"workload={workload}"]))
+        assert other.run_id == suite.run_id, f"{workload}: conf/experiment/suite.yaml and conf/suite.yaml differ"
+
+
+def test_the_docs_name_every_experiment():
+    text = (PROJECT / "docs" / "evaluation.md").read_text()
+    assert [p.stem for p in FILES if f"`{p.stem}`" not in text] == []
