@@ -180,7 +180,7 @@ def compact(gated: GatedModel, select: bool = True, known: dict[str, Tensor] | N
     structure, is_open = gated.structure, gated.gates.is_open().cpu()
     keep = structure.with_places(is_open)
     plan = Plan.of(structure, keep)
-    gates = gated.multipliers()
+    gates = _with_scales(structure, keep, gated.multipliers())
     model = without_copies(gated.model)
     own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     new = {n: plan.cut(n, t.detach()) for n, t in own.items()}
@@ -205,6 +205,20 @@ def compact(gated: GatedModel, select: bool = True, known: dict[str, Tensor] | N
     small = CompactModel(model, inputs, structure.kept_features(keep), select, attributes, layers)
     device = next((p.device for p in gated.model.parameters()), torch.device("cpu"))
     return small.to(device).train(gated.training)
+
+
+def _with_scales(structure: Structure, keep: Bool[Tensor, " units"], gates: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What multiplies the weights, and what makes up for dividing scores by the root of fewer dimensions."""
+    for scale in structure.scales:
+        left = int(structure.padded(keep)[scale.units].sum())
+        for (name, dim), places in scale.places.items() if scale.folded and left < len(scale.units) else ():
+            known = gates.get(name, torch.ones(()))
+            factor = torch.ones(len(places), dtype=known.dtype, device=known.device)
+            factor[places.to(known.device)] = math.sqrt(left / len(scale.units))
+            shape = [1] * len(structure.shapes[name])
+            shape[dim] = len(places)
+            gates[name] = known * factor.view(shape)
+    return gates
 
 
 def _changed_layers(gated: GatedModel, plan: Plan) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
@@ -287,7 +301,7 @@ def _to_double(x: Tensor) -> Tensor:
 
 def _first_difference(gated: GatedModel, small: CompactModel, inputs: tuple[Any, ...]) -> str:
     """Where the two begin to differ: outputs of each module, compared at the units that stay."""
-    padded = torch.cat([torch.ones(1, dtype=torch.bool), gated.gates.is_open()])
+    padded = gated.structure.padded(gated.gates.is_open())
     maps = gated.structure.module_maps
     found: list[dict[str, Tensor]] = []
     for model, run in ((gated.model, gated), (small.model, small)):

@@ -68,10 +68,12 @@ class LumosConfig:
     learning_rate: float
     warmup: float
     freeze_at: float
+    rate_gain: float = 1.0
     target: TargetConfig = field(default_factory=TargetConfig)
     tolerance: float | None = None
     streams: bool | None = None
     private: bool | None = None
+    query_key: bool | None = None
     align: int | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +88,7 @@ class LumosConfig:
         expect(self.learning_rate > 0, "lumos.learning_rate", self.learning_rate, "a number > 0")
         expect(0 <= self.warmup < 1, "lumos.warmup", self.warmup, "a number in [0, 1)")
         expect(0 < self.freeze_at < 1, "lumos.freeze_at", self.freeze_at, "a number between 0 and 1")
+        expect(self.rate_gain >= 1, "lumos.rate_gain", self.rate_gain, "a number >= 1")
         expect(self.align is None or self.align >= 2, "lumos.align", self.align, "a whole number >= 2, or null")
         try:
             self.gates  # noqa: B018 -- built here, so that a bad value is reported before anything runs
@@ -102,7 +105,7 @@ class LumosConfig:
     @property
     def structure(self) -> StructureOptions:
         """What more of a model is made removable."""
-        return StructureOptions(bool(self.streams), bool(self.private))
+        return StructureOptions(bool(self.streams), bool(self.private), bool(self.query_key))
 
     @property
     def gates(self) -> GateSettings:
@@ -198,7 +201,7 @@ def one_of(allowed: Any) -> str:
 def register_resolvers() -> None:
     """``${by_scale:{small: a, paper: b}}`` picks by the key ``scale``, ``${by_workload:{name: a}}`` by the workload.
 
-    ``${project:x}`` is a folder of the project.
+    ``${project:x}`` is a folder of the project, ``${suite:key}`` what conf/suite.yaml sets a key to, null if nothing.
     """
 
     def by_scale(options: Mapping[str, Any], *, _root_: DictConfig) -> Any:
@@ -210,12 +213,20 @@ def register_resolvers() -> None:
         return options[scale]
 
     def by_workload(options: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-        name = str(_root_.workload._target_).split(".")[-2]
+        name = workload_of(_root_)
         expect(name in options, "workload", name, f"{one_of(options)} here")
         return options[name]
 
+    def suite(key: str, *, _root_: DictConfig) -> Any:
+        words = OmegaConf.load(PROJECT / "conf" / "suite.yaml").get(workload_of(_root_), [])
+        return OmegaConf.select(OmegaConf.from_dotlist(list(words)), key)
+
+    def workload_of(cfg: DictConfig) -> str:
+        return str(cfg.workload._target_).split(".")[-2]
+
     OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)
     OmegaConf.register_new_resolver("by_workload", by_workload, replace=True)
+    OmegaConf.register_new_resolver("suite", suite, replace=True)
     OmegaConf.register_new_resolver("project", lambda name: str(PROJECT / name), replace=True)
 
 

@@ -35,7 +35,7 @@ def constants(
         line = _channels(out, call.shape_in, units)
         if line is not None:
             dim, values, of_unit = line
-            stays = torch.cat([torch.ones(1, dtype=torch.bool), keep])[of_unit]
+            stays = structure.padded(keep)[of_unit]
             found[call.path] = dim, values[stays.to(values.device)]
     return found
 

@@ -36,7 +36,7 @@ def describe(structure: Structure) -> str:
     rows = [("group", "kind", "units", "parameters/unit", "MACs/unit", "touches")]
     for group in structure.groups:
         cost = unit_cost(structure, group)
-        axes = [f"{name}[{dim}]" for (name, dim), units in structure.maps.items() if _touches(units, group)]
+        axes = [f"{name}[{dim}]" for (name, dim), units in structure.maps.items() if structure.touches(units, group)]
         touched = ", ".join(axes[:4]) + (f" and {len(axes) - 4} more" if len(axes) > 4 else "")
         rows.append((group.name, group.kind, str(group.size), f"{cost[0]:,.0f}", f"{cost[1] / samples:,.0f}", touched))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
@@ -47,10 +47,6 @@ def describe(structure: Structure) -> str:
         lines += ["", "fixed:"]
         lines += [f"  {f.name} ({f.size} units): {f.reason}" for f in structure.fixed]
     return "\n".join(lines)
-
-
-def _touches(units: torch.Tensor, group: Group) -> bool:
-    return bool(((units > group.start) & (units <= group.stop)).any())
 
 
 def unit_cost(structure: Structure, group: Group) -> tuple[float, float]:

@@ -39,7 +39,7 @@ class GatedModel(nn.Module):
         lengths = [len(units) for units in structure.sites.values()]
         self._lengths = lengths
         flat = torch.cat([*structure.sites.values(), torch.zeros(0, dtype=torch.int64)])
-        self.register_buffer("_flat", flat, persistent=False)
+        self.register_buffer("_flat", flat % (1 + structure.units + len(structure.pairs)), persistent=False)
         self._direct = _direct_layers(model, structure)
         self._shared = _shared_names(model)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -86,7 +86,7 @@ class GatedModel(nn.Module):
 
     def _values_at_sites(self, gates: Float[Tensor, " units"]) -> dict[Axis, Tensor]:
         """Each site's multiplier, one per position; positions without a unit get a one."""
-        padded = torch.cat([gates.new_ones(1), gates])
+        padded = self.structure.padded(gates)
         return dict(zip(self._axes, padded.index_select(0, self._flat).split(self._lengths), strict=True))
 
     def _split(

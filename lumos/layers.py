@@ -21,13 +21,14 @@ from torch.overrides import TorchFunctionMode
 class PrunedAttention(nn.MultiheadAttention):
     """Multi-head attention of which whole heads can be gone; called as ``torch.nn.MultiheadAttention`` is.
 
-    The number of heads follows from the weights; ``head_dim`` and the model's width stay. Averaged attention weights
-    are those of the heads that are left.
+    The number of heads follows from the weights, and so does that of queries' and keys' dimensions in a head; those of
+    values and the model's width stay. Averaged attention weights are those of the heads that are left.
     """
 
     def adopt(self) -> None:
         """Torch's fused encoder layer takes the number of heads from the width; it must not be used."""
         self._qkv_same_embed_dim = False
+        self._width = self.head_dim
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
@@ -52,13 +53,12 @@ class PrunedAttention(nn.MultiheadAttention):
         same = query is key and key is value
         if not self.batch_first:
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))
-        q, k, v = (
-            t.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for t in self._projected(query, key, value, same)
-        )
+        heads = self.out_proj.weight.shape[1] // self._width
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in self._projected(query, key, value, same))
         mask = _joined(attn_mask, key_padding_mask, q)
         weights = None
         if need_weights:
-            scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
+            scores = q @ k.transpose(-2, -1) / math.sqrt(self._width)
             attention = torch.softmax(scores if mask is None else scores + mask, -1)
             out = F.dropout(attention, self.dropout, self.training) @ v
             # Outside the trace: an average over heads that nobody reads must not hold them.
@@ -66,20 +66,29 @@ class PrunedAttention(nn.MultiheadAttention):
                 weights = attention.mean(1) if average_attn_weights else attention
                 weights = weights if batched else weights.squeeze(0)
         else:
-            out = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
+            out = F.scaled_dot_product_attention(
+                q, k, v, mask, self.dropout if self.training else 0.0, scale=self._width**-0.5
+            )
         out = self.out_proj(out.transpose(1, 2).flatten(2))
         out = out if self.batch_first else out.transpose(0, 1)
         return (out if batched else out.squeeze(0 if self.batch_first else 1)), weights
 
+    def _rows(self) -> list[int]:
+        """How many rows of the packed weight make queries, keys and values."""
+        values = self.out_proj.weight.shape[1]
+        both = (self.in_proj_weight.shape[0] - values) // 2
+        return [both, both, values]
+
     def _projected(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> list[Tensor]:
         if self.in_proj_weight is not None and same:
-            return list(F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, -1))
+            return list(F.linear(query, self.in_proj_weight, self.in_proj_bias).split(self._rows(), -1))
         weights = (
             [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
             if self.in_proj_weight is None
-            else list(self.in_proj_weight.chunk(3))
+            else list(self.in_proj_weight.split(self._rows()))
         )
-        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        rows = [len(w) for w in weights]
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.split(rows)
         return [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
 
 
@@ -258,4 +267,5 @@ def followed(model: nn.Module) -> Iterator[list[str]]:
     finally:
         for (_, module), same in zip(found, known, strict=True):
             module.__class__ = nn.MultiheadAttention
+            del module._width
             module._qkv_same_embed_dim = same  # type: ignore[assignment]

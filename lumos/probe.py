@@ -54,7 +54,7 @@ def _cut_halves(trial: _Trial, structure: Structure) -> tuple[Structure, dict[st
             parts[:0] = [part[:middle], part[middle:]]
             continue
         if problem is not None:
-            for reading in _readings(structure, structure.group(part[0])):
+            for reading in _scalings(structure, structure.group(part[0])):
                 if trial.failure(reading, [*passed, *part], explain=False) is None:
                     structure, problem = reading, None
                     break
@@ -87,9 +87,7 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
     first; then one at a time does. At last the sizes are taken for literals in the module's code.
     """
     places = [
-        i
-        for i, size in enumerate(structure.sizes)
-        if len(size.attributes) > 1 and bool(((size.units > group.start) & (size.units <= group.stop)).any())
+        i for i, size in enumerate(structure.sizes) if len(size.attributes) > 1 and structure.touches(size.units, group)
     ]
     options = {(s.module, s.size, s.attributes) for s in (structure.sizes[i] for i in places)}
     keys = sorted(options)
@@ -104,10 +102,30 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
                 for i, s in enumerate(structure.sizes)
             ),
         )
-    places = [bool(((s.units > group.start) & (s.units <= group.stop)).any()) for s in structure.sizes]
+    places = [structure.touches(s.units, group) for s in structure.sizes]
     if any(places):
         sizes = (replace(s, literal=s.literal or here) for s, here in zip(structure.sizes, places, strict=True))
         yield replace(structure, sizes=tuple(sizes))
+    if any(places) and any(structure.touches(s.units, group) for s in structure.scales):
+        # Queries and values may have one attribute for a size that is now two: it stays, and the calls change.
+        sizes = (
+            replace(s, literal=True, attributes=()) if here else s
+            for s, here in zip(structure.sizes, places, strict=True)
+        )
+        yield replace(structure, sizes=tuple(sizes))
+
+
+def _scalings(structure: Structure, group: Group) -> Iterator[Structure]:
+    """All readings of sizes, where the group holds an attention's dimensions each with both ways to scale its scores:
+    the model's code divides by the root of what there was, or of what is left."""
+    mine = [structure.touches(s.units, group) for s in structure.scales]
+    others = [replace(s, folded=s.folded != here) for s, here in zip(structure.scales, mine, strict=True)]
+    if any(mine):
+        yield replace(structure, scales=tuple(others))
+    for reading in _readings(structure, group):
+        yield reading
+        if any(mine):
+            yield replace(reading, scales=tuple(others))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from lumos.errors import StructureError
 from lumos.flow import Flow
+from lumos.heads import crossings, every_query, scales
 from lumos.inputs import InputPath, mapped, tensors
 from lumos.layers import followed
 from lumos.settings import StructureOptions
@@ -48,7 +49,7 @@ def trace_structure(
         if _gates(other, "feature") > _gates(best, "feature") and _gates(other, "hidden") >= _gates(best, "hidden"):
             best, dims = other, tried
     size = sum(leaves[path].shape[dim] for path, dim in dims.items())
-    return _named(best, feature_names(features, size) if dims else tuple(features or ()))
+    return replace(best, feature_names=feature_names(features, size) if dims else tuple(features or ()))
 
 
 def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int], list[tuple[InputPath, int]]]:
@@ -84,7 +85,7 @@ def _run_trace(
 
     ``spare``: costly products are not computed, as long as no value is asked for.
     """
-    trace = Trace(model, options.streams, spare)
+    trace = Trace(model, options, spare)
     modes = {m: m.training for m in model.modules()}
     # Fresh views, so that no shadow is left on the caller's tensors.
     inputs = mapped(example, lambda _path, x: x.view_as(x))
@@ -119,11 +120,6 @@ def _run_trace(
     trace.flow = trace.record.flow(outputs)
     trace.maps = {axis: units.clamp(min=NONE) for axis, units in trace.maps.items()}
     return trace, features
-
-
-def _named(structure: Structure, names: tuple[str, ...]) -> Structure:
-    object.__setattr__(structure, "feature_names", names)
-    return structure
 
 
 def _found(structure: Structure, path: InputPath) -> int:
@@ -181,21 +177,22 @@ def _resolve(
             _only_tables(trace, parts, maps, units)
     sites = _sites(trace, parts)
     free = parts.removable()
-    groups, gate_of = _number(trace.blocks, parts, free)
+    groups, gate_of = _number(trace.blocks, parts, free, [u for u, _ in trace.crossed])
 
     # The last entry is that of ANY.
     of_unit = torch.cat([gate_of[parts.label], torch.zeros(1, dtype=torch.int64)])
+    of_both, pairs = crossings(trace, of_unit)
 
     def gates(units: Tensor) -> Tensor:
-        return of_unit[units]
+        return of_both[units]
 
-    gated = {axis: gates(units) for axis, units in sites.items()}
+    gated = {axis: (gates(units) if axis in trace.consumers else of_unit[units]) for axis, units in sites.items()}
     gated |= {(path, INPUT): gates(units) for path, units in trace.norms.items()}
     for axis in trace.tables:
         # Where the feature goes, its table keeps one row, of zeros.
         maps[axis] = torch.cat([torch.zeros(1, dtype=torch.int64), maps[axis][1:]])
     resolved = {axis: gates(units) for axis, units in maps.items()}
-    groups = _with_optional(groups, gated, trace.flow)
+    groups = _with_optional(groups, gated, trace.flow, pairs)
     layers = dict.fromkeys(attention, "attention") | dict.fromkeys(trace.norms, "norm")
     if options.private:
         layers |= _private(trace, groups, resolved, gated)
@@ -219,18 +216,28 @@ def _resolve(
             if gates(s.units).any()
         ),
         module_maps={name: gates(shadow) for name, shadow in trace.module_shadows.items()},
+        pairs=pairs,
+        scales=scales(trace, of_unit),
     )
 
 
-def _with_optional(groups: list[Group], sites: dict[Axis, Tensor], flow: Flow) -> list[Group]:
+def _with_optional(groups: list[Group], sites: dict[Axis, Tensor], flow: Flow, pairs: Tensor) -> list[Group]:
     """The groups, each with whether the outputs still depend on the inputs when all of it is closed: a residual
     branch, say."""
     ranges = {axis: (int(units.min()), int(units.max())) for axis, units in sites.items() if len(units)}
     found = []
     for g in groups:
         dead = {axis for axis, (low, high) in ranges.items() if low > g.start and high <= g.stop}
+        dead |= {axis for axis, (low, _) in ranges.items() if low < 0 and _all_in(sites[axis], g, pairs)}
         found.append(replace(g, optional=g.kind == "hidden" and bool(dead) and flow.alive(dead)))
     return found
+
+
+def _all_in(units: Tensor, group: Group, pairs: Tensor) -> bool:
+    """Whether every position of a unit map goes with a group, be it with one unit of two."""
+    of_one = torch.where(units < 0, 0, units)[:, None].expand(-1, 2)
+    both = torch.where((units < 0)[:, None], pairs[-units.clamp(max=-1) - 1], of_one)
+    return bool(((both > group.start) & (both <= group.stop)).any(1).all())
 
 
 def _only_tables(trace: Trace, parts: _Components, maps: dict[Axis, Tensor], units: Tensor) -> None:
@@ -287,19 +294,27 @@ def _sites(trace: Trace, parts: _Components) -> dict[Axis, Tensor]:
         consumed[parts.label[trace.maps[axis]]] = True
     consumed[parts.label[0]] = False
     produced = consumed.clone()
+    queries, keys = every_query(trace)
     for axis in trace.producers:
         if axis in trace.maps and axis not in sites:
             units = trace.maps[axis]
             alone = ~consumed[parts.label[units]]
+            if trace.queries:
+                # Of queries and keys that are multiplied, the queries have the gates.
+                alone = (alone | torch.isin(units, queries)) & ~torch.isin(units, keys)
             sites[axis] = torch.where(alone, units, 0)
             produced[parts.label[units]] = True
+    for units, heads in trace.crossed:
+        produced[parts.label[heads[consumed[parts.label[units]]]]] = True
     for block in trace.blocks:
         labels = parts.label[block.first : block.stop]
         parts.fix(labels[~produced[labels]], "no weight reads it")
     return sites
 
 
-def _number(blocks: list[Block], parts: _Components, free: Tensor) -> tuple[list[Group], Tensor]:
+def _number(
+    blocks: list[Block], parts: _Components, free: Tensor, crossing: list[Tensor]
+) -> tuple[list[Group], Tensor]:
     """Groups of removable components, gates numbered group by group; also the 1-based gate of each component."""
     owner = torch.full((len(parts.label),), -1)
     root = list(range(len(blocks)))
@@ -317,6 +332,7 @@ def _number(blocks: list[Block], parts: _Components, free: Tensor) -> tuple[list
             root[find(b)] = find(other)
         owner[labels[others < 0]] = b
     gate_of = torch.zeros(len(parts.label), dtype=torch.int64)
+    dims = parts.label[torch.cat([torch.zeros(0, dtype=torch.int64), *(u.flatten() for u in crossing)])].unique()
     groups: list[Group] = []
     names: dict[str, int] = {}
     start = 0
@@ -326,15 +342,18 @@ def _number(blocks: list[Block], parts: _Components, free: Tensor) -> tuple[list
     for group in members.values():
         labels = torch.cat([parts.label[blocks[b].first : blocks[b].stop] for b in group])
         labels = torch.tensor(list(dict.fromkeys(labels[free[labels]].tolist())), dtype=torch.int64)
-        if not len(labels):
-            continue
-        gate_of[labels] = torch.arange(start + 1, start + 1 + len(labels))
-        name = blocks[group[0]].name
-        names[name] = names.get(name, 0) + 1
         kind: Literal["feature", "hidden"] = "feature" if any(blocks[b].kind == "feature" for b in group) else "hidden"
-        label = name if names[name] == 1 else f"{name}#{names[name]}"
-        groups.append(Group(label, kind, start, start + len(labels)))
-        start += len(labels)
+        # One layer may make a head's dimensions and the heads: neither can do without one of its own.
+        crossing = torch.isin(labels, dims)
+        for mine, suffix in ((labels[~crossing], ""), (labels[crossing], ".dims")):
+            if not len(mine):
+                continue
+            gate_of[mine] = torch.arange(start + 1, start + 1 + len(mine))
+            name = blocks[group[0]].name + suffix
+            names[name] = names.get(name, 0) + 1
+            label = name if names[name] == 1 else f"{name}#{names[name]}"
+            groups.append(Group(label, kind, start, start + len(mine)))
+            start += len(mine)
     return groups, gate_of
 
 

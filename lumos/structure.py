@@ -88,10 +88,18 @@ class Size:
     place: tuple[int, int] | None = None
     literal: bool = False
 
-    def after(self, keep: Bool[Tensor, " units"]) -> int:
-        """The size when the units with ``keep`` stay: a position goes when nothing in it is left."""
-        padded = torch.cat([torch.ones(1, dtype=torch.bool), keep.cpu()])
-        return int(padded[self.units].any(1).sum())
+
+@dataclass(frozen=True)
+class Scale:
+    """The dimensions of an attention's queries, over whose number's root its scores are divided.
+
+    ``units`` are those of one head's dimensions, ``places`` the axes that make queries, with where they do. ``folded``:
+    the model's own code divides by the root of what is left, so that the queries' weights make up for it.
+    """
+
+    units: Int[Tensor, " dims"]
+    places: dict[Axis, Bool[Tensor, " positions"]]
+    folded: bool
 
 
 @dataclass(frozen=True)
@@ -113,12 +121,12 @@ class Structure:
     """Groups, the axes that their units index, and the cost model.
 
     A *unit map* is an int64 vector, one entry per position of an axis: 0 is a position that always stays, u > 0 the
-    position of gate ``u - 1``. ``sites`` are the axes at which gates multiply, with the units that they multiply
-    there; the axis (path, INPUT) is the input of the module at that path. ``layers`` are the modules, by path, that
-    become one of ``lumos.layers`` where units of theirs go. ``sizes`` are numbers that modules hold beside their
-    tensors. ``flow`` says what depends on what; ``example`` are the traced inputs, ``example_rows`` is the leading
-    size of the first of them. ``module_maps`` holds, for each module that returns a tensor, the unit of
-    each value (repeated dimensions cut to one).
+    position of gate ``u - 1``, u < 0 one of two units, row ``-u - 1`` of ``pairs``: it stays where both do. ``sites``
+    are the axes at which gates multiply, with the units that they multiply there; the axis (path, INPUT) is the input
+    of the module at that path. ``layers`` are the modules, by path, that become one of ``lumos.layers`` where units of
+    theirs go. ``sizes`` are numbers that modules hold beside their tensors. ``flow`` says what depends on what;
+    ``example`` are the traced inputs, ``example_rows`` is the leading size of the first of them. ``module_maps`` holds,
+    for each module that returns a tensor, the unit of each value (repeated dimensions cut to one).
     """
 
     groups: tuple[Group, ...]
@@ -136,6 +144,25 @@ class Structure:
     example: tuple[Any, ...] = field(default=(), repr=False)
     sizes: tuple[Size, ...] = ()
     module_maps: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    pairs: Int[Tensor, "pairs 2"] = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64), repr=False)
+    scales: tuple[Scale, ...] = ()
+
+    def padded(self, values: Tensor) -> Tensor:
+        """Values of the units (units,) as unit maps index them: a one first, at the end the products of the pairs."""
+        if not len(self.pairs):
+            return torch.cat([values.new_ones(1), values])
+        one, other = (self.pairs.to(values.device).flip(0) - 1).unbind(1)
+        return torch.cat([values.new_ones(1), values, values[one] * values[other]])
+
+    def touches(self, units: Tensor, group: Group) -> bool:
+        """Whether a unit map has units of a group."""
+        mine = (units > group.start) & (units <= group.stop)
+        pairs = -units[units < 0] - 1
+        return bool(mine.any()) or (len(pairs) > 0 and self.touches(self.pairs[pairs], group))
+
+    def size_after(self, size: Size, keep: Bool[Tensor, " units"]) -> int:
+        """A size when the units with ``keep`` stay: a position goes when nothing in it is left."""
+        return int(self.padded(keep.cpu())[size.units].any(1).sum())
 
     @cached_property
     def units(self) -> int:
@@ -154,7 +181,7 @@ class Structure:
         MACs of one pass over the traced example.
         """
         costs = self._costs.to(gates.device)
-        sums = costs.always.to(gates.dtype).index_add(0, costs.axis, gates.index_select(0, costs.unit))
+        sums = costs.always.to(gates.dtype).index_add(0, costs.axis, self.padded(gates).index_select(0, costs.unit))
         # A scatter product and not exp(sum(log)): a parameter that is wholly closed counts exactly zero.
         each = torch.ones(costs.parameters, dtype=gates.dtype, device=gates.device)
         parameters = each.scatter_reduce(0, costs.owner, sums, "prod").sum()
@@ -168,9 +195,7 @@ class Structure:
 
     def kept(self, axis: Axis, keep: Bool[Tensor, " units"]) -> Int[Tensor, " kept"]:
         """Indices along an axis that stay when the units with ``keep`` do."""
-        units = self.maps[axis]
-        padded = torch.cat([torch.ones(1, dtype=torch.bool), keep.cpu()])
-        return padded[units].nonzero().squeeze(1)
+        return self.padded(keep.cpu())[self.maps[axis]].nonzero().squeeze(1)
 
     def without(self, names: dict[str, str]) -> Structure:
         """The structure with the named groups fixed, for the reasons given."""
@@ -181,6 +206,10 @@ class Structure:
             new_id[g.start + 1 : g.stop + 1] = torch.arange(start, start + g.size) + 1
             groups.append(replace(g, start=start, stop=start + g.size))
             start += g.size
+        pairs = new_id[self.pairs]
+        # A pair of which one unit is fixed is the other one.
+        of_pair = torch.where((pairs > 0).all(1), -torch.arange(1, len(pairs) + 1), pairs.amax(1))
+        new_id = torch.cat([new_id, of_pair.flip(0)])
         maps = {axis: new_id[units] for axis, units in self.maps.items()}
         maps = {axis: units for axis, units in maps.items() if units.any()}
         gone = tuple(Fixed(g.name, g.size, names[g.name]) for g in self.groups if g.name in names)
@@ -200,11 +229,13 @@ class Structure:
             example=self.example,
             sizes=tuple(replace(s, units=new_id[s.units]) for s in self.sizes),
             module_maps={name: new_id[units] for name, units in self.module_maps.items()},
+            pairs=pairs.clamp(min=1) if groups else pairs[:0],
+            scales=tuple(replace(s, units=new_id[s.units]) for s in self.scales if new_id[s.units].any()),
         )
 
     def dead(self, is_open: Bool[Tensor, " units"]) -> set[Axis]:
         """The axes through which nothing is read any more: all that they multiply is closed."""
-        padded = torch.cat([torch.ones(1, dtype=torch.bool), is_open.cpu()])
+        padded = self.padded(is_open.cpu())
         return {axis for axis, units in self.sites.items() if not bool(padded[units].any())}
 
     def closed_groups(self, is_open: Bool[Tensor, " units"]) -> list[Group]:
@@ -238,8 +269,9 @@ class Structure:
 class _CostIndex:
     """Every position of every parameter axis in flat vectors, so that costs take a handful of kernels.
 
-    ``unit`` and ``axis`` name the gate and the axis of each gated position; ``always`` counts, for each axis, the
-    positions that always stay; ``owner`` is each axis' parameter; ``pairs`` holds (in-axis, out-axis, MACs per pair).
+    ``unit`` and ``axis`` name the place in :meth:`Structure.padded` and the axis of each gated position; ``always``
+    counts, for each axis, the positions that always stay; ``owner`` is each axis' parameter; ``pairs`` holds (in-axis,
+    out-axis, MACs per pair).
     """
 
     unit: Tensor
@@ -259,7 +291,7 @@ class _CostIndex:
             for dim, size in enumerate(structure.shapes[name]):
                 number[name, dim] = len(always)
                 units = structure.maps.get((name, dim), torch.zeros(size, dtype=torch.int64))
-                unit.append(units[units > 0] - 1)
+                unit.append(units[units != 0] % (1 + structure.units + len(structure.pairs)))
                 axis.append(torch.full((len(unit[-1]),), len(always)))
                 always.append(float((units == 0).sum()))
         owner = [i for i, name in enumerate(names) for _ in structure.shapes[name]]

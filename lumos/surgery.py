@@ -155,7 +155,7 @@ def own_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, d
     """
     found: dict[str, dict[str, int]] = {}
     for size in structure.sizes:
-        new = size.after(keep)
+        new = structure.size_after(size, keep)
         for attribute in size.attributes if new != size.size else ():
             found.setdefault(size.module, {}).setdefault(attribute, new)
     return found
@@ -165,7 +165,7 @@ def written_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[st
     """New values of the sizes that modules' code writes as literals: by path, call, dimension, old size and new."""
     found: dict[str, list[list[int]]] = {}
     for size in structure.sizes:
-        new = size.after(keep) if size.literal and size.place else size.size
+        new = structure.size_after(size, keep) if size.literal and size.place else size.size
         if size.place and new != size.size:
             found.setdefault(size.module, []).append([*size.place, size.size, new])
     return found

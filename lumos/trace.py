@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lumos.flow import Flow, FlowRecord, leaves
+from lumos.settings import StructureOptions
 from lumos.shadows import has_values, squash, varies
 from lumos.spared import ValuesRead, keeps_values, reads_values, stand_in
 from lumos.structure import Axis, Contraction, Size
@@ -75,9 +76,9 @@ class Block:
 class Trace(TorchFunctionMode):
     """The shadows, merges and fixed units of one run of a model."""
 
-    def __init__(self, model: nn.Module, streams: bool = False, spare: bool = False) -> None:
+    def __init__(self, model: nn.Module, options: StructureOptions, spare: bool = False) -> None:
         super().__init__()
-        self.model, self.streams, self.spare = model, streams, spare
+        self.model, self.options, self.spare = model, options, spare
         self.spared = self.asked = False
         self.names = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()] if t is not None}
         self.next_unit = 1
@@ -93,6 +94,8 @@ class Trace(TorchFunctionMode):
         self.contractions: list[Contraction] = []
         self.module_shadows: dict[str, Tensor] = {}
         self.sizes: list[Size] = []
+        self.queries: list[Any] = []
+        self.crossed: list[tuple[Tensor, Tensor]] = []
         self.record = FlowRecord()
         self.flow = Flow()
         self.views: dict[str, int] = {}

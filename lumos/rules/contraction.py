@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lumos.heads import Query, cross_queries, cross_values
 from lumos.rules.movement import freeze
 from lumos.structure import Contraction
 from lumos.trace import Call, Trace, squash, varies
@@ -85,7 +86,7 @@ def matmul(trace: Trace, call: Call) -> None:
         freeze(trace, call)
 
 
-def product(trace: Trace, a: Tensor, b: Tensor, reason: str) -> Tensor:
+def product(trace: Trace, a: Tensor, b: Tensor, reason: str, folded: bool = False) -> Tensor:
     """The shadow of ``a @ b`` for two activations' shadows (..., m, k) and (..., k, n).
 
     Along the contracted dimension units are tied in pairs. Where they also vary along a batch-like dimension (the
@@ -98,12 +99,22 @@ def product(trace: Trace, a: Tensor, b: Tensor, reason: str) -> Tensor:
     if not heads:
         if inner:
             left = trace.line(a, -1, "matmul")
-            trace.merge(left, trace.line(b, -2, "matmul"), reason)
+            right = trace.line(b, -2, "matmul")
+            trace.merge(left, right, reason)
+            if trace.options.query_key and outer == (False, False):
+                trace.queries.append(Query(left[None], right[None], torch.zeros(1, dtype=torch.int64), folded))
         if outer == (True, False):
             return a.narrow(-1, 0, 1).expand(nothing.shape) if not inner else nothing
         if outer == (False, True):
             return b.narrow(-2, 0, 1).expand(nothing.shape) if not inner else nothing
         return nothing
+    if trace.options.query_key and inner and outer == (False, False):
+        if varies(a, a.ndim - 1) and varies(b, b.ndim - 2):
+            return cross_queries(trace, a, b, reason, folded)
+        whole = trace.new_block(f"{trace.module[0] or 'attention'}.dims", "hidden", a.shape[-1])
+        trace.fix(whole, f"what makes queries or keys ties the dimensions of each head, before {reason}")
+    if trace.options.query_key and outer == (False, True) and not inner and cross_values(trace, a, b, reason):
+        return b[..., :1, :].expand(nothing.shape)
     corner_a, corner_b = a[..., :1, :1], b[..., :1, :1]
     head = trace.merge(corner_a, corner_b, reason)
     trace.merge(a, head.expand(a.shape), reason)
@@ -119,7 +130,7 @@ def attention(trace: Trace, call: Call) -> None:
         freeze(trace, call, "grouped queries are not followed:")
         return
     reason = trace.where(call.name)
-    scores = product(trace, q, k.transpose(-2, -1), reason)
+    scores = product(trace, q, k.transpose(-2, -1), reason, folded=call.kwargs.get("scale") is None)
     trace.set(call.outputs[0], product(trace, scores, v, reason))
 
 

@@ -122,7 +122,7 @@ def layer_norm(trace: Trace, call: Call) -> None:
     x, shape = call.arg(0, "input"), call.arg(1, "normalized_shape")
     path, module = trace.module
     plain = isinstance(module, nn.LayerNorm) and len(shape) == 1 and x is trace.module_input
-    if trace.streams and plain and path not in trace.norms and varies(trace.shadow(x), x.ndim - 1):
+    if trace.options.streams and plain and path not in trace.norms and varies(trace.shadow(x), x.ndim - 1):
         units = trace.line(trace.shadow(x), -1, call.name)
         if all(trace.follow(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
             trace.norms[path] = units

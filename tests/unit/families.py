@@ -309,6 +309,43 @@ class Attention(nn.Module):
         return self.proj(y.transpose(1, 2).reshape(b, n, -1))
 
 
+class SeparateAttention(nn.Module):
+    """Queries, keys and values by layers of their own, and the scale of the scores written in one of several ways."""
+
+    SCALES = ("number", "attribute", "shape", "fused", "literal", "minus one")
+
+    def __init__(self, dim: int, heads: int, scale: str) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.how, self.number = heads, dim // heads, scale, (dim // heads) ** -0.5
+        self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
+
+    def split(self, x):
+        b, n, _ = x.shape
+        if self.how == "literal":
+            return x.view(b, n, 4, 4).transpose(1, 2)
+        return x.view(b, n, self.heads, -1 if self.how == "minus one" else self.head_dim).transpose(1, 2)
+
+    def scores(self, q, k):
+        scale = {"attribute": self.head_dim**-0.5, "shape": q.shape[-1] ** -0.5}.get(self.how, self.number)
+        return q @ k.transpose(-2, -1) * scale
+
+    def forward(self, x):
+        q, k, v = (self.split(layer(x)) for layer in (self.q, self.k, self.v))
+        fused = self.how == "fused"
+        y = F.scaled_dot_product_attention(q, k, v) if fused else torch.softmax(self.scores(q, k), -1) @ v
+        return self.proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
+
+
+def separate_vit(scale: str, dim: int = 16, heads: int = 4) -> Built:
+    model = PlainViT(True, dim, heads)
+    for block in model.blocks:
+        block[1] = SeparateAttention(dim, heads, scale)  # type: ignore[index]
+    return model, (torch.randn(2, 1, 8, 8),)
+
+
+FAMILIES["ViT, separate q, k and v"] = lambda: separate_vit("fused")
+
+
 class PlainViT(nn.Module):
     def __init__(self, fused: bool, dim: int = 16, heads: int = 4) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ def test_no_file_holds_two_rooms(path):
 def test_library_defaults_are_the_configurations():
     conf = yaml.safe_load((PROJECT / "conf" / "lumos" / "default.yaml").read_text())
     conf = {("lambda_" if k == "lambda" else k): v for k, v in conf.items()}
-    modes = {k: conf.pop(k) for k in ("lambda_", "target", "tolerance", "streams", "private", "align")}
+    modes = {k: conf.pop(k) for k in ("lambda_", "target", "tolerance", "streams", "private", "query_key", "align")}
     assert set(modes.pop("target").values()) | set(modes.values()) == {None}
     numbers = {"lambda_": None} | {k: v if k == "penalty" else float(v) for k, v in conf.items()}
     ours, library = LumosConfig(**numbers).gates, GateSettings()
