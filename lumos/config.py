@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,15 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError
+from lumos.identity import MACHINE_KEYS, digest, of_run, without
 from lumos.settings import GateSettings, MethodConfig, MethodName, Penalty, StructureOptions
 
 PROJECT = Path(__file__).resolve().parent.parent
-MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data", "trainer.device", "trainer.threads",
-                "trainer.devices", "trainer.nodes", "trainer.checkpoint_seconds",
-                "trainer.checkpoint_steps")  # fmt: skip
-"""What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is
-the copy of ``data`` that it is made with."""
-
 PRETRAINED = ("init_from", "init_strict", "freeze_backbone")
 """Keys of a start from a pretrained network."""
 
@@ -163,17 +157,17 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """A hash of the resolved configuration less the machine's keys."""
-        return digest(_id_config(self.resolved, MACHINE_KEYS))
+        return digest(of_run(self.resolved))
 
     @property
     def recorded(self) -> dict[str, Any]:
         """The configuration as a record keeps it: without the folders of the machine that made it."""
-        return _without(self.resolved, ("paths", "data.cache", "workload.data"))
+        return without(self.resolved, ("paths", "data.cache", "workload.data"))
 
     @property
     def baseline_id(self) -> str:
         """A hash of what the dense baseline depends on: all of it but the gates."""
-        return digest(_without(self.resolved, (*MACHINE_KEYS, "lumos", "method")))
+        return digest(without(self.resolved, (*MACHINE_KEYS, "lumos", "method")))
 
     def at_target(self, params: float) -> RunConfig:
         """Our own run of the same problem with this share of the dense parameters."""
@@ -205,24 +199,20 @@ def register_resolvers() -> None:
     """
 
     def by_scale(options: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-        scale = _root_.scale
-        if scale == "bench" and "bench" not in options:
-            scale = "small"  # bench is small where small is quick
+        # bench is small where small is quick
+        scale = "small" if _root_.scale == "bench" and "bench" not in options else _root_.scale
         if scale not in options:
             raise ConfigError(f"scale={scale}: expected {one_of(options)}{did_you_mean(str(scale), list(options))}")
         return options[scale]
 
     def by_workload(options: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-        name = workload_of(_root_)
+        name = str(_root_.workload._target_).split(".")[-2]
         expect(name in options, "workload", name, f"{one_of(options)} here")
         return options[name]
 
     def suite(key: str, *, _root_: DictConfig) -> Any:
-        words = OmegaConf.load(PROJECT / "conf" / "suite.yaml").get(workload_of(_root_), [])
-        return OmegaConf.select(OmegaConf.from_dotlist(list(words)), key)
-
-    def workload_of(cfg: DictConfig) -> str:
-        return str(cfg.workload._target_).split(".")[-2]
+        own: Any = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "suite.yaml"))
+        return OmegaConf.select(OmegaConf.from_dotlist(own.get(_root_.workload._target_.split(".")[-2], [])), key)
 
     OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)
     OmegaConf.register_new_resolver("by_workload", by_workload, replace=True)
@@ -350,25 +340,3 @@ def did_you_mean(word: str, allowed: Any) -> str:
 def one_line(error: BaseException) -> str:
     """An exception's message on one line."""
     return " ".join(str(error).split())
-
-
-def digest(config: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that name a configuration."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def _id_config(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """What names a run: all but the machine's keys and the modes that are not set."""
-    kept = _without(config, keys)
-    target = {k: v for k, v in kept["lumos"].get("target", {}).items() if v is not None}
-    kept["lumos"] = {k: v for k, v in {**kept["lumos"], "target": target or None}.items() if v is not None}
-    return kept
-
-
-def _without(config: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
-    out = {}
-    for key, value in config.items():
-        path = f"{prefix}{key}"
-        if path not in keys:
-            out[key] = _without(value, keys, f"{path}.") if isinstance(value, Mapping) else value
-    return out

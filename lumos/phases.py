@@ -152,6 +152,10 @@ def cut(
     """The compact model in training mode, and an optimiser that goes on where the gated one's was."""
     small = compact(gated.train())
     fresh = make_optimizer(small, workload, settings)
+    dense, left = (sum(p.numel() for p in m.parameters()) for m in (gated.model, small))
+    gain = rate_gain(dense, left, settings.rate_gain)
+    for group in fresh.param_groups:
+        group["peak"] *= gain
     plan = Plan.of(gated.structure, gated.structure.with_places(gated.gates.is_open()))
     multiplier = gated.multipliers()
     new = dict(small.model.named_parameters())
@@ -168,6 +172,15 @@ def cut(
             "exp_avg_sq": plan.cut(name, state["exp_avg_sq"]) / m**2,
         }
     return small, fresh
+
+
+def rate_gain(dense: int, compact: int, most: float) -> float:
+    """The factor by which the weights' peak rate rises where ``dense`` parameters become ``compact`` ones.
+
+    With Adam the rate that fits a layer falls as its width rises (Yang & Hu et al. 2021, muP, table 3), and the
+    recipe's was chosen for the dense network; widths go as the square root of the parameters. At most ``most``.
+    """
+    return min(most, math.sqrt(dense / max(1, compact)))
 
 
 def rate(step: int, total: int, freeze_at: int) -> float:

@@ -96,8 +96,9 @@ def summary(found: Sequence[dict[str, Any]]) -> Table:
         settings = row["settings"].replace(" ", "\n")
         cells = [f"{row['job']}{'*' if row['front'] == 'yes' else ' '}", settings, row["status"]]
         if "run" in row:
+            features = "-" if row["features"] is None else str(row["features"])
             cells += [row["metric"], f"{row['dense']:.4f}", f"{row['compact']:.4f}",
-                      f"{100 * (row['params_share'] - 1):+.1f}%", "-" if row["features"] is None else str(row["features"])]  # fmt: skip
+                      f"{100 * (row['params_share'] - 1):+.1f}%", features]  # fmt: skip
         table.add_row(*(escape(cell) for cell in cells))
     return table
 

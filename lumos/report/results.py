@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lumos import record
-from lumos.config import MACHINE_KEYS
 from lumos.errors import RecordError
+from lumos.identity import MACHINE_KEYS
 
 SUITE = "suite.json"
 """A results folder's list of the runs that stand for their workloads, written by the suite."""

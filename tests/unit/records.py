@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lumos import record
-from lumos.config import digest
+from lumos.identity import digest
 
 WORKLOADS = ("cfd", "fluid", "puremd", "cosmoflow", "em_denoise", "synthetic", "optical", "dms", "stemdl", "slstr",
              "ppa", "molhiv", "braintumor")  # fmt: skip

@@ -60,6 +60,7 @@ def test_the_baseline_does_not_depend_on_the_gates():
         ("lumos.lambda=inf", "lumos.lambda=inf: expected a number"),
         ("lumos.penalty=size", "lumos.penalty=size: expected one of gates, params, macs"),
         ("lumos.t_l=0.7", r"lumos.t_l=0.7: expected a number in \[0, 0.5\)"),
+        ("lumos.rate_gain=0.5", "lumos.rate_gain=0.5: expected a number >= 1"),
         ("lumos.freeze_at=1", "lumos.freeze_at=1.0: expected a number between 0 and 1"),
         ("lumos.warmup=-1", "lumos.warmup=-1.0"),
         ("lumos.learning_rate=0", "lumos.learning_rate=0.0: expected a number > 0"),

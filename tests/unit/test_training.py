@@ -11,7 +11,7 @@ from torch import nn
 import lumos
 from lumos.config import LumosConfig, RunConfig, TrainerConfig
 from lumos.errors import TrainingError
-from lumos.phases import cut, make_optimizer, rate
+from lumos.phases import cut, make_optimizer, rate, rate_gain
 from lumos.steering import warm_up
 from lumos.training import train
 from workloads.synthetic import Synthetic
@@ -36,6 +36,21 @@ def test_schedules_by_hand():
     assert [round(rate(s, 4, freeze_at=-1), 6) for s in range(4)] == [1.0, 0.853553, 0.5, 0.146447]
     # gated: at its peak until the cut, then the same cosine over what is left
     assert [round(rate(s, 8, freeze_at=4), 6) for s in range(8)] == [1.0] * 4 + [1.0, 0.853553, 0.5, 0.146447]
+
+
+def test_the_rate_rises_at_the_cut_as_the_widths_fall(tiny):
+    assert [rate_gain(100, c, 5.0) for c in (100, 25, 4, 1)] == [1.0, 2.0, 5.0, 5.0]
+    assert rate_gain(100, 1, 1.0) == 1.0
+    gated = lumos.gate(tiny.model(), tiny.example())
+    optimizer = make_optimizer(gated, tiny, GATES)
+    with torch.no_grad():
+        gated.gates.log_alpha[::2] = -8.0
+    peak = tiny.recipe.learning_rate
+    small, kept = cut(gated, optimizer, tiny, GATES)
+    _, risen = cut(gated, optimizer, tiny, replace(GATES, rate_gain=5.0))
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (gated.model, small)]
+    assert sizes[0] > 2 * sizes[1]
+    assert [o.param_groups[0]["peak"] for o in (kept, risen)] == [peak, peak * math.sqrt(sizes[0] / sizes[1])]
 
 
 def test_both_trainings_take_the_same_steps(tiny):

@@ -1,0 +1,37 @@
+"""What of a configuration names a run: two runs with the same name are the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data", "trainer.device", "trainer.threads",
+                "trainer.devices", "trainer.nodes", "trainer.checkpoint_seconds",
+                "trainer.checkpoint_steps")  # fmt: skip
+"""What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is
+the copy of ``data`` that it is made with."""
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name a configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What names a run: all but the machine's keys and the modes that are not set."""
+    kept = without(config, MACHINE_KEYS)
+    target = {k: v for k, v in kept["lumos"].get("target", {}).items() if v is not None}
+    kept["lumos"] = {k: v for k, v in {**kept["lumos"], "target": target or None}.items() if v is not None}
+    return kept
+
+
+def without(config: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    """A configuration less some keys, which are paths with dots."""
+    out = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if path not in keys:
+            out[key] = without(value, keys, f"{path}.") if isinstance(value, Mapping) else value
+    return out
