@@ -1,7 +1,7 @@
 """Replace a simulation's kernel by its surrogates and run on: drift, error and speed, also where the kernel wins.
 
     python scripts/in_the_loop.py workload=cfd                                   # of the run that run.py makes of this
-    python scripts/in_the_loop.py record=results/reference/runs/fluid/b4512ede5aac steps=50
+    python scripts/in_the_loop.py record=results/reference/runs/fluid/3240cc39c0ee steps=50
 
 Takes the arguments of run.py and finds the finished run that they made; it trains nothing. ``steps`` is how far to run
 on, ``threads`` (1) how many the networks may use (with one, times are the processor's), ``out`` a folder for
