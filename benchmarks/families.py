@@ -9,6 +9,7 @@ a row that is there is not run again, unless it is named. ``--write`` puts the t
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import platform
@@ -32,6 +33,7 @@ sys.path.insert(0, str(PROJECT))
 import lumos  # noqa: E402
 from benchmarks import peer  # noqa: E402
 from lumos.deploy import exportable  # noqa: E402
+from lumos.settings import StructureOptions  # noqa: E402
 from tests.unit.families import FAMILIES  # noqa: E402
 
 RECORD = PROJECT / "results" / "reference" / "families.json"
@@ -59,7 +61,7 @@ def ours(build: Any) -> dict[str, str]:
     model, inputs = build()
     start = time.process_time()
     try:
-        gated = lumos.gate(model, inputs)
+        gated = lumos.gate(model, inputs, options=getattr(build, "options", None))
     except Exception as error:
         return {"traced": peer.cell(error)}
     found = {"traced": "yes", "seconds": f"{time.process_time() - start:.2f}", "units": str(gated.structure.units)}
@@ -107,7 +109,7 @@ def zoo() -> dict[str, Any]:
         return lambda: (timm.create_model(name, num_classes=10, **options), (torch.randn(2, 3, size, size),))
 
     names = """resnet18 resnet50 densenet121 mobilenet_v2 mobilenet_v3_small efficientnet_b0 squeezenet1_1
-    shufflenet_v2_x0_5 regnet_y_400mf mnasnet0_5 convnext_tiny"""
+    shufflenet_v2_x0_5 regnet_y_400mf mnasnet0_5 convnext_tiny alexnet swin_t"""
     found = {f"torchvision {n}": vision(n) for n in names.split()}
     found["torchvision googlenet"] = vision("googlenet", aux_logits=False, init_weights=False)
     found["torchvision ViT (4 layers)"] = lambda: (tv.VisionTransformer(64, 16, 4, 4, 64, 128, num_classes=10), image)
@@ -115,6 +117,30 @@ def zoo() -> dict[str, Any]:
     found |= {f"timm {n}": of_timm(n) for n in few.split()}
     found["timm vit_tiny_patch16_224"] = of_timm("vit_tiny_patch16_224", 64, img_size=64)
     found["timm mixer_s32_224"] = of_timm("mixer_s32_224", 64, img_size=64)
+    few = "dla34 ese_vovnet19b_dw cspresnet50 lcnet_050 edgenext_xx_small xcit_nano_12_p16_224"
+    found |= {f"timm {n}": of_timm(n) for n in few.split()}
+    sized = "deit_tiny_patch16_224 resmlp_12_224"
+    found |= {f"timm {n}": of_timm(n, 64, img_size=64) for n in sized.split()}
+    found["torchvision inception_v3"] = lambda: (
+        tv.inception_v3(num_classes=10, aux_logits=False, init_weights=False),
+        (torch.randn(2, 3, 96, 96),),
+    )
+    for name, build in dimensions().items():
+        build.options = StructureOptions(query_key=True)
+        found[f"{name}, query_key"] = build
+    return found
+
+
+def dimensions() -> dict[str, Any]:
+    """Models whose queries' and keys' dimensions are removed as well."""
+    import timm
+
+    names = ["ViT, separate q, k and v", "ViT, fused attention", "TransformerEncoder (torch)"]
+    found: dict[str, Any] = {name: functools.partial(FAMILIES[name]) for name in names}
+    found["timm vit_tiny_patch16_224"] = lambda: (
+        timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=64),
+        (torch.randn(2, 3, 64, 64),),
+    )
     return found
 
 

@@ -344,8 +344,8 @@ def _number(
         labels = torch.tensor(list(dict.fromkeys(labels[free[labels]].tolist())), dtype=torch.int64)
         kind: Literal["feature", "hidden"] = "feature" if any(blocks[b].kind == "feature" for b in group) else "hidden"
         # One layer may make a head's dimensions and the heads: neither can do without one of its own.
-        crossing = torch.isin(labels, dims)
-        for mine, suffix in ((labels[~crossing], ""), (labels[crossing], ".dims")):
+        inside: Tensor = torch.isin(labels, dims)
+        for mine, suffix in ((labels[~inside], ""), (labels[inside], ".dims")):
             if not len(mine):
                 continue
             gate_of[mine] = torch.arange(start + 1, start + 1 + len(mine))
