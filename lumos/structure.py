@@ -244,9 +244,14 @@ class Structure:
         return [g for g in self.groups if not bool(is_open[g.gates].any())]
 
     def with_places(self, is_open: Bool[Tensor, " units"]) -> Bool[Tensor, " units"]:
-        """The open units, and one of each closed group, to hold its place in the network's shapes."""
+        """The open units, and those that hold a place in the network's shapes: one of each closed group, and of each
+        axis with none left though others of its group are open, since few operators take tensors without elements."""
         keep = is_open.cpu().clone()
         keep[[g.start for g in self.closed_groups(is_open)]] = True
+        for axis, units in self.maps.items():
+            if not len(self.kept(axis, keep)):
+                first = int(units[0])
+                keep[(self.pairs[-first - 1] if first < 0 else units[:1]) - 1] = True
         return keep
 
     def kept_features(self, keep: Bool[Tensor, " units"]) -> list[str]:
