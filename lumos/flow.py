@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -89,6 +89,7 @@ class FlowRecord:
         self.edges: list[Edge] = []
         self.inputs: set[int] = set()
         self.calls: dict[str, list[ModuleCall | None]] = {}
+        self.exposed: set[str] = set()
         self.count = 0
 
     def enter(self, t: Tensor) -> None:
@@ -105,6 +106,13 @@ class FlowRecord:
         if sources and outputs:
             self.edges.append(Edge(sources, self._number(outputs), axis))
 
+    def reads(self, names: Iterable[str], running: Collection[str]) -> None:
+        """A call reads parameters while the modules at these paths run."""
+        for name in names:
+            owners = name.split(".")[:-1]
+            # Something outside counts on these modules' parameters, so that nothing can take their place.
+            self.exposed.update({".".join(owners[: n + 1]) for n in range(len(owners))}.difference(running))
+
     def called(self, path: str, inputs: tuple[Any, ...], output: Any) -> None:
         """A module returned."""
         x = inputs[0] if len(inputs) == 1 else None
@@ -115,7 +123,7 @@ class FlowRecord:
 
     def flow(self, outputs: list[Tensor]) -> Flow:
         """What was recorded, for a model that returned these tensors."""
-        once = [calls[0] for path, calls in self.calls.items() if len(calls) == 1 and path]
+        once = [calls[0] for path, calls in self.calls.items() if len(calls) == 1 and path and path not in self.exposed]
         ends = frozenset(getattr(t, _NODE) for t in outputs if hasattr(t, _NODE))
         return Flow(tuple(self.edges), frozenset(self.inputs), ends, tuple(c for c in once if c is not None))
 

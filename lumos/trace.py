@@ -108,6 +108,7 @@ class Trace(TorchFunctionMode):
         kwargs = kwargs or {}
         operands = leaves((args, kwargs), [])
         sources = self.record.sources(operands)
+        self.record.reads([self.names[id(t)] for t in operands if id(t) in self.names], [p for p, *_ in self._stack])
         name = plain_name(func)
         if self.spared:
             self.asked |= reads_values(name, func, args, operands, name in RULES)

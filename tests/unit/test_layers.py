@@ -167,6 +167,40 @@ def test_a_block_of_a_transformer_goes_as_a_whole():
     assert [n for n, _ in small.model.get_submodule("blocks.0.1").named_parameters()] == ["value"]
 
 
+def test_a_branch_whose_parameter_others_read_stays():
+    """A constant in its place would not have the parameter."""
+
+    def forward(m, x):
+        h = m.first(x)
+        return m.last(h + m.b(torch.relu(m.a(h))) * m.b.scale)
+
+    branch = nn.Linear(5, 4)
+    branch.register_parameter("scale", nn.Parameter(torch.randn(4)))
+    model = Net(forward, first=nn.Linear(3, 4), a=nn.Linear(4, 5), b=branch, last=nn.Linear(4, 2))
+    gated = closed(lumos.gate(model, torch.randn(3, 3)), "a")
+    lumos.verify(gated, (torch.randn(4, 3),))
+    assert type(lumos.compact(gated).model.get_submodule("b")) is nn.Linear
+
+
+def test_a_convolution_with_nothing_left_in_a_group_that_is_open_holds_a_place():
+    """Its channels are of one group with the image's, by the skip after the concatenation."""
+
+    def forward(m, x):
+        h = torch.cat([m.a(x), x], 1)
+        return m.last(h + m.b(h)).mean((2, 3))
+
+    model = Net(forward, a=nn.Conv2d(3, 2, 3, padding=1), b=nn.Conv2d(5, 5, 3, padding=1), last=nn.Conv2d(5, 4, 1))
+    x = torch.randn(2, 3, 6, 6)
+    gated = lumos.gate(model, x)
+    units = gated.structure.maps["a.weight", 0] - 1
+    (group,) = [g for g in gated.structure.groups if g.start <= int(units[0]) < g.stop]
+    assert group.size > len(units)
+    with torch.no_grad():
+        gated.gates.log_alpha[units] = -8.0
+    lumos.verify(gated, (x,))
+    assert lumos.compact(gated).model.get_submodule("a").weight.shape[0] == 1
+
+
 def test_what_the_network_cannot_do_without_is_protected():
     """Each of two parallel branches may go, both may not; in a chain nothing may."""
     chain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1))
