@@ -17,8 +17,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from lumos import record, report  # noqa: E402
+from lumos.report import build  # noqa: E402
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
+PEERS = PROJECT / "docs" / "peers.md"
 FIGURE = PROJECT / "docs" / "figures" / "cfd.png"
 
 
@@ -115,6 +117,30 @@ def numbers_block(entry: dict[str, Any]) -> str:
     return "\n".join([source, "", *("| " + " | ".join(row) + " |" for row in rows), "", which + course])
 
 
+def peers_block() -> str:
+    """Our half of Table III: the mean score and its spread over the seeds, method by method, and the seconds."""
+    rows = build.evaluation([RESULTS], PROJECT / "results" / "paper.csv").peers().rows
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(f"{row[0].text}, {row[2].text}", {})[row[1].text] = row
+    methods = list(dict.fromkeys(row[1].text for row in rows))
+    lines = ["| | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
+    for title, ours in found.items():
+        cells = [_peer(ours[m]) if m in ours else "–" for m in methods]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    seeds = {row[10].text for row in rows if row[10].value}
+    return "\n".join([*lines, "", f"Seeds a cell: {', '.join(sorted(seeds))}."])
+
+
+def _peer(row: Any) -> str:
+    cut, score, spread, seconds = row[4].value, row[7].value, row[9].value, row[11].value
+    if not isinstance(score, float):  # a method that cannot treat the model
+        return str(row[7].text)
+    digits = ".1f" if score > 1 else ".4f"
+    size = f"-{cut:.1f}%, " if cut else ""
+    return f"{score:{digits}} ± {spread or 0:{digits}} ({size}{seconds:.0f} s)"
+
+
 def _digits(value: float) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.4f}"
 
@@ -138,6 +164,7 @@ def texts() -> dict[Path, str]:
     """Every file with blocks, and what it should say."""
     blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "machine": machine_block}
     found = {README: filled(README.read_text(), blocks)}
+    found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block})
     for workload, entry in suite().items():
         path = PROJECT / "workloads" / workload / "README.md"
         found[path] = filled(path.read_text(), {"numbers": lambda entry=entry: numbers_block(entry)})
@@ -196,7 +223,7 @@ def main() -> int:
     for path, text in texts().items():
         path.write_text(text)
     draw()
-    print(f"wrote README.md, those of the workloads, and {FIGURE.relative_to(PROJECT)}")
+    print(f"wrote README.md, those of the workloads, docs/peers.md and {FIGURE.relative_to(PROJECT)}")
     return 0
 
 
