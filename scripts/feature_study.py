@@ -134,12 +134,13 @@ def _panel(panel: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
 
 
 def reference(name: str) -> Path:
-    """The folder of the reference run of a workload with the lowest seed."""
+    """The folder of the reference run of a workload: with gates, at scale=small, the lowest seed and the mildest cut."""
     from lumos import record
 
     folder = PROJECT / "results" / "reference"
     found = [r for r in record.all_records(folder) if r["workload"] == name and r["status"] == "finished"]
-    return folder / "runs" / name / min(found, key=lambda r: r["seed"])["run_id"]
+    found = [r for r in found if r["scale"] == "small" and r["gates"]]
+    return folder / "runs" / name / min(found, key=lambda r: (r["seed"], -r["compact"]["params"]))["run_id"]
 
 
 def main() -> int:
