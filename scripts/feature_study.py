@@ -134,7 +134,7 @@ def _panel(panel: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
 
 
 def reference(name: str) -> Path:
-    """The folder of the reference run of a workload: with gates, at scale=small, the lowest seed and the mildest cut."""
+    """The folder of a workload's reference run: gated, at scale=small, of the lowest seed, of these the mildest cut."""
     from lumos import record
 
     folder = PROJECT / "results" / "reference"
