@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import spglib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,7 +62,6 @@ def test_potential_is_that_of_a_screened_charge() -> None:
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: f"{kind.space_group}-{kind.name}")
 def test_the_label_is_the_space_group(kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """As spglib finds it from the positions alone."""
-    spglib = pytest.importorskip("spglib", reason="spglib finds space groups independently; pip install spglib")
     monkeypatch.setattr("workloads.stemdl.crystals.TYPES", (kind,))
     for seed in range(4):
         crystal = random_crystal(np.random.default_rng(seed), kind.space_group)
