@@ -72,6 +72,24 @@ def synthetic_block() -> str:
     return "\n".join(lines)
 
 
+def suite_block() -> str:
+    """What `make suite` found: a line for each workload."""
+    lines = [
+        "| workload | metric | dense | compact | parameters | MACs | input features | samples a second |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in suite().items():
+        dense, compact = entry["dense"], entry["compact"]
+        metric = entry["metric"]["name"] + ("" if entry["metric"]["higher_is_better"] else ", less is better")
+        less = [f"{100 * (compact[key] / dense[key] - 1):+.1f}%" for key in ("params", "macs")]
+        features = f"{len(entry['gates']['features_kept'])} of {entry['gates']['features_total']}"
+        speed = compact["speedup"]["throughput"]["p50"]
+        scores = [_digits(side["score"]) for side in (dense, compact)]
+        row = (f"[{name}](workloads/{name}/README.md)", metric, *scores, *less, features, f"{speed:.1f}x")
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
 def machine_block() -> str:
     """Where the numbers come from."""
     made = main_job()["provenance"]
@@ -162,7 +180,7 @@ def filled(text: str, blocks: dict[str, Callable[[], str]]) -> str:
 
 def texts() -> dict[Path, str]:
     """Every file with blocks, and what it should say."""
-    blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "machine": machine_block}
+    blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "suite": suite_block, "machine": machine_block}
     found = {README: filled(README.read_text(), blocks)}
     found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block})
     for workload, entry in suite().items():
