@@ -135,10 +135,16 @@ def pareto(evaluation: Evaluation) -> Figure | None:
     figure, axes = panels(len(found), min(4, len(found)), PAGE if len(found) > 1 else COLUMN, 1.6)
     for axis, (name, points) in zip(axes, found.items(), strict=True):
         metric = evaluation.results.of(name)[0].first["metric"]
+        worst = _worst_shown(points, metric["higher_is_better"])
+        limit = max if metric["higher_is_better"] else min
         for method in sorted({p.method for p in points}):
             colour, marker = method_style(method)
             mine = [p for p in points if p.method == method]
-            axis.plot([p.params for p in mine], [p.score for p in mine], marker, color=colour, alpha=0.85)
+            # What is worse than the edge is drawn on it, hollow.
+            for fill, there in ((colour, [p for p in mine if limit(p.score, worst) == p.score]),
+                                ("none", [p for p in mine if limit(p.score, worst) != p.score])):  # fmt: skip
+                xs, ys = [p.params for p in there], [limit(p.score, worst) for p in there]
+                axis.plot(xs, ys, marker, color=colour, mfc=fill, alpha=0.85)
         front = [p for p in points if not p.dominated(points, metric["higher_is_better"])]
         axis.plot([p.params for p in front], [p.score for p in front], color="#999999", lw=0.7, zorder=1)
         arrow = "" if metric["higher_is_better"] else ", lower is better"
@@ -153,8 +159,18 @@ def pareto(evaluation: Evaluation) -> Figure | None:
         )
         for m in methods
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, max(1, len(handles))))
     return figure
+
+
+def _worst_shown(points: list[runs.Point], higher_is_better: bool) -> float:
+    """The score at the edge of a panel: four times as far from the best as the dense networks and ours reach, so that a
+    method that fails altogether does not press all others into one line."""
+    best = (max if higher_is_better else min)(p.score for p in points)
+    reach = max((abs(best - p.score) for p in points if p.method in ("dense", "lumos")), default=0.0)
+    farthest = max(abs(best - p.score) for p in points)
+    far = min(farthest, 4 * reach) if reach else farthest
+    return best - far if higher_is_better else best + far
 
 
 def sweep_figures(evaluation: Evaluation) -> dict[str, Figure]:
@@ -176,15 +192,20 @@ def _sweep(axis: Axes, found: list[runs.Sweep], title: str) -> None:
     right.spines["right"].set_visible(True)
     values = [v[0] for s in found for v, _ in s.groups]
     for sweep in found:
-        xs = [v[0] for v, _ in sweep.groups]
-        axis.plot(xs, [g.mean(q.field("compact", "score")) or 0.0 for _, g in sweep.groups], "-o", color=LUMOS)
-        left = [100 - (g.mean(q.params_reduction) or 0.0) for _, g in sweep.groups]
-        right.plot(xs, left, "--s", color=PUBLISHED, ms=3)
+        lines = sweep.lines()
+        for number, (second, line) in enumerate(lines.items()):
+            xs, strength = [v[0] for v, _ in line], (number + 1) / len(lines)
+            scores = [g.mean(q.field("compact", "score")) or 0.0 for _, g in line]
+            axis.plot(xs, scores, "-o", ms=3, color=LUMOS, alpha=strength, label=second)
+            left = [100 - (g.mean(q.params_reduction) or 0.0) for _, g in line]
+            right.plot(xs, left, "--s", color=PUBLISHED, ms=2.5, alpha=strength)
+        if len(lines) > 1:
+            axis.legend(fontsize=5.5)
     dense = found[0].groups[0][1].mean(q.field("dense", "score"))
     if dense is not None:
         axis.axhline(dense, color=DENSE, lw=0.8)
     metric = found[0].groups[0][1].first["metric"]["name"]
-    axis.set(title=title, xlabel=found[0].label)
+    axis.set(title=title, xlabel=found[0].label if "" in found[0].lines() else found[0].label.split(", ")[0])
     axis.set_ylabel(metric, color=LUMOS)
     right.set_ylabel("parameters left [%]", color=PUBLISHED)
     right.set_ylim(0, None)

@@ -84,7 +84,7 @@ def scores(evaluation: Evaluation) -> Figure:
             axis.text(1.02, y, DASH, transform=axis.get_yaxis_transform(), va="center", fontsize=6, color="#999999")
             continue
         axis.plot(change, y, "o", ms=4.5, color=LUMOS, zorder=4)
-        dense, ours = (group.mean(q.field(side, "score")) for side in ("dense", "compact"))
+        dense, ours = (group.mean(q.field(side, "score")) or 0.0 for side in ("dense", "compact"))
         form = ".4f" if abs(dense) >= 0.1 else ".2e" if abs(dense) < 1e-3 else ".3g"
         text = f"{group.first['metric']['name']} {dense:{form}} → {ours:{form}}"
         axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
@@ -159,7 +159,7 @@ FIGURES: dict[str, tuple[str, Callable[[Evaluation], Figure | None]]] = {
     "fig11b_memory": ("Fig. 11b: peak memory before and after", memory),
     "fig12_scaling": ("Fig. 12: training throughput over processes", curves.scaling),
     "fig13_convergence": ("Fig. 13: training loss; thin: as it was, thick: smoothed", curves.convergence),
-    "pareto": ("Score against size, every run; the front is joined", curves.pareto),
+    "pareto": ("Score against size, every run; the front is joined; hollow marks lie below the edge", curves.pareto),
     "widths": ("Units kept in each layer", curves.widths),
 }  # fmt: skip
 

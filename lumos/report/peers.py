@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lumos.report import quantities as q
 from lumos.report.published import Published
 from lumos.report.quantities import Record
-from lumos.report.results import SCALES, Group, Results, configuration, method_of
+from lumos.report.results import SCALES, Group, Results, method_of, problem
 from lumos.report.tables import EMPTY, Cell, difference, number, published, word
 
 COLUMNS = ("Workload", "Method", "Metric", "Reduction, published", "Reduction, ours", "Difference",
@@ -34,7 +34,7 @@ def matched(results: Results, workload: str, methods: Sequence[str]) -> dict[str
     groups = [g for m in methods for g in results.of(workload, m)]
     problems: dict[str, list[Group]] = {}
     for group in groups:
-        problems.setdefault(_problem(group.first), []).append(group)
+        problems.setdefault(problem(group.first), []).append(group)
 
     def rank(found: list[Group]) -> tuple[int, int, int]:
         scale = found[0].first["scale"]
@@ -56,11 +56,11 @@ def matched(results: Results, workload: str, methods: Sequence[str]) -> dict[str
 
 def unsupported(results: Results, workload: str, ours: dict[str, Group]) -> dict[str, str]:
     """The methods that could not treat the workload of these groups, and why."""
-    problems = {_problem(g.first) for g in ours.values()}
+    problems = {problem(g.first) for g in ours.values()}
     return {
         method_of(r): r["error"]["line"]
         for r in results.records
-        if r["status"] == "unsupported" and r["workload"] == workload and _problem(r) in problems
+        if r["status"] == "unsupported" and r["workload"] == workload and problem(r) in problems
     }
 
 
@@ -90,8 +90,3 @@ def row(paper: Published, workload: str, method: str, group: Group | None, reaso
         published(score, ".4g"), shown, difference(mean, score, "+.4g"), number(spread, ".2g", runs=ids),
         number(len(group.runs), ".0f") if group else EMPTY, number(seconds, ".1f", runs=ids),
     )  # fmt: skip
-
-
-def _problem(entry: Record) -> str:
-    """The configuration without what is the methods' own."""
-    return configuration({**entry, "method": "any"}, "lumos", "method")

@@ -138,6 +138,11 @@ def configuration(entry: Record, *without: str) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
+def problem(entry: Record) -> str:
+    """A record's configuration without what is the methods' own: what they are compared on."""
+    return configuration({**entry, "method": "any"}, "lumos", "method")
+
+
 def flat(config: dict[str, Any], *without: str) -> dict[str, Any]:
     """A configuration with dotted keys, less what is null, less seed and machine and less the keys given."""
     out: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from lumos.errors import RecordError
 from lumos.report import quantities as q
 from lumos.report.paper import Evaluation
 from lumos.report.quantities import Record
-from lumos.report.results import Group, configuration, flat, method_of
+from lumos.report.results import Group, configuration, flat, method_of, problem
 from lumos.report.tables import EMPTY, Cell, Table, number, word
 
 TOGETHER = (("lumos.t_l", "lumos.t_u"),)
@@ -39,31 +39,21 @@ class Point:
 
 
 def points(evaluation: Evaluation, workload: str) -> list[Point]:
-    """Every finished run of a workload that solves the problem of those that stand for it, and their dense networks."""
-    head = evaluation.results.headline(workload)
-    like = head.first if head else None
-    found: dict[tuple[str, int, float], Point] = {}
+    """Every finished run of one problem of a workload, and their dense networks: of the problem that the most methods
+    were tried on, and of equals the one that stands for the workload."""
+    problems: dict[str, list[Record]] = {}
     for group in evaluation.results.of(workload):
-        for run in group.runs:
-            if like is not None and not _comparable(run, like):
-                continue
-            method = method_of(run)
-            for name, side in (("dense", run["dense"]), (method, run["compact"])):
-                if side.get("score") is not None:
-                    key = (name, side["params"], side["score"])
-                    found.setdefault(key, Point(*key, run["run_id"]))
+        problems.setdefault(problem(group.first), []).extend(group.runs)
+    head = evaluation.results.headline(workload)
+    stands = problem(head.first) if head else ""
+    chosen = max(problems, key=lambda key: (len({method_of(r) for r in problems[key]}), key == stands, key), default="")
+    found: dict[tuple[str, int, float], Point] = {}
+    for run in problems.get(chosen, []):
+        for name, side in (("dense", run["dense"]), (method_of(run), run["compact"])):
+            if side.get("score") is not None:
+                key = (name, side["params"], side["score"])
+                found.setdefault(key, Point(*key, run["run_id"]))
     return sorted(found.values(), key=lambda p: p.params)
-
-
-def _comparable(a: Record, b: Record) -> bool:
-    """Whether two runs solve the same problem: workload, scale, data and metric."""
-    return all(
-        q_of(a) == q_of(b)
-        for q_of in (
-            lambda r: r["scale"], lambda r: r["metric"]["name"], lambda r: r.get("data", {}).get("source"),
-            lambda r: r["dense"]["params"],
-        )
-    )  # fmt: skip
 
 
 def pareto(evaluation: Evaluation) -> Table:
@@ -79,7 +69,10 @@ def pareto(evaluation: Evaluation) -> Table:
                 word("no" if point.dominated(found, higher) else "yes"),
             ))  # fmt: skip
     columns = ("Workload", "Method", "Parameters", "Score", "On the front")
-    note = "Every finished run, all seeds; on the front: no other run of the workload is smaller and no worse."
+    note = (
+        "Every finished run, all seeds, of the problem (scale, data, training) that the most methods were tried on; on "
+        "the front: no other of these runs is smaller and no worse."
+    )
     return Table("pareto", "Score against size", columns, tuple(rows), note, left=2)
 
 
@@ -103,6 +96,16 @@ class Sweep:
     def label(self) -> str:
         """The keys' last words: ``lambda``, ``t_l, t_u``."""
         return ", ".join(key.removeprefix("lumos.") for key in self.keys)
+
+    def lines(self) -> dict[str, list[tuple[tuple[float, ...], Group]]]:
+        """What a figure joins over the first key: of a grid one line for each value of the second key, by its name."""
+        if len(self.keys) == 1 or len({v[1] for v, _ in self.groups}) == len(self.groups):
+            return {"": list(self.groups)}
+        name = self.label.split(", ")[1]
+        return {
+            f"{name} = {second:g}": [pair for pair in self.groups if pair[0][1] == second]
+            for second in sorted({v[1] for v, _ in self.groups})
+        }
 
 
 def sweeps(evaluation: Evaluation) -> list[Sweep]:

@@ -203,6 +203,25 @@ def test_sweeps_hold_all_else_equal(tmp_path):
     assert len(found) == 2
 
 
+def test_a_grid_is_a_line_for_each_second_value(tmp_path):
+    for low in (0.0, 0.2):
+        for high in (0.8, 1.0):
+            made = entry("cfd", 0, cut=low + 0.1, score=high)
+            made["config"] |= {"lumos": {"t_l": low, "t_u": high}}
+            put(tmp_path, made | {"run_id": f"{low}{high}"})
+    (grid,) = [s for s in sweeps.sweeps(build.evaluation([tmp_path], PAPER)) if len(s.keys) == 2]
+    assert {name: [v for v, _ in line] for name, line in grid.lines().items()} == {
+        "t_u = 0.8": [(0.0, 0.8), (0.2, 0.8)], "t_u = 1": [(0.0, 1.0), (0.2, 1.0)]
+    }  # fmt: skip
+
+
+def test_score_against_size_shows_the_problem_that_most_methods_were_tried_on(tmp_path):
+    for scale, method, score in (("small", "lumos", 0.9), ("bench", "lumos", 0.7), ("bench", "l1", 0.6)):
+        put(tmp_path, entry("dms", 0, cut=0.5, score=score, method=method, scale=scale) | {"run_id": scale + method})
+    found = sweeps.points(build.evaluation([tmp_path], PAPER), "dms")
+    assert {(p.method, p.score) for p in found if p.method != "dense"} == {("lumos", 0.7), ("l1", 0.6)}
+
+
 def test_what_is_dominated():
     a, b, c = (sweeps.Point("lumos", p, s, str(p)) for p, s in ((10, 0.9), (20, 0.9), (30, 0.95)))
     assert [p.dominated([a, b, c], True) for p in (a, b, c)] == [False, True, False]
