@@ -32,6 +32,8 @@ def enough(name: str, rows: int) -> list[str]:
     """Settings with which there are so many rows to draw: more recorded states, more boxes."""
     if name == "cfd":
         return ["workload.cells=[20,8,12]"] if rows <= 10**6 else ["workload.cells=[32,12,16]", "workload.snapshots=24"]
+    if name == "fluid":
+        return [] if rows <= 10**6 else ["workload.snapshots=200"]
     return [f"workload.replicas={max(400, rows * 3 // 4000)}"] if name == "puremd" else []
 
 
@@ -51,10 +53,10 @@ def measured(name: str, rows: int, overrides: list[str]) -> dict[str, Any]:
     settings = [f"workload.rows={rows}", *enough(name, rows), *overrides]
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, __file__, "here", f"workload={name}", *settings, f"paths.cache={cache}"]
-        made, read = (
-            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-            for _ in range(2)
-        )
+        runs = [subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    if any(run.returncode for run in runs):
+        sys.exit(f"{name}: no {rows} rows, for the reason above")
+    made, read = (json.loads(run.stdout.splitlines()[-1]) for run in runs)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False)
     values = (name, made[0], " ".join(settings), made[1], made[2], read[2], time.strftime("%F"), commit.stdout.strip())
     return dict(zip(COLUMNS, values, strict=True))
