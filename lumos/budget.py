@@ -52,7 +52,11 @@ class Budget:
         floor[[g.start for g in structure.groups]] = 1.0
         least, most = float(self.size(structure, floor)), float(self.size(structure, torch.ones_like(floor)))
         if not least <= self.limit <= most:
-            raise ConfigError(f"{self.key}={self.limit:g}: this model can only have {least:.3g} to {most:.3g}")
+            more = "; `python -m lumos explain` says what is fixed and why, and lumos.streams=true frees some of it"
+            raise ConfigError(
+                f"{self.key}={self.limit:g}: this model can only have {least:.3g} to {most:.3g}"
+                + (more if self.limit < least and self.quantity != "features" else "")
+            )
 
     def fit(
         self, structure: Structure, log_alpha: Float[Tensor, " units"], is_open: Bool[Tensor, " units"]

@@ -69,7 +69,10 @@ def test_a_hidden_unit_is_opened_before_a_feature_that_closed():
 @pytest.mark.parametrize(
     ("budget", "line"),
     [
-        (Budget("params", 1e-6), "lumos.target.params=1e-06: this model can only have 0.000[0-9]* to 1"),
+        (
+            Budget("params", 1e-6),
+            "lumos.target.params=1e-06: this model can only have 0.000[0-9]* to 1; .*lumos.streams=true",
+        ),
         (Budget("features", 41), "lumos.target.features=41: this model can only have 1 to 40"),
     ],
 )
