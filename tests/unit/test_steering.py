@@ -69,7 +69,7 @@ def test_a_hidden_unit_is_opened_before_a_feature_that_closed():
 @pytest.mark.parametrize(
     ("budget", "line"),
     [
-        (Budget("params", 1e-6), "lumos.target.params=1e-06: this model can only have 0.000[0-9]* to 1; .*lumos.streams"),
+        (
             Budget("params", 1e-6),
             "lumos.target.params=1e-06: this model can only have 0.000[0-9]* to 1; .*lumos.streams=true",
         ),
