@@ -33,7 +33,7 @@ def enough(name: str, rows: int) -> list[str]:
     if name == "cfd":
         return ["workload.cells=[20,8,12]"] if rows <= 10**6 else ["workload.cells=[32,12,16]", "workload.snapshots=24"]
     if name == "fluid":
-        return [] if rows <= 10**6 else ["workload.snapshots=200"]
+        return [] if rows <= 10**6 else ["workload.snapshots=400"]
     return [f"workload.replicas={max(400, rows * 3 // 4000)}"] if name == "puremd" else []
 
 
