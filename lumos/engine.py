@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sysconfig
 import time
 import traceback
 import warnings
@@ -17,7 +18,7 @@ import torch
 from lumos import distributed, measure, record, report
 from lumos.checkpoint import Store, save_tensors
 from lumos.compaction import CompactModel
-from lumos.config import RunConfig, one_line
+from lumos.config import PROJECT, RunConfig, one_line
 from lumos.console import log, logging_to, silence
 from lumos.errors import ConfigError, DataError, UnsupportedError
 from lumos.evaluation import on_device
@@ -69,10 +70,10 @@ def _recorded(config: RunConfig, workload: Workload, folder: Path, device: torch
         store = _gated_store(config, folder, trained[0])
     except UnsupportedError as error:
         # That a method cannot treat a model is a result.
-        entry["status"], entry["error"] = "unsupported", {"line": one_line(error), "traceback": traceback.format_exc()}
+        entry["status"], entry["error"] = "unsupported", {"line": one_line(error), "traceback": _traceback()}
     except BaseException as error:
         entry["status"] = "stopped" if isinstance(error, StoppedError | KeyboardInterrupt) else "failed"
-        entry["error"] = {"line": one_line(error) or type(error).__name__, "traceback": traceback.format_exc()}
+        entry["error"] = {"line": one_line(error) or type(error).__name__, "traceback": _traceback()}
         log.info(f"{entry['status']}: {entry['error']['line']}")
         raise
     finally:
@@ -81,6 +82,14 @@ def _recorded(config: RunConfig, workload: Workload, folder: Path, device: torch
     if store:
         store.clear()
     return entry
+
+
+def _traceback() -> str:
+    """The exception being handled, as text that names no folder of this machine."""
+    text = traceback.format_exc()
+    for folder in (str(PROJECT), sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")):
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 def _trained(

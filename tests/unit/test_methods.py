@@ -120,6 +120,7 @@ def test_what_a_method_cannot_treat_is_recorded_and_not_tried_again(synthetic, r
     entry = engine.run(config, synthetic)
     assert entry["status"] == "unsupported"
     assert "batch norms" in entry["error"]["line"]
+    assert str(PROJECT) not in entry["error"]["traceback"]  # a record names no folder
     assert "unsupported: network slimming" in " ".join(capsys.readouterr().out.split())
     path = config.folder(synthetic.name) / record.FILE
     before = path.stat().st_mtime_ns
