@@ -62,7 +62,7 @@ class LumosConfig:
     learning_rate: float
     warmup: float
     freeze_at: float
-    rate_gain: float = 1.0
+    rate_gain: float
     target: TargetConfig = field(default_factory=TargetConfig)
     tolerance: float | None = None
     streams: bool | None = None

@@ -165,12 +165,13 @@ def unet() -> Built:
     return Net(forward, **layers), (torch.randn(2, 2, 8, 8),)
 
 
-@family("autoencoder, Linear -> view(-1) -> convT")
-def autoencoder() -> Built:
+def _autoencoder(image: Callable[[torch.Tensor], torch.Tensor]) -> Built:
+    """``image`` gives the decoder's flat output its shape."""
+
     def forward(m, x):
         h = F.relu(m.conv(x)).flatten(1)
         h = F.relu(m.decode(F.relu(m.encode(h))))
-        return m.back(h.view(h.shape[0], -1, 4, 4))
+        return m.back(image(h))
 
     layers = {
         "conv": nn.Conv2d(1, 4, 3, stride=2, padding=1),
@@ -179,6 +180,11 @@ def autoencoder() -> Built:
         "back": nn.ConvTranspose2d(6, 1, 2, stride=2),
     }
     return Net(forward, **layers), (torch.randn(2, 1, 8, 8),)
+
+
+@family("autoencoder, Linear -> view(-1) -> convT")
+def autoencoder() -> Built:
+    return _autoencoder(lambda h: h.view(h.shape[0], -1, 4, 4))
 
 
 @family("embedding + FC")
@@ -466,18 +472,7 @@ for _dim in (1, 3):
 
 @family("autoencoder, Linear -> view(6, 4, 4) -> convT")
 def constant_autoencoder() -> Built:
-    def forward(m, x):
-        h = F.relu(m.conv(x)).flatten(1)
-        h = F.relu(m.decode(F.relu(m.encode(h))))
-        return m.back(h.view(-1, 6, 4, 4))
-
-    layers = {
-        "conv": nn.Conv2d(1, 4, 3, stride=2, padding=1),
-        "encode": nn.Linear(64, 8),
-        "decode": nn.Linear(8, 96),
-        "back": nn.ConvTranspose2d(6, 1, 2, stride=2),
-    }
-    return Net(forward, **layers), (torch.randn(2, 1, 8, 8),)
+    return _autoencoder(lambda h: h.view(-1, 6, 4, 4))
 
 
 @family("GRU between linear layers")

@@ -250,7 +250,7 @@ def test_a_training_step(monkeypatch):
     small = lumos.compact(lumos.gate(dense, workload.example()).eval())
     before = {name: t.clone() for name, t in small.state_dict().items()}
     batch, state = next(iter(workload.loaders().train)), torch.get_rng_state()
-    settings = LumosConfig(None, "gates", 2 / 3, 0.0, 1.0, -0.1, 1.1, 0.9, 0.1, 0.1, 0.5)
+    settings = LumosConfig(None, "gates", 2 / 3, 0.0, 1.0, -0.1, 1.1, 0.9, 0.1, 0.1, 0.5, 1.0)
     out = measure.training_step(workload, small, batch, settings, CPU)
     for name in ("dense", "gated", "compact"):
         assert out[name]["step_ms"]["p50"] > 0

@@ -17,7 +17,7 @@ from lumos.training import train
 from workloads.synthetic import Synthetic
 
 CPU = torch.device("cpu")
-GATES = LumosConfig(1e-3, "gates", 2 / 3, 0.0, 1.0, -0.1, 1.1, 0.9, 0.1, 0.1, 0.5)
+GATES = LumosConfig(1e-3, "gates", 2 / 3, 0.0, 1.0, -0.1, 1.1, 0.9, 0.1, 0.1, 0.5, 1.0)
 
 
 def run_config(**changes) -> RunConfig:
