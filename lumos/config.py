@@ -119,6 +119,7 @@ class TrainerConfig:
     nodes: int = 1
     checkpoint_seconds: float | None = 300.0
     checkpoint_steps: int | None = None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
@@ -126,6 +127,8 @@ class TrainerConfig:
         for name in ("threads", "max_steps", "clip_norm", "checkpoint_seconds", "checkpoint_steps"):
             value = getattr(self, name)
             expect(value is None or value > 0, f"trainer.{name}", value, "a number > 0, or null")
+        decays = self.ema is None or 0 < self.ema < 1
+        expect(decays, "trainer.ema", self.ema, "a decay between 0 and 1, such as 0.999, or null")
         for name in ("devices", "nodes"):
             expect(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "a whole number >= 1")
 
@@ -238,6 +241,8 @@ def read(cfg: DictConfig) -> RunConfig:
     method, pretrained = _method(resolved), _pretrained(resolved)
     if resolved["lumos"]["lambda"] is None:
         resolved["lumos"]["lambda"] = gates.lambda_
+    if resolved["trainer"].get("ema") is None:
+        resolved["trainer"].pop("ema", None)  # what is not used is no part of an id, as if there were no such key
     seed = resolved["seed"]
     expect(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0, "seed", seed, "a whole number >= 0")
     expect(isinstance(resolved["force"], bool), "force", resolved["force"], "true or false")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lumos.averaging import Average
 from lumos.checkpoint import Resumable
 from lumos.compaction import CompactModel, Equivalence, Plan, compact, verify
 from lumos.config import LumosConfig
@@ -49,9 +50,14 @@ class Phase:
         return rate(step, total, self.freeze_at)
 
     def cut(
-        self, optimizer: torch.optim.Optimizer, workload: Workload, settings: LumosConfig, recent: deque[Batch]
+        self,
+        optimizer: torch.optim.Optimizer,
+        workload: Workload,
+        settings: LumosConfig,
+        recent: deque[Batch],
+        average: Average | None = None,
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The network that trains on, and its optimiser."""
+        """The network that trains on, and its optimiser; the averaged copy becomes one of that network, in place."""
         raise NotImplementedError
 
     def conclude(self, trained: Any) -> None:
@@ -131,18 +137,29 @@ class GatedPhase(Phase):
         trained.features = self.history.rows(self.gates["features_kept"]) if self.gates else []
 
     def cut(
-        self, optimizer: torch.optim.Optimizer, workload: Workload, settings: LumosConfig, recent: deque[Batch]
+        self,
+        optimizer: torch.optim.Optimizer,
+        workload: Workload,
+        settings: LumosConfig,
+        recent: deque[Batch],
+        average: Average | None = None,
     ) -> tuple[CompactModel, torch.optim.Optimizer]:
         """Settle and freeze the gates, verify, and return the compact model with an optimiser that goes on."""
         gated = self.gated
         self.steering.settle(gated, optimizer)
         if settings.align:
             gated.align(settings.align)
-        recalibrate(workload, gated, recent)
-        self.equivalence = verify(gated, workload.example())
+        found = []
+        for model in (gated, average.model) if average else (gated,):
+            assert isinstance(model, GatedModel)
+            recalibrate(workload, model, recent)
+            found.append(verify(model, workload.example()))
+        self.equivalence = max(found, key=lambda e: e.max_rel_diff)
         self.history.add(gated, self.freeze_at)
         self.gates = gate_report(gated)
         log.info(f"gated: cut at step {self.freeze_at}: {summary(self.gates)}; {self.equivalence}")
+        if average:
+            average.cut()
         return cut(gated, optimizer, workload, settings)
 
 

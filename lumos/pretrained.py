@@ -28,7 +28,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".ckpt":
-            content: Any = checkpoint.read(path)["state"]
+            state = checkpoint.read(path)["state"]
+            content: Any = state.get("average") or state  # what was scored
         elif path.suffix == ".safetensors":
             content = importlib.import_module("safetensors.torch").load_file(path)
         else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lumos import distributed
 from lumos.api import gate, trace
+from lumos.averaging import Average
 from lumos.compaction import compact
 from lumos.config import RunConfig
 from lumos.evaluation import STATISTICS_BATCHES, Best, has_statistics
@@ -30,7 +31,8 @@ class TrainState:
     """A network on its way: fresh from the seed, or as a checkpoint left it.
 
     ``model`` is gated until the cut and compact after it, and ``replica`` is what a step calls: the same module, or
-    its DistributedDataParallel. ``epoch`` and ``batch`` say where the next batch is read, ``step`` how many were;
+    its DistributedDataParallel. ``average`` is its averaged copy where one is asked for, and ``scored`` the one of the
+    two that is validated and kept. ``epoch`` and ``batch`` say where the next batch is read, ``step`` how many were;
     ``losses`` are those of the open epoch from batch ``losses_from`` on, ``recent`` the latest batches, for models with
     batch statistics.
     """
@@ -54,6 +56,7 @@ class TrainState:
             freeze_backbone(inner, structure)
         self.optimizer = make_optimizer(self.model, workload, config.lumos)
         self.phase: Phase | None = None
+        self.average: Average | None = None
         self.best = Best(workload.metric.higher_is_better)
         self.curve: list[dict[str, Any]] = []
         self.losses: list[Tensor] = []
@@ -70,6 +73,11 @@ class TrainState:
             return self.model.model, self.model.structure
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             return self.model, trace(copy.deepcopy(self.model), self.workload.example())
+
+    @property
+    def scored(self) -> nn.Module:
+        """What is validated and kept: the averaged copy, or the model where there is none."""
+        return self.average.model if self.average else self.model
 
     @property
     def seconds(self) -> float:
@@ -90,7 +98,9 @@ class TrainState:
     def cut(self, example: Batch) -> None:
         """End the gated phase: the compact model trains on. ``example`` is a batch that it can be tried on."""
         assert self.phase is not None
-        self.model, self.optimizer = self.phase.cut(self.optimizer, self.workload, self.config.lumos, self.recent)
+        self.model, self.optimizer = self.phase.cut(
+            self.optimizer, self.workload, self.config.lumos, self.recent, self.average
+        )
         self.losses.clear()
         self.losses_from = self.batch
         self._wrap(to_device(example, self.device))
@@ -121,6 +131,7 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
             "phase": self.phase.state_dict() if self.phase else None,
             "best": self.best.state_dict(),
             "curve": self.curve,
@@ -137,8 +148,12 @@ class TrainState:
             if isinstance(self.phase, GatedPhase) and self.phase.done:
                 self.model = self.replica = compact(self.phase.gated.train())
                 self.optimizer = make_optimizer(self.model, self.workload, self.config.lumos)
+                if self.average:
+                    self.average.restart(self.model)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average:
+            self.average.load_state_dict(saved["average"])
         self.best.load_state_dict(saved["best"])
         self.curve, self.losses = saved["curve"], to_device(saved["losses"], self.device)
         for name in PLACE:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from lumos.averaging import Average, snapshot
 from lumos.budget import Budget
 from lumos.checkpoint import Resumable
 from lumos.config import DEFAULT_LAMBDA, LumosConfig
@@ -138,7 +139,8 @@ class WithinTolerance(Steering):
 
     The line lies a share ``tolerance`` of the dense network's score below it (above it, where lower is better). The
     score is that of the test-time gates with weights averaged over the steps since the look before: sampled gates and a
-    learning rate at its peak shake the weights, and the average is a better guess of where they will settle.
+    learning rate at its peak shake the weights, and the average is a better guess of where they will settle. Where the
+    training keeps an averaged copy, it is that one's.
     Gates that closed hardly come back, so the smallest state above the line is kept, and the cut returns to it where
     the last one is below.
     """
@@ -153,20 +155,21 @@ class WithinTolerance(Steering):
         gated_steps: int,
         metric: Metric,
         dense_score: float,
-        validate: Callable[[GatedModel], float],
+        validate: Callable[[nn.Module], float],
+        average: Average | None = None,
     ) -> None:
         super().__init__(settings, total, gated_steps)
         assert settings.tolerance is not None
         self.sign = 1 if metric.higher_is_better else -1
         self.line = dense_score - self.sign * settings.tolerance * abs(dense_score)
-        self.validate = validate
+        self.validate, self.average = validate, average
         self.interval = max(1, gated_steps // LOOKS)
         self.log_lambda = math.log(DEFAULT_LAMBDA)
         self.mean: list[Tensor] = []
         self.seen = 0
         self.last = self.high = -math.inf
         self.since_high = 0
-        self.kept: tuple[int, dict[str, Tensor], dict[str, Any]] | None = None
+        self.kept: tuple[Any, ...] | None = None  # its size, its state, the optimiser's, and that of an averaged copy
         self.returned = False
         self.looks: list[tuple[int, float, float, int]] = []
 
@@ -180,23 +183,30 @@ class WithinTolerance(Steering):
 
     def after(self, gated: GatedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Average the weights, and look at the score now and then."""
-        weights = [p.detach() for p in gated.model.parameters()]
-        if not self.mean:
-            self.mean = [w.clone() for w in weights]
-        self.seen += 1
-        for mean, weight in zip(self.mean, weights, strict=True):
-            mean.lerp_(weight, 1.0 / self.seen)
+        if self.average is None:
+            self._follow([p.detach() for p in gated.model.parameters()])
         if step % self.interval:
             return
-        with swapped(list(gated.model.parameters()), self.mean):
-            score = self.validate(gated)
+        if self.average is None:
+            with swapped(list(gated.model.parameters()), self.mean):
+                score = self.validate(gated)
+        else:
+            score = self.validate(self.average.model)
         self.seen = 0
         self._steer(score)
         size = int(gated.gates.is_open().sum())
         self.looks.append((step, score, math.exp(self.log_lambda), size))
         if self.above(score) and (self.kept is None or size <= self.kept[0]):
             state = {n: t.detach().clone() for n, t in gated.state_dict().items()}
-            self.kept = (size, state, deepcopy(optimizer.state_dict()))
+            self.kept = (size, state, deepcopy(optimizer.state_dict()), *snapshot(self.average))
+
+    def _follow(self, weights: list[Tensor]) -> None:
+        """Take a step's weights into their mean since the last look."""
+        if not self.mean:
+            self.mean = [w.clone() for w in weights]
+        self.seen += 1
+        for mean, weight in zip(self.mean, weights, strict=True):
+            mean.lerp_(weight, 1.0 / self.seen)
 
     def _steer(self, score: float) -> None:
         """Move lambda after a look. A network that was never above the line may still be learning: it has time."""
@@ -214,6 +224,8 @@ class WithinTolerance(Steering):
             self.returned = True
             gated.load_state_dict(self.kept[1])
             optimizer.load_state_dict(self.kept[2])
+            if self.average is not None:
+                self.average.load_state_dict(self.kept[3])
 
     def report(self, valid_score: float) -> dict[str, Any]:
         """The line, and whether the finished network keeps to it."""
@@ -229,13 +241,14 @@ def steer(
     gated: GatedModel,
     metric: Metric,
     dense_score: float | None,
-    validate: Callable[[GatedModel], float],
+    validate: Callable[[nn.Module], float],
+    average: Average | None = None,
 ) -> Steering:
     """The steering that the configuration asks for. Raises ConfigError for a budget that this model cannot meet."""
     if settings.tolerance is not None:
         if dense_score is None or not math.isfinite(dense_score):
             raise TrainingError("lumos.tolerance needs the dense network's validation score; train it first")
-        return WithinTolerance(settings, total, gated_steps, metric, dense_score, validate)
+        return WithinTolerance(settings, total, gated_steps, metric, dense_score, validate, average)
     for quantity in ("params", "macs", "features"):
         limit = getattr(settings.target, quantity)
         if limit is not None:

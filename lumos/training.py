@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lumos import distributed
+from lumos.averaging import average_of
 from lumos.checkpoint import Store
 from lumos.compaction import Equivalence
 from lumos.config import RunConfig
@@ -77,10 +78,11 @@ def train(
     """Train the workload's network, dense or gated; a gated one comes back compact.
 
     The best state by validation score is kept; of a gated training, the best one after the cut, and so at or under the
-    budget. ``dense`` is the trained baseline: a tolerance needs its score. With a ``store`` the training goes on from
-    its last good checkpoint, and leaves one at intervals and where it is asked to stop (StoppedError). Other methods
-    ``begin`` in their own way, under their own ``label``. Raises TrainingError where the loss is no longer finite or
-    the network collapsed, CompactionError where compact and gated differ.
+    budget. With ``trainer.ema`` all scores, and what comes back, are those of the averaged copy. ``dense`` is the
+    trained baseline: a tolerance needs its score. With a ``store`` the training goes on from its last good checkpoint,
+    and leaves one at intervals and where it is asked to stop (StoppedError). Other methods ``begin`` in their own way,
+    under their own ``label``. Raises TrainingError where the loss is no longer finite or the network collapsed,
+    CompactionError where compact and gated differ.
     """
     label = label or ("gated" if gated else "dense")
     total = steps_of(workload, loaders, config)
@@ -90,7 +92,9 @@ def train(
 
     def fresh() -> TrainState:
         state = TrainState(workload, config, device, gated=gated)
-        state.phase = begin(state, total) if begin else _gated_phase(state, loaders, dense, total)
+        state.phase = begin(state, total) if begin else None
+        state.average = average_of(state.model, config.trainer.ema)
+        state.phase = state.phase or _gated_phase(state, loaders, dense, total)
         return state
 
     state = _begun(fresh, reader, label, store)
@@ -117,6 +121,8 @@ def train(
                 set_rates(state.optimizer, factor)
                 regularize = phase.gradients if phase and state.step < freeze_at else None
                 descend(state.optimizer, objective, config.trainer.clip_norm, regularize)
+                if state.average:
+                    state.average.update(state.model)
                 state.step, state.batch = state.step + 1, state.batch + 1
                 if phase:
                     phase.after(state.optimizer, state.step, state.losses[-1])
@@ -124,9 +130,9 @@ def train(
                 _keep(state, store, stop)
             _expect_finite(state.losses, state, reader, label, store)
             mean_loss = float(torch.stack(state.losses).mean())
-            valid = _validate(state, loaders, state.model)
+            valid = _validate(state, loaders, state.scored)
             if phase is None or phase.done:
-                best.offer(valid, state.model)
+                best.offer(valid, state.scored)
             row = {"phase": label, "epoch": state.epoch + 1, "step": state.step, "loss": mean_loss, "valid": valid,
                    "seconds": round(state.seconds, 3), **gate_columns(state.model)}  # fmt: skip
             curve.append(row)
@@ -192,8 +198,9 @@ def _gated_phase(state: TrainState, loaders: Loaders, dense: Trained | None, tot
     freeze_at = cut_step(settings.freeze_at, total)
     score, loss = (dense.valid_score, dense.curve[-1]["loss"]) if dense and dense.curve else (None, 0.0)
     steering = steer(
-        settings, total, freeze_at, state.model, metric, score, lambda model: _validate(state, loaders, model)
-    )
+        settings, total, freeze_at, state.model, metric, score, lambda model: _validate(state, loaders, model),
+        state.average,
+    )  # fmt: skip
     return GatedPhase(state.model, steering, CollapseWatch(total, settings.mode, loss), freeze_at)
 
 

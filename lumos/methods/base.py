@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from lumos.averaging import Average
 from lumos.config import LumosConfig
 from lumos.console import log
 from lumos.errors import UnsupportedError
@@ -62,12 +63,19 @@ class PruningPhase(Phase):
         return super().rate(step, total)
 
     def cut(
-        self, optimizer: torch.optim.Optimizer, workload: Workload, settings: LumosConfig, recent: deque[Batch]
+        self,
+        optimizer: torch.optim.Optimizer,
+        workload: Workload,
+        settings: LumosConfig,
+        recent: deque[Batch],
+        average: Average | None = None,
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The pruned network in training mode, and a new optimiser."""
         small = self.shrink(workload).train()
         expect_same_outputs(self.model, small, workload, next(small.parameters()).device)
         self.done = True
+        if average:  # the libraries do not say which places they kept
+            average.restart(small)
         self.report.share = parameters(small) / self.dense
         log.info(f"{self.settings.name}: pruned at step {self.freeze_at} to {self.report.share:.2%} of the parameters")
         return small, make_optimizer(small, workload, settings)

@@ -44,6 +44,17 @@ def test_the_baseline_does_not_depend_on_the_gates():
     assert read(config("seed=1")).baseline_id != base.baseline_id
 
 
+def test_no_average_is_no_part_of_an_id_and_one_is_of_both():
+    base = read(config())
+    assert read(config("trainer.ema=null")).run_id == base.run_id
+    assert "ema" not in base.resolved["trainer"]
+    assert read(config("workload=cfd", "lumos.lambda=1e-3")).run_id == "13d7bcc5a9d4"
+    averaged = read(config("trainer.ema=0.999"))
+    assert averaged.trainer.ema == 0.999
+    assert averaged.run_id != base.run_id
+    assert averaged.baseline_id != base.baseline_id
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [
@@ -66,6 +77,9 @@ def test_the_baseline_does_not_depend_on_the_gates():
         ("lumos.learning_rate=0", "lumos.learning_rate=0.0: expected a number > 0"),
         ("trainer.device=gpu", "trainer.device=gpu: expected auto, cpu, cuda or cuda:N"),
         ("trainer.threads=0", "trainer.threads=0: expected a number > 0, or null"),
+        ("trainer.ema=1", "trainer.ema=1.0: expected a decay between 0 and 1, such as 0.999, or null"),
+        ("trainer.ema=0", "trainer.ema=0.0: expected a decay between 0 and 1"),
+        ("trainer.ema=yes", "trainer.ema=yes: expected a number"),
         ("trainer.max_steps=2.5", "trainer.max_steps=2.5: expected a whole number"),
         ("seed=-1", "seed=-1: expected a whole number >= 0"),
         ("force=maybe", "force=maybe: expected true or false"),

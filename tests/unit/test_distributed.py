@@ -52,6 +52,7 @@ def plain(trained):
 
 BUDGET = {"lambda_": None, "target": TargetConfig(params=0.5)}
 TOLERANCE = {"lambda_": None, "tolerance": 0.3}
+AVERAGED = replace(run_config(**BUDGET), trainer=replace(run_config().trainer, ema=0.9))
 
 
 def two(rank, folder, port):
@@ -61,20 +62,19 @@ def two(rank, folder, port):
     found = {}
     with distributed.group(TRAINER) as here:
         assert here == World(rank, 2, rank)
-        for name, kind, settings in (
-            ("budget", Synthetic, BUDGET),
-            ("noisy", Noisy, {}),
-            ("line", Synthetic, TOLERANCE),
+        for name, kind, config in (
+            ("budget", Synthetic, run_config(**BUDGET)),
+            ("averaged", Noisy, AVERAGED),
+            ("noisy", Noisy, run_config()),
+            ("line", Synthetic, run_config(**TOLERANCE)),
         ):
             w = workload(kind)
-            dense = train(w, w.loaders(), run_config(**settings), CPU, gated=False)
+            dense = train(w, w.loaders(), config, CPU, gated=False)
             found[name + " dense"] = plain(dense)
             store = Store(folder, name, IDENTITY, None, 20)
-            found[name] = plain(
-                train(w, w.loaders(), run_config(**settings), CPU, gated=True, dense=dense, store=store)
-            )
+            found[name] = plain(train(w, w.loaders(), config, CPU, gated=True, dense=dense, store=store))
         # the checkpoint of the last training, at step 20 of 24
-        found["again"] = plain(train(w, w.loaders(), run_config(**settings), CPU, gated=True, dense=dense, store=store))
+        found["again"] = plain(train(w, w.loaders(), config, CPU, gated=True, dense=dense, store=store))
         found["told"] = distributed.from_main(lambda: f"rank {rank}")
         try:
             distributed.from_main(fails)
@@ -111,7 +111,7 @@ def both(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["budget", "noisy", "line"])
+@pytest.mark.parametrize("name", ["budget", "averaged", "noisy", "line"])
 def test_both_processes_end_in_the_very_same_network(both, name):
     for which in (name, f"{name} dense"):
         first, second = both[0][which], both[1][which]
@@ -120,6 +120,12 @@ def test_both_processes_end_in_the_very_same_network(both, name):
         assert repr(first["steering"]) == repr(second["steering"])
         for key, tensor in first["state"].items():
             assert torch.equal(tensor, second["state"][key]), key
+
+
+def test_the_average_is_what_both_score(both):
+    first = {name: both[0][name]["curve"][0] for name in ("noisy dense", "averaged dense")}
+    assert first["noisy dense"]["loss"] == first["averaged dense"]["loss"]
+    assert first["noisy dense"]["valid"] != first["averaged dense"]["valid"]
 
 
 @pytest.mark.parametrize(("name", "settings"), [("budget", BUDGET), ("line", TOLERANCE)])
