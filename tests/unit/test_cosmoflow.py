@@ -208,19 +208,19 @@ def test_summaries_are_finite_even_for_an_empty_cube() -> None:
 
 def test_pooling_before_leaky_relu_is_the_published_network() -> None:
     torch.manual_seed(0)
-    net = CosmoNet(8, (4, 6), (5,), norm=False, strided=False)
+    net = CosmoNet(8, (4, 6), (5,), means=False, strided=False)
     x = torch.randn(2, 4, 8, 8, 8)
     expected = x
-    for layer in (net.blocks[0], net.blocks[3]):
+    for layer in net.convolutions:
         expected = torch.nn.functional.max_pool3d(torch.nn.functional.leaky_relu(layer(expected), 0.3), 2)
-    assert torch.allclose(net.blocks(x), expected)
+    assert torch.allclose(net(x), 1.2 * torch.tanh(net.head(expected.flatten(1))))
     assert net(x).abs().max() < 1.2
 
 
 def test_the_published_network_has_its_size() -> None:
     # Weights and biases: sum of 27 in out + out over 4-8-16-32-64-128, then 8192-128-64-4.
     with torch.device("meta"):
-        net = CosmoNet(128, (8, 16, 32, 64, 128), (128, 64), norm=False, strided=False)
+        net = CosmoNet(128, (8, 16, 32, 64, 128), (128, 64), means=False, strided=False)
     convolutions = sum(27 * a * b + b for a, b in ((4, 8), (8, 16), (16, 32), (32, 64), (64, 128)))
     linear = sum(a * b + b for a, b in ((8192, 128), (128, 64), (64, 4)))
     assert sum(p.numel() for p in net.parameters()) == convolutions + linear == 1_352_092

@@ -307,7 +307,7 @@ def test_scores_are_worked_out_by_hand() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"cells": 30}, "multiple of 8"),
+        ({"cells": 30}, "multiple of 16"),
         ({"channels": []}, "workload.channels"),
         ({"hidden": [0]}, "workload.hidden"),
         ({"train_universes": 1}, "at least 2"),

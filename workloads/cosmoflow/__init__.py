@@ -27,7 +27,7 @@ Batch = tuple[Float[Tensor, "n 4 d h w"], Float[Tensor, "n 4"]]
 VALID_SHARE = 0.1
 """Of the training universes, at least one."""
 
-SUMMARISED = 1000
+SUMMARISED = 2000
 """Cubes of each split, at most, that the trivial predictors are fitted to and scored on."""
 
 LABEL_VARIANCE = 1 / 3
@@ -54,13 +54,13 @@ class CosmoFlow:
     parts: int = 1
     spacing: float = 4.0
     fresh: bool = False
-    channels: Sequence[int] = (16, 32, 64)
+    channels: Sequence[int] = (32, 32, 64)
     hidden: Sequence[int] = (128, 64)
-    norm: bool = True
+    means: bool = True
     strided: bool = True
-    batch_size: int = 8
-    epochs: int = 14
-    learning_rate: float = 2e-3
+    batch_size: int = 16
+    epochs: int = 20
+    learning_rate: float = 4e-3
     weight_decay: float = 0.0
 
     name = "cosmoflow"
@@ -85,10 +85,11 @@ class CosmoFlow:
             )
         if not self.spacing > 0:
             raise DataError(f"workload.spacing={self.spacing}: expected a number > 0, Mpc/h")
-        if self.cells < 1 or self.cells % 2 ** len(self.channels):
+        least = 2 ** (len(self.channels) + self.strided)
+        if self.cells < 1 or self.cells % least:
             raise DataError(
-                f"workload.cells={self.cells}: expected a multiple of {2 ** len(self.channels)}, since each of the "
-                f"{len(self.channels)} blocks halves the cube"
+                f"workload.cells={self.cells}: expected a multiple of {least}, since each of the {len(self.channels)} "
+                f"blocks halves the cube{', and the first one twice' if self.strided else ''}"
             )
 
     @property
@@ -130,7 +131,7 @@ class CosmoFlow:
 
     def model(self) -> nn.Module:
         """A fresh network."""
-        return CosmoNet(self.cells, self.channels, self.hidden, norm=self.norm, strided=self.strided)
+        return CosmoNet(self.cells, self.channels, self.hidden, means=self.means, strided=self.strided)
 
     def loaders(self) -> Loaders:
         """Batches ``(cubes (n, 4, cells, cells, cells), labels (n, 4))``, float32, read as they are asked for."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu, max_pool3d
 
 SLOPE = 0.3
 REACH = 1.2
@@ -18,24 +19,26 @@ class CosmoNet(nn.Module):
 
     One block [3x3x3 convolution, max pooling by 2, LeakyReLU 0.3] for each of ``channels``, then linear layers of
     ``hidden`` units. Source: Mathuriya et al. 2018, as MLPerf HPC runs it. The function is the one with the pooling
-    last, since LeakyReLU rises everywhere, at an eighth of the cost. With ``norm``, batch normalisation comes before
-    LeakyReLU; with ``strided``, the first convolution has a stride of 2 in place of the pooling.
+    last, since LeakyReLU rises everywhere, at an eighth of the cost. With ``strided``, the first convolution has a
+    stride of 2 besides. With ``means``, the linear layers see, in place of the last block's cells, the averages over
+    the cube of each block's channels before the pooling, batch normalised; and redshifts are normalised before the
+    first block. A parameter changes these averages by little beside what they are, and no place in the cube is special.
     """
 
     def __init__(
-        self, cells: int, channels: Sequence[int], hidden: Sequence[int], *, norm: bool, strided: bool
+        self, cells: int, channels: Sequence[int], hidden: Sequence[int], *, means: bool, strided: bool
     ) -> None:
         super().__init__()
-        blocks: list[nn.Module] = []
-        for number, (fan_in, fan_out) in enumerate(zip([4, *channels[:-1]], channels, strict=True)):
-            halved = strided and number == 0
-            blocks += [nn.Conv3d(fan_in, fan_out, 3, padding=1, stride=2 if halved else 1)]
-            blocks += [] if halved else [nn.MaxPool3d(2)]
-            blocks += [nn.BatchNorm3d(fan_out)] if norm else []
-            blocks += [nn.LeakyReLU(SLOPE)]
-        self.blocks = nn.Sequential(*blocks)
-        sizes = [channels[-1] * (cells >> len(channels)) ** 3, *hidden]
-        head: list[nn.Module] = []
+        pairs = list(zip([4, *channels[:-1]], channels, strict=True))
+        self.means = means
+        self.scaled = nn.BatchNorm3d(4, affine=False) if means else nn.Identity()
+        self.convolutions = nn.ModuleList(
+            nn.Conv3d(fan_in, fan_out, 3, padding=1, stride=2 if strided and number == 0 else 1)
+            for number, (fan_in, fan_out) in enumerate(pairs)
+        )
+        cells_left = (cells >> (len(channels) + strided)) ** 3
+        sizes = [sum(channels) if means else channels[-1] * cells_left, *hidden]
+        head: list[nn.Module] = [nn.BatchNorm1d(sizes[0])] if means else []
         for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
             head += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(SLOPE)]
         self.head = nn.Sequential(*head, nn.Linear(sizes[-1], 4))
@@ -44,4 +47,12 @@ class CosmoNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "n 4 d d d"]) -> Float[Tensor, "n 4"]:
         """The parameters, in units in which each spans [-1, 1]."""
-        return REACH * torch.tanh(self.head(self.blocks(x).flatten(1)))
+        x = self.scaled(x)
+        means = []
+        for convolution in self.convolutions:
+            x = convolution(x)
+            if self.means:
+                means.append(leaky_relu(x, SLOPE).mean((2, 3, 4)))
+            x = leaky_relu(max_pool3d(x, 2), SLOPE)
+        seen = torch.cat(means, 1) if self.means else x.flatten(1)
+        return REACH * torch.tanh(self.head(seen))
