@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -169,14 +170,13 @@ def cut(
     """The compact model in training mode, and an optimiser that goes on where the gated one's was."""
     small = compact(gated.train())
     fresh = make_optimizer(small, workload, settings)
-    dense, left = (sum(p.numel() for p in m.parameters()) for m in (gated.model, small))
-    gain = rate_gain(dense, left, settings.rate_gain)
+    dense, new = (dict(m.named_parameters()) for m in (gated.model, small.model))
+    gain = rate_gain(widths(gated), settings.rate_gain)
     for group in fresh.param_groups:
         group["peak"] *= gain
     plan = Plan.of(gated.structure, gated.structure.with_places(gated.gates.is_open()))
     multiplier = gated.multipliers()
-    new = dict(small.model.named_parameters())
-    for name, old in gated.model.named_parameters():
+    for name, old in dense.items():
         state = optimizer.state.get(old)
         if not state or name not in new:
             continue
@@ -191,13 +191,21 @@ def cut(
     return small, fresh
 
 
-def rate_gain(dense: int, compact: int, most: float) -> float:
-    """The factor by which the weights' peak rate rises where ``dense`` parameters become ``compact`` ones.
+def widths(gated: GatedModel) -> list[tuple[int, int]]:
+    """Of each group of hidden units: how many the dense network has, how many are open."""
+    is_open = gated.gates.is_open()
+    return [(g.size, int(is_open[g.gates].sum())) for g in gated.structure.groups if g.kind == "hidden"]
+
+
+def rate_gain(widths: Sequence[tuple[int, int]], most: float) -> float:
+    """The factor by which the weights' peak rate rises where layers of these widths, dense and compact, got narrower.
 
     With Adam the rate that fits a layer falls as its width rises (Yang & Hu et al. 2021, muP, table 3), and the
-    recipe's was chosen for the dense network; widths go as the square root of the parameters. At most ``most``.
+    recipe's was chosen for the dense network. The geometric mean of the ratios, so that one wide layer that nearly
+    goes does not speak for all; at most ``most``.
     """
-    return min(most, math.sqrt(dense / max(1, compact)))
+    narrower = [math.log(dense / max(1, compact)) for dense, compact in widths]
+    return min(most, math.exp(math.fsum(narrower) / max(1, len(narrower))))
 
 
 def rate(step: int, total: int, freeze_at: int) -> float:
