@@ -171,7 +171,8 @@ def cut(
     small = compact(gated.train())
     fresh = make_optimizer(small, workload, settings)
     dense, new = (dict(m.named_parameters()) for m in (gated.model, small.model))
-    gain = rate_gain(widths(gated), settings.rate_gain)
+    matrices = [(dense[name].numel(), p.numel()) for name, p in new.items() if p.ndim > 1 and name in dense]
+    gain = rate_gain(matrices, settings.rate_gain)
     for group in fresh.param_groups:
         group["peak"] *= gain
     plan = Plan.of(gated.structure, gated.structure.with_places(gated.gates.is_open()))
@@ -191,20 +192,15 @@ def cut(
     return small, fresh
 
 
-def widths(gated: GatedModel) -> list[tuple[int, int]]:
-    """Of each group of hidden units: how many the dense network has, how many are open."""
-    is_open = gated.gates.is_open()
-    return [(g.size, int(is_open[g.gates].sum())) for g in gated.structure.groups if g.kind == "hidden"]
-
-
-def rate_gain(widths: Sequence[tuple[int, int]], most: float) -> float:
-    """The factor by which the weights' peak rate rises where layers of these widths, dense and compact, got narrower.
+def rate_gain(matrices: Sequence[tuple[int, int]], most: float) -> float:
+    """The factor by which the weights' peak rate rises, from the sizes of each weight matrix, dense and compact.
 
     With Adam the rate that fits a layer falls as its width rises (Yang & Hu et al. 2021, muP, table 3), and the
-    recipe's was chosen for the dense network. The geometric mean of the ratios, so that one wide layer that nearly
-    goes does not speak for all; at most ``most``.
+    recipe's was chosen for the dense network. How many times narrower a matrix became is the square root of its sizes'
+    ratio; the factor is the geometric mean of these, so that one large layer that nearly goes does not speak for all,
+    and a residual stream that stays is not forgotten. At most ``most``.
     """
-    narrower = [math.log(dense / max(1, compact)) for dense, compact in widths]
+    narrower = [0.5 * math.log(dense / max(1, compact)) for dense, compact in matrices]
     return min(most, math.exp(math.fsum(narrower) / max(1, len(narrower))))
 
 
