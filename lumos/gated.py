@@ -3,7 +3,8 @@
 A gate multiplies where its unit is read: ``W_eff = W * m`` along the input axis of each weight that reads the unit
 (equations 7-11). That costs as much as the weight and not as the activations, and it stands behind normalisation, so
 that closing it really removes the unit. Where a step has fewer rows than a linear layer has outputs, the layer's input
-is multiplied instead: the same function, and cheaper.
+is multiplied instead: the same function, and cheaper. Not so at a layer that reads the model's input: the gradient of
+gates there would need that of the input, a product as large as the layer's own, which nothing else asks for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from lumos.gates import Gates, median
 from lumos.inputs import tensors
 from lumos.settings import GateSettings, Penalty
 from lumos.structure import INPUT, Axis, Structure
+
+FIRST_ROWS = 64
+"""Rows from which on a product with the weight of a layer that reads the input costs more than passes over it."""
 
 
 class GatedModel(nn.Module):
@@ -39,7 +43,10 @@ class GatedModel(nn.Module):
         lengths = [len(units) for units in structure.sites.values()]
         self._lengths = lengths
         flat = torch.cat([*structure.sites.values(), torch.zeros(0, dtype=torch.int64)])
-        self.register_buffer("_flat", flat % (1 + structure.units + len(structure.pairs)), persistent=False)
+        flat = flat % (1 + structure.units + len(structure.pairs))
+        self.register_buffer("_flat", flat, persistent=False)
+        self._in_order = torch.equal(flat, torch.arange(1, structure.units + 1))
+        self._may_close = any(group.optional for group in structure.groups)
         self._direct = _direct_layers(model, structure)
         self._shared = _shared_names(model)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -86,8 +93,8 @@ class GatedModel(nn.Module):
 
     def _values_at_sites(self, gates: Float[Tensor, " units"]) -> dict[Axis, Tensor]:
         """Each site's multiplier, one per position; positions without a unit get a one."""
-        padded = self.structure.padded(gates)
-        return dict(zip(self._axes, padded.index_select(0, self._flat).split(self._lengths), strict=True))
+        at_sites = gates if self._in_order else self.structure.padded(gates).index_select(0, self._flat)
+        return dict(zip(self._axes, at_sites.split(self._lengths), strict=True))
 
     def _split(
         self, values: dict[Axis, Tensor], args: tuple[Any, ...]
@@ -98,8 +105,8 @@ class GatedModel(nn.Module):
         by_input: list[tuple[nn.Module, Tensor]] = []
         by_weight = {axis: value for axis, value in values.items() if axis[1] != INPUT}
         by_input += [(self.model.get_submodule(path), v) for (path, dim), v in values.items() if dim == INPUT]
-        for axis, (layer, rows, outputs) in self._direct.items():
-            if rows * scale < outputs:
+        for axis, (layer, rows, most) in self._direct.items():
+            if rows * scale < most:
                 by_input.append((layer, by_weight.pop(axis)))
         return by_input, by_weight
 
@@ -135,7 +142,7 @@ class GatedModel(nn.Module):
         Groups that are optional one by one may cut the network together; those that did are protected from then on.
         """
         self.gates.project()
-        if bool(self.gates.protected.all()):
+        if not self._may_close or bool(self.gates.protected.all()):
             return
         is_open = self.gates.is_open()
         closed = self.structure.closed_groups(is_open)
@@ -171,15 +178,22 @@ def _shared_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def _direct_layers(model: nn.Module, structure: Structure) -> dict[Axis, tuple[nn.Module, int, int]]:
-    """Gated linear layers that are called once and do nothing but their product: (layer, rows, outputs)."""
+    """Gated linear layers that are called once and do nothing but their product.
+
+    Each with the rows that the example gave it, and with how many it has to have for its weight to be the cheaper side.
+    """
+    features = torch.cat([torch.zeros(0, dtype=torch.int64), *(i.units.flatten() for i in structure.inputs)])
     calls: dict[Axis, list[Any]] = {}
     for c in structure.contractions:
         calls.setdefault((c.weight, c.in_dim), []).append(c)
-    return {
-        axis: (model.get_submodule(found[0].module), found[0].rows, structure.shapes[found[0].weight][0])
-        for axis, found in calls.items()
-        if axis in structure.sites and len(found) == 1 and found[0].direct
-    }
+    direct: dict[Axis, tuple[nn.Module, int, int]] = {}
+    for axis, found in calls.items():
+        if axis in structure.sites and len(found) == 1 and found[0].direct:
+            most = structure.shapes[found[0].weight][0]
+            if bool(torch.isin(structure.sites[axis], features).all()):
+                most = min(most, FIRST_ROWS)
+            direct[axis] = (model.get_submodule(found[0].module), found[0].rows, most)
+    return direct
 
 
 def _multiply_input(values: Tensor) -> Any:

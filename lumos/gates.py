@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lumos.settings import GateSettings
 from lumos.structure import Group
 
+OPEN = 1e-6
+"""Noise stays this far inside (0, 1): at 0 and 1 the logit is infinite."""
 LOG_ALPHA_BOUND = 8.0
 """|log_alpha| is kept below this, so that a gate that went far can still come back."""
 
@@ -25,8 +28,9 @@ def sample(
     equation 2 prints the division outside the sigmoid, where the value could exceed 1; the published
     distribution has it inside, and so do we.
     """
+    # hardtanh is clamp with a backward of one kernel: beside a layer's products, small operations cost by their number.
     concrete = torch.sigmoid((torch.logit(noise) + log_alpha) / settings.tau)
-    return (concrete * (settings.zeta - settings.gamma) + settings.gamma).clamp(0, 1)
+    return F.hardtanh(concrete * (settings.zeta - settings.gamma) + settings.gamma, 0.0, 1.0)
 
 
 def median(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
@@ -69,15 +73,17 @@ class Gates(nn.Module):
         self.register_buffer("owner", owner, persistent=False)
         self.register_buffer("protected", torch.tensor([not g.optional for g in groups], dtype=torch.bool))
         self.group_count = len(groups)
+        self._leaders: Tensor | None = None
 
     def forward(self) -> Float[Tensor, " units"]:
         """Gate values: sampled in training mode, the median in eval mode."""
         if not self.training:
             return median(self.log_alpha, self.settings)
         low, high = self.settings.t_l, self.settings.t_u
-        # The open interval: at 0 and 1 the logit is infinite.
-        noise = torch.rand_like(self.log_alpha) * (high - low) + low
-        return sample(self.log_alpha, noise.clamp(1e-6, 1 - 1e-6), self.settings)
+        noise = torch.rand_like(self.log_alpha, requires_grad=False).mul_(high - low).add_(low)
+        if low < OPEN or high > 1 - OPEN:
+            noise.clamp_(OPEN, 1 - OPEN)
+        return sample(self.log_alpha, noise, self.settings)
 
     def open_probability(self) -> Float[Tensor, " units"]:
         """Probability that each gate is open."""
@@ -94,7 +100,13 @@ class Gates(nn.Module):
         A layer whose units all closed would cut the network; the floor keeps that one gate at one half.
         """
         self.log_alpha.clamp_(-LOG_ALPHA_BOUND, LOG_ALPHA_BOUND)
+        on_cpu = self.log_alpha.device.type == "cpu"  # a GPU would have to be waited for
+        # While the gates that led their groups at the last look are open, nothing is to be lifted.
+        if on_cpu and self._leaders is not None and float(self.log_alpha[self._leaders].min()) >= 0:
+            return
         top = self.log_alpha.new_full((self.group_count,), -torch.inf)
         top = top.scatter_reduce(0, self.owner, self.log_alpha, "amax")
-        leads = (self.log_alpha == top[self.owner]) & self.protected[self.owner]
-        self.log_alpha.copy_(torch.where(leads, self.log_alpha.clamp(min=0.0), self.log_alpha))
+        leads = self.log_alpha == top[self.owner]
+        lifted = torch.where(leads & self.protected[self.owner], self.log_alpha.clamp(min=0.0), self.log_alpha)
+        self.log_alpha.copy_(lifted)
+        self._leaders = leads.nonzero().squeeze(1) if on_cpu and len(leads) else None

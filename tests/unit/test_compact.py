@@ -137,6 +137,17 @@ def test_multiplying_inputs_or_weights_is_the_same_function(rows):
     assert bool(gated.gates.log_alpha.grad.any())
 
 
+@pytest.mark.parametrize("rows", [10, 64, 100])
+def test_a_layer_that_reads_the_input_has_its_weight_multiplied(rows):
+    """Multiplying its input would ask for a gradient that nothing else needs; with few rows that costs little."""
+    gated = gated_mlp(6, 200, 200, 2)
+    by_input, by_weight = gated._split(gated._values_at_sites(gated.gates()), (torch.randn(rows, 6),))
+    first, second = (gated.model.get_submodule(name) for name in ("0", "2"))
+    assert [first is layer for layer, _ in by_input].count(True) == (rows < 64)
+    assert (("0.weight", 1) in by_weight) == (rows >= 64)
+    assert any(layer is second for layer, _ in by_input)
+
+
 def test_shared_weights_stay_shared():
     class Twice(nn.Module):
         def __init__(self):

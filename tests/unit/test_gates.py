@@ -76,6 +76,42 @@ def test_project_keeps_the_best_gate_of_each_group_open():
     assert gates.is_open().tolist() == [True, False, False, True, True]
 
 
+def test_project_lifts_at_every_step_what_it_would_alone():
+    """It looks at few gates where it can; a fresh one looks at all of them."""
+    torch.manual_seed(0)
+    groups = [Group(f"g{i}", "hidden", 5 * i, 5 * i + 5, optional=i == 3) for i in range(4)]
+    gates, lifts, looks = Gates(groups, PAPER), 0, 0
+    for step in range(400):
+        with torch.no_grad():
+            gates.log_alpha += 0.4 * torch.randn(20) - 0.04
+        if step == 200:
+            gates.protected[3] = True
+        fresh = Gates(groups, PAPER)
+        fresh.load_state_dict(gates.state_dict())
+        before = gates._leaders
+        gates.project()
+        fresh.project()
+        assert torch.equal(gates.log_alpha, fresh.log_alpha)
+        looks += gates._leaders is not before
+        lifts += int((gates.log_alpha == 0).sum())
+    assert lifts > 10
+    assert 10 < looks < 390
+
+
+@pytest.mark.parametrize("thresholds", [(0.0, 1.0), (0.4, 0.6)])
+def test_noise_stays_inside_the_thresholds(thresholds, monkeypatch):
+    gates = Gates([Group("g", "hidden", 0, 3)], GateSettings(t_l=thresholds[0], t_u=thresholds[1]))
+    seen = []
+    monkeypatch.setattr("lumos.gates.sample", lambda log_alpha, noise, settings: seen.append(noise) or log_alpha)
+    for drawn in (0.0, 0.25, 1.0):
+        monkeypatch.setattr(torch, "rand_like", lambda x, drawn=drawn, **_: torch.full_like(x, drawn).detach())
+        gates()
+    low, high = max(thresholds[0], 1e-6), min(thresholds[1], 1 - 1e-6)
+    quarter = thresholds[0] + 0.25 * (thresholds[1] - thresholds[0])
+    assert [n[0].item() for n in seen] == pytest.approx([low, quarter, high], abs=1e-7)
+    assert all(torch.isfinite(torch.logit(n)).all() for n in seen)
+
+
 def test_gradient_reaches_log_alpha():
     log_alpha = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a: sample(a, vector(0.3, 0.5, 0.6), PAPER), log_alpha)
