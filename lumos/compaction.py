@@ -24,8 +24,11 @@ from lumos.layers import ATTENTION_WEIGHTS, become
 from lumos.structure import Axis, Structure
 from lumos.surgery import (
     own_sizes,
+    own_tensors,
+    rectangle,
     replace_tensors,
     set_attributes,
+    times,
     to_double,
     wide,
     without_copies,
@@ -46,8 +49,7 @@ class Plan:
     @classmethod
     def of(cls, structure: Structure, keep: Bool[Tensor, " units"]) -> Plan:
         """The plan that keeps the units with ``keep``."""
-        kept = {axis: structure.kept(axis, keep) for axis in structure.maps}
-        return cls({axis: i for axis, i in kept.items() if len(i) < structure.shapes[axis[0]][axis[1]]})
+        return cls(structure.cut(keep))
 
     def cuts(self, name: str, dim: int) -> bool:
         """Whether an axis shrinks."""
@@ -55,10 +57,12 @@ class Plan:
 
     def cut(self, name: str, value: Tensor) -> Tensor:
         """A parameter, a buffer or a tensor laid out as one (or of size one where it repeats), cut to what stays."""
-        for dim in range(value.ndim):
-            index = self.kept.get((name, dim))
-            if index is not None and value.shape[dim] > 1:
-                value = value.index_select(dim, index.to(value.device))
+        found = [(dim, self.kept[name, dim].to(value.device)) for dim in range(value.ndim)
+                 if (name, dim) in self.kept and value.shape[dim] > 1]  # fmt: skip
+        if [dim for dim, _ in found] == [0, 1]:
+            return rectangle(value, found[0][1], found[1][1])
+        for dim, index in found:
+            value = value.index_select(dim, index)
         return value
 
 
@@ -170,30 +174,34 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
     return CompactModel(model, inputs, saved["features"], select, saved["attributes"], layers)
 
 
-def compact(gated: GatedModel, select: bool = True, known: dict[str, Tensor] | None = None) -> CompactModel:
+def compact(
+    gated: GatedModel, select: bool = True, known: dict[str, Tensor] | None = None, lend: bool = False
+) -> CompactModel:
     """Cut every unit whose gate is closed at test time; fractional gates are folded into the weights.
 
     The gated model is left as it is. With ``select`` the result takes the model's full inputs, without only the kept
     features. ``known``: outputs of the modules that became constant (``lumos.constants.observed``), where a run of
-    the gated model gave them already.
+    the gated model gave them already. ``lend``: what is not cut is the gated model's very tensor, for a result that is
+    only run.
     """
     structure, is_open = gated.structure, gated.gates.is_open().cpu()
     keep = structure.with_places(is_open)
     plan = Plan.of(structure, keep)
     gates = _with_scales(structure, keep, gated.multipliers())
     model = without_copies(gated.model)
-    own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    own = own_tensors(model)
     new = {n: plan.cut(n, t.detach()) for n, t in own.items()}
     for n, m in gates.items():
         m = plan.cut(n, m)
-        new[n] = new[n] * m if new[n].data_ptr() == own[n].data_ptr() else new[n].mul_(m)
+        if not bool((m == 1).all()):
+            new[n] = times(new[n], m, in_place=new[n].data_ptr() != own[n].data_ptr())
     layers, more = _changed_layers(gated, plan)
     for path, sizes in written_sizes(structure, keep).items():
         layers.setdefault(path, {"kind": "resized", "sizes": sizes})
     for path, (dim, value) in constants(gated, keep, known).items():
         layers[path], more[f"{path}.value"] = {"kind": "constant", "dim": dim}, value
     become(model, layers)
-    replace_tensors(model, new | more)
+    replace_tensors(model, new | more, lend)
     padded = torch.cat([torch.ones(1, dtype=torch.bool), keep])
     inputs = [
         Selection(i.path, i.dim, padded[i.units].nonzero().squeeze(1), len(i.units) if i.whole else None)
@@ -204,7 +212,9 @@ def compact(gated: GatedModel, select: bool = True, known: dict[str, Tensor] | N
     set_attributes(model, attributes)
     small = CompactModel(model, inputs, structure.kept_features(keep), select, attributes, layers)
     device = next((p.device for p in gated.model.parameters()), torch.device("cpu"))
-    return small.to(device).train(gated.training)
+    if any(t.device != device for t in (*own.values(), *small.buffers(recurse=False))):
+        small.to(device)
+    return small.train(gated.training)
 
 
 def _with_scales(structure: Structure, keep: Bool[Tensor, " units"], gates: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -282,10 +292,7 @@ def verify(gated: GatedModel, inputs: tuple[Any, ...], tolerance: float = TOLERA
         try:
             gap = Equivalence(*difference(want, small(*inputs)), "float64")
         except Exception as error:
-            place = _first_difference(double, small, inputs)
-            raise CompactionError(
-                f"the compact model does not run, {place}: {type(error).__name__}: {error}"
-            ) from error
+            raise CompactionError(does_not_run(double, small, inputs, error, TOLERANCE)) from error
         if not gap.max_rel_diff <= tolerance:
             place = _first_difference(double, small, inputs)
             raise CompactionError(
@@ -299,7 +306,17 @@ def _to_double(x: Tensor) -> Tensor:
     return x.double() if x.is_floating_point() else x.to(torch.complex128) if x.is_complex() else x
 
 
-def _first_difference(gated: GatedModel, small: CompactModel, inputs: tuple[Any, ...]) -> str:
+def does_not_run(
+    gated: GatedModel, small: CompactModel, inputs: tuple[Any, ...], error: Exception, tolerance: float
+) -> str:
+    """What a compact model raised, and the first module whose output differs (by more than ``tolerance``)."""
+    place = _first_difference(gated, small, inputs, tolerance)
+    return f"the compact model does not run, {place}: {type(error).__name__}: {error}"
+
+
+def _first_difference(
+    gated: GatedModel, small: CompactModel, inputs: tuple[Any, ...], tolerance: float = TOLERANCE
+) -> str:
     """Where the two begin to differ: outputs of each module, compared at the units that stay."""
     padded = gated.structure.padded(gated.gates.is_open())
     maps = gated.structure.module_maps
@@ -321,7 +338,7 @@ def _first_difference(gated: GatedModel, small: CompactModel, inputs: tuple[Any,
             full = full[padded[units].expand(full.shape)]
         if (
             full.numel() != found[1][name].numel()
-            or difference(full.flatten(), found[1][name].flatten())[1] > TOLERANCE
+            or difference(full.flatten(), found[1][name].flatten())[1] > tolerance
         ):
             return f"first in {name} ({type(gated.model.get_submodule(name)).__name__})"
     return "in the model's own code"

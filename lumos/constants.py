@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,11 +58,16 @@ def _outputs(gated: GatedModel, paths: list[str]) -> dict[str, Tensor]:
             module.training = mode
 
 
-def observed(gated: GatedModel, inputs: tuple[Any, ...]) -> tuple[Any, dict[str, Tensor]]:
-    """A gated model's output in eval mode, and what the modules return that :func:`constants` asks for."""
+def observed(
+    gated: GatedModel, inputs: tuple[Any, ...], run: Callable[..., Any] | None = None
+) -> tuple[Any, dict[str, Tensor]]:
+    """A gated model's output in eval mode, and what the modules return that :func:`constants` asks for.
+
+    ``run`` computes the output by running the model's modules, where it is not to be ``gated`` that does.
+    """
     structure = gated.structure
     constant, _ = structure.flow.replaceable(structure.dead(gated.gates.is_open()))
-    out, found = _run(gated, inputs, [c.path for c in constant])
+    out, found = _run(gated, inputs, [c.path for c in constant], run)
     # Fewer samples than the example has: what is constant repeats.
     return out, {
         c.path: found[c.path].expand(c.shape_out) if found[c.path].shape[:1] == (1,) else found[c.path]
@@ -69,12 +75,14 @@ def observed(gated: GatedModel, inputs: tuple[Any, ...]) -> tuple[Any, dict[str,
     }
 
 
-def _run(gated: GatedModel, inputs: tuple[Any, ...], paths: list[str]) -> tuple[Any, dict[str, Tensor]]:
+def _run(
+    gated: GatedModel, inputs: tuple[Any, ...], paths: list[str], run: Callable[..., Any] | None = None
+) -> tuple[Any, dict[str, Tensor]]:
     outputs: dict[str, Tensor] = {}
     handles = [gated.model.get_submodule(path).register_forward_hook(_keep(outputs, path)) for path in paths]
     try:
         with torch.no_grad():
-            return gated(*inputs), outputs
+            return (run or gated)(*inputs), outputs
     finally:
         for handle in handles:
             handle.remove()

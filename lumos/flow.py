@@ -45,13 +45,7 @@ class Flow:
 
     def live(self, dead: Collection[Axis]) -> set[int]:
         """The values that still depend on the inputs when what is read through the axes ``dead`` is zero."""
-        if not dead:
-            return self._all
-        live = set(self.inputs)
-        for edge in self.edges:
-            if edge.axis not in dead and not live.isdisjoint(edge.sources):
-                live.add(edge.target)
-        return live
+        return self._all - self._lost(dead) if dead else self._all
 
     @cached_property
     def _all(self) -> set[int]:
@@ -61,9 +55,38 @@ class Flow:
                 live.add(edge.target)
         return live
 
+    @cached_property
+    def _by_axis(self) -> dict[Axis, list[Edge]]:
+        found: dict[Axis, list[Edge]] = {}
+        for edge in self.edges:
+            if edge.axis is not None:
+                found.setdefault(edge.axis, []).append(edge)
+        return found
+
+    @cached_property
+    def _readers(self) -> dict[int, list[Edge]]:
+        found: dict[int, list[Edge]] = {}
+        for edge in self.edges:
+            for source in edge.sources:
+                found.setdefault(source, []).append(edge)
+        return found
+
+    def _lost(self, dead: Collection[Axis]) -> set[int]:
+        """The values that no longer depend on the inputs: each has one call that made it."""
+        lost: set[int] = set()
+        waiting = [edge for axis in dead for edge in self._by_axis.get(axis, ())]
+        while waiting:
+            edge = waiting.pop()
+            if edge.target in lost or edge.target not in self._all:
+                continue
+            if edge.axis in dead or all(s in lost or s not in self._all for s in edge.sources):
+                lost.add(edge.target)
+                waiting += self._readers.get(edge.target, ())
+        return lost
+
     def alive(self, dead: Collection[Axis]) -> bool:
         """Whether every output that depends on the inputs still does."""
-        return self.outputs & self.live(()) <= self.live(dead)
+        return self.outputs.isdisjoint(self._lost(dead))
 
     def replaceable(self, dead: Collection[Axis]) -> tuple[list[ModuleCall], list[ModuleCall]]:
         """The outermost modules whose output is constant now, and then those whose output nobody reads."""
@@ -78,7 +101,8 @@ class Flow:
             if edge.target in needed and edge.target not in known:
                 needed.update(edge.sources)
         inside = tuple(f"{c.path}." for c in constant)
-        unread = [c for c in self.calls if c.target not in needed and c not in constant]
+        paths = {c.path for c in constant}
+        unread = [c for c in self.calls if c.target not in needed and c.path not in paths]
         return constant, _outermost([c for c in unread if not c.path.startswith(inside)])
 
 
@@ -136,9 +160,11 @@ class FlowRecord:
 
 def leaves(value: Any, found: list[Tensor]) -> list[Tensor]:
     """The tensors in a call's operands or result, in order, added to those found (pytree's walk is far slower)."""
-    if isinstance(value, Tensor):
+    if type(value) in _PLAIN:
+        pass
+    elif isinstance(value, Tensor):
         found.append(value)
-    elif isinstance(value, tuple | list):
+    elif isinstance(value, (tuple, list)):
         for item in value:
             leaves(item, found)
     elif isinstance(value, dict):
@@ -148,11 +174,13 @@ def leaves(value: Any, found: list[Tensor]) -> list[Tensor]:
 
 
 _NODE = "_lumos_node"
+_PLAIN = {type(None), bool, int, float, str}
 
 
 def _outermost(calls: list[ModuleCall]) -> list[ModuleCall]:
-    found: list[ModuleCall] = []
+    found: dict[str, ModuleCall] = {}
     for call in sorted(calls, key=lambda c: c.path.count(".")):
-        if not any(call.path.startswith(f"{outer.path}.") for outer in found):
-            found.append(call)
-    return found
+        parts = call.path.split(".")
+        if not any(".".join(parts[:n]) in found for n in range(1, len(parts))):
+            found[call.path] = call
+    return list(found.values())

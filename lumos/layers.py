@@ -247,7 +247,7 @@ def become(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
         own = type(module)
         module.__class__ = type(f"Resized{own.__name__}", (Resized, own), {}) if kind is Resized else kind
         module.adopt(**options)  # type: ignore[operator]
-    for encoder in model.modules():
+    for encoder in model.modules() if any(facts["kind"] == "attention" for facts in layers.values()) else ():
         if isinstance(encoder, nn.TransformerEncoder) and any(
             isinstance(m, PrunedAttention) for m in encoder.modules()
         ):

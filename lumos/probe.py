@@ -6,30 +6,31 @@ fail are fixed, with the reason, so that a training can never end in a model tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import torch
 from torch import nn
 
-from lumos.compaction import compact, difference, verify
+from lumos.compaction import compact, difference, does_not_run, verify
 from lumos.constants import observed
 from lumos.errors import CompactionError
 from lumos.gated import GatedModel
 from lumos.gates import LOG_ALPHA_BOUND
 from lumos.inputs import mapped, tensors
+from lumos.reference import Reference
 from lumos.settings import GateSettings
 from lumos.structure import Group, Structure
-from lumos.surgery import replace_tensors, without_copies
+from lumos.surgery import replace_tensors, walk, without_copies
 
 _MOST_READINGS = 16
 
 
 def probed(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
     """The structure with every group that cannot be cut fixed, and every one that cannot vanish protected."""
-    trial = _Trial.of(model, inputs)
+    trial = _Trial(model, inputs)
     while structure.groups:
         structure, failed = _cut_halves(trial, structure)
         if not failed:
@@ -39,9 +40,10 @@ def probed(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> S
 
 
 def _cut_halves(trial: _Trial, structure: Structure) -> tuple[Structure, dict[str, str]]:
-    """Close half of every group; where that fails, find the groups at fault by halving, and why each fails.
+    """Close half of every group; where that fails, find the groups at fault, and why each fails.
 
-    Groups are tried together with those that passed: one may fail only beside another.
+    Groups are tried together with those that passed: one may fail only beside another. Where they fail together, the
+    call at which the compact model broke off says which to try alone; else they are halved.
     """
     passed: list[str] = []
     failed: dict[str, str] = {}
@@ -49,20 +51,65 @@ def _cut_halves(trial: _Trial, structure: Structure) -> tuple[Structure, dict[st
     while parts:
         part = parts.pop(0)
         problem = trial.failure(structure, [*passed, *part], explain=len(part) == 1)
-        if problem is not None and len(part) > 1:
-            middle = len(part) // 2
-            parts[:0] = [part[:middle], part[middle:]]
-            continue
-        if problem is not None:
-            for reading in _scalings(structure, structure.group(part[0])):
-                if trial.failure(reading, [*passed, *part], explain=False) is None:
-                    structure, problem = reading, None
-                    break
         if problem is None:
             passed += part
+        elif len(part) == 1:
+            structure, problem = _reread(trial, structure, passed, part[0], problem)
+            if problem is None:
+                passed += part
+            else:
+                failed[part[0]] = problem
+        elif found := _by_suspicion(trial, structure, passed, part):
+            structure, good, bad = found
+            passed, failed = passed + good, failed | bad
         else:
-            failed[part[0]] = problem
+            middle = len(part) // 2
+            parts[:0] = [part[:middle], part[middle:]]
     return structure, failed
+
+
+def _reread(
+    trial: _Trial, structure: Structure, passed: list[str], name: str, problem: str
+) -> tuple[Structure, str | None]:
+    """The structure with the first other reading of sizes under which a group passes; else the problem that it has."""
+    for reading in _scalings(structure, structure.group(name)):
+        if trial.failure(reading, [*passed, name], explain=False, full=True) is None:
+            return reading, None
+    return structure, problem
+
+
+def _by_suspicion(
+    trial: _Trial, structure: Structure, passed: list[str], part: list[str]
+) -> tuple[Structure, list[str], dict[str, str]] | None:
+    """The groups of a failed part that pass, and why each other one fails, as trying them in order would find it.
+
+    Groups under suspicion are left out until the rest passes together; then each is tried beside what comes before
+    it. None where nothing can be suspected, or where what passed one by one does not together.
+    """
+    rest, suspects = part, trial.suspects(structure, part)
+    while len(suspects) < len(rest):
+        if not suspects:
+            return None
+        rest = [name for name in rest if name not in suspects]
+        if trial.failure(structure, [*passed, *rest], explain=False) is None:
+            break
+        suspects = trial.suspects(structure, rest)
+    else:
+        return None
+    good: list[str] = []
+    bad: dict[str, str] = {}
+    for name in part:
+        problem = None
+        if name not in rest:
+            problem = trial.failure(structure, [*passed, *good, name], full=True)
+            if problem is not None:
+                structure, problem = _reread(trial, structure, [*passed, *good], name, problem)
+        if problem is None:
+            good.append(name)
+        else:
+            bad[name] = problem
+    together = good == rest or trial.failure(structure, [*passed, *good], explain=False) is None
+    return (structure, good, bad) if together else None
 
 
 def _vanish(trial: _Trial, structure: Structure) -> Structure:
@@ -71,7 +118,7 @@ def _vanish(trial: _Trial, structure: Structure) -> Structure:
     parts = [[g.name for g in structure.groups if g.optional]]
     while parts:
         part = parts.pop(0)
-        if part and trial.failure(structure, [], [*safe, *part], explain=False) is None:
+        if part and trial.failure(structure, [], [*safe, *part], explain=False, full=len(part) == 1) is None:
             safe += part
         elif len(part) > 1:
             middle = len(part) // 2
@@ -128,29 +175,40 @@ def _scalings(structure: Structure, group: Group) -> Iterator[Structure]:
             yield replace(reading, scales=tuple(others))
 
 
-@dataclass(frozen=True)
 class _Trial:
     """A model with weights that hide nothing, and the inputs on which gated and compact are compared."""
 
-    model: nn.Module
-    inputs: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, model: nn.Module, inputs: tuple[Any, ...]) -> _Trial:
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return cls(_stirred(model), inputs)
+            self.model = _stirred(model)
+        self.inputs, self.few = inputs, _few(inputs)
+        self.broken: str | None = None
+        """Path of the module whose code the compact model broke off in, at the last failure."""
+        self._last: GatedModel | None = None
+
+    def gated(self, structure: Structure) -> GatedModel:
+        """The model with gates, in eval mode; the last one again where the structure is the same."""
+        if self._last is None or self._last.structure is not structure:
+            self._last = GatedModel(self.model, structure, GateSettings()).eval()
+        return self._last
 
     def failure(
-        self, structure: Structure, names: Sequence[str], closed: Sequence[str] = (), explain: bool = True
+        self,
+        structure: Structure,
+        names: Sequence[str],
+        closed: Sequence[str] = (),
+        explain: bool = True,
+        full: bool = False,
     ) -> str | None:
         """Why gated and compact differ with half of each named group closed and all of ``closed``; None: they agree.
 
-        Without ``explain``, that the compact model does not run is reason enough.
+        Without ``explain``, that the compact model does not run is reason enough. One image stands for all inputs
+        where it shows that they agree, or where no explanation is asked for; with ``full``, never.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            gated = GatedModel(self.model, structure, GateSettings()).eval()
+            gated = self.gated(structure)
             values = torch.full_like(gated.gates.log_alpha.data, LOG_ALPHA_BOUND, device="cpu")
             half, whole = set(names), set(closed)
             for group in structure.groups:
@@ -159,16 +217,65 @@ class _Trial:
                 elif group.name in whole:
                     values[group.gates] = -LOG_ALPHA_BOUND
             gated.gates.log_alpha.data.copy_(values)
-            problem = _difference(gated, few := _few(self.inputs))
-            if problem is not None and few is not self.inputs:
-                problem = _difference(gated, self.inputs)
+            return self._compared(gated, explain, full)
+
+    def _compared(self, gated: GatedModel, explain: bool, full: bool) -> str | None:
+        if not full and self.few is not self.inputs:
+            problem = self._difference(gated, self.few, Reference(gated).run)
             if problem is None or (problem and not explain):
                 return problem
-            try:
-                verify(gated, self.inputs)
-            except CompactionError as error:
-                return str(error)
+        problem = self._difference(gated, self.inputs, Reference(gated).run, explain)
+        if problem == "":  # something in the model may read weights unseen
+            problem = self._difference(gated, self.inputs, gated, explain)
+        if problem is None or problem:
+            return problem
+        try:
+            verify(gated, self.inputs)
+        except CompactionError as error:
+            return str(error)
         return None
+
+    def _difference(
+        self, gated: GatedModel, inputs: tuple[Any, ...], run: Callable[..., Any], explain: bool = False
+    ) -> str | None:
+        """None where gated and compact agree in the model's own precision, which is quick; else what the compact model
+        raised (and where, to ``explain`` it), or an empty text: whether they differ then, float64 has to say. ``run``
+        computes what ``gated`` does."""
+        device = gated.gates.log_alpha.device
+        inputs = mapped(inputs, lambda _path, x: x.to(device))
+        small, self.broken = None, None
+        with torch.no_grad():
+            try:
+                want, known = observed(gated, inputs, run)
+                small = compact(gated, known=known, lend=True)
+                return None if difference(want, small(*inputs))[1] <= SINGLE_TOLERANCE else ""
+            except Exception as error:
+                if small is None:
+                    return "" if explain else repr(error)
+                self.broken = _broken_in(small.model, error)
+                return does_not_run(gated, small, inputs, error, SINGLE_TOLERANCE) if explain else repr(error)
+
+    def suspects(self, structure: Structure, names: list[str]) -> list[str]:
+        """The groups whose sizes are written in the module that the compact model broke off in, and in all of its
+        class: what one cannot do, they cannot do either."""
+        if self.broken is None:
+            return []
+        modules = dict(walk(self.model))
+        paths = {path for path, m in modules.items() if type(m) is type(modules[self.broken])}
+        written = [s.units for s in structure.sizes if s.module in paths]
+        return [n for n in names if any(structure.touches(units, structure.group(n)) for units in written)]
+
+
+def _broken_in(model: nn.Module, error: Exception) -> str | None:
+    """Path of the innermost module with code of the user's own that an error came through."""
+    paths = {id(m): path for path, m in walk(model)}
+    found, step = None, error.__traceback__
+    while step is not None:
+        module = step.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and not type(module).__module__.startswith("torch.nn."):
+            found = paths.get(id(module), found)
+        step = step.tb_next
+    return found
 
 
 def _few(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -194,27 +301,21 @@ def _is_constant(p: torch.Tensor) -> bool:
     return bool((p == p[(0,) * p.ndim]).all())
 
 
-def _difference(gated: GatedModel, inputs: tuple[Any, ...]) -> str | None:
-    """None where gated and compact agree in the model's own precision, which is quick; else what the compact model
-    raised, or an empty text: whether they differ then, float64 has to say."""
-    device = gated.gates.log_alpha.device
-    inputs = mapped(inputs, lambda _path, x: x.to(device))
-    with torch.no_grad():
-        try:
-            want, known = observed(gated, inputs)
-            small = compact(gated, known=known)
-            return None if difference(want, small(*inputs))[1] <= SINGLE_TOLERANCE else ""
-        except Exception as error:
-            return repr(error)
-
-
 SINGLE_TOLERANCE = 1e-5
 """Relative difference in single precision up to which a probe need not be repeated in float64: far below what cutting
 the wrong unit makes, and above rounding for most models."""
 
 
 def _half_closed(group: Group) -> torch.Tensor:
-    """Gates of which half are closed and the others open by different amounts; one of each where there are two."""
+    """Gates of which half are closed and the others open by different amounts; one of each where there are two.
+
+    Of many, all but an eighth are closed: a random choice as well, and a far smaller model to cut and to run.
+    """
+    left = (group.size + 1) // 2 if group.size < _MANY else group.size // 8
     values = torch.rand(group.size) * 4 - 0.5
-    values[torch.randperm(group.size)[: group.size // 2]] = -LOG_ALPHA_BOUND
+    values[torch.randperm(group.size)[left:]] = -LOG_ALPHA_BOUND
     return values
+
+
+_MANY = 64
+"""Units of a group from which on an eighth of them show as much as half does."""

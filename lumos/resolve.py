@@ -22,8 +22,9 @@ from lumos.layers import followed
 from lumos.settings import StructureOptions
 from lumos.spared import given_back, held
 from lumos.structure import INPUT, OUTPUT, Axis, Fixed, Group, InputSelection, Structure, feature_names
-from lumos.surgery import own_numbers
+from lumos.surgery import own_numbers, own_tensors
 from lumos.trace import NONE, Block, Trace, has_values
+from lumos.unitmaps import looked_up, with_units
 
 
 def trace_structure(
@@ -186,36 +187,38 @@ def _resolve(
     def gates(units: Tensor) -> Tensor:
         return of_both[units]
 
-    gated = {axis: (gates(units) if axis in trace.consumers else of_unit[units]) for axis, units in sites.items()}
+    gated = looked_up(of_unit, sites)
+    gated |= looked_up(of_both, {axis: units for axis, units in sites.items() if axis in trace.consumers})
     gated |= {(path, INPUT): gates(units) for path, units in trace.norms.items()}
     for axis in trace.tables:
         # Where the feature goes, its table keeps one row, of zeros.
         maps[axis] = torch.cat([torch.zeros(1, dtype=torch.int64), maps[axis][1:]])
-    resolved = {axis: gates(units) for axis, units in maps.items()}
+    resolved = looked_up(of_both, maps)
     groups = _with_optional(groups, gated, trace.flow, pairs)
     layers = dict.fromkeys(attention, "attention") | dict.fromkeys(trace.norms, "norm")
     if options.private:
         layers |= _private(trace, groups, resolved, gated)
     first = next((x for x in leaves.values() if x.ndim), None)
+    own, written = own_tensors(trace.model), looked_up(of_both, dict(enumerate(s.units for s in trace.sizes)))
     return Structure(
         groups=tuple(groups),
         fixed=tuple(_fixed(trace.blocks, parts, free)),
-        maps={axis: units for axis, units in resolved.items() if units.any()},
-        sites={axis: units for axis, units in gated.items() if units.any()},
+        maps=with_units(resolved),
+        sites=with_units(gated),
         contractions=tuple(trace.contractions),
         inputs=tuple(InputSelection(p, dims[p], gates(u), not has_values(leaves[p])) for p, u in features.items()),
         feature_names=(),
-        shapes={n: tuple(t.shape) for n, t in [*trace.model.named_parameters(), *trace.model.named_buffers()]},
-        trainable=frozenset(n for n, _ in trace.model.named_parameters()),
+        shapes={n: tuple(t.shape) for n, t in own.items()},
+        trainable=frozenset(n for n, t in own.items() if isinstance(t, nn.Parameter)),
         example_rows=1 if first is None else first.shape[0],
         layers=layers,
         flow=trace.flow,
         sizes=tuple(
-            replace(s, units=gates(s.units), attributes=own_numbers(trace.model.get_submodule(s.module), s.size))
-            for s in trace.sizes
-            if gates(s.units).any()
+            replace(s, units=units, attributes=own_numbers(trace.model.get_submodule(s.module), s.size))
+            for s, units in zip(trace.sizes, written.values(), strict=True)
+            if units.any()
         ),
-        module_maps={name: gates(shadow) for name, shadow in trace.module_shadows.items()},
+        module_maps=looked_up(of_both, trace.module_shadows),
         pairs=pairs,
         scales=scales(trace, of_unit),
     )

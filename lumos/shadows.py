@@ -15,13 +15,14 @@ def squash(*shadows: Tensor, keep: int | None = None) -> list[Tensor]:
 
     Only repetition that the strides show is seen, which is what expansion leaves; this keeps big activations cheap.
     """
-    first = shadows[0]
-    cut = [d for d in range(first.ndim)
-           if d != keep and first.shape[d] > 1 and all(s.stride(d) == 0 for s in shadows)]  # fmt: skip
-    out = list(shadows)
+    strides = [s.stride() for s in shadows]
+    size = list(shadows[0].shape)
+    cut = [d for d, n in enumerate(size) if n > 1 and d != keep and not any(stride[d] for stride in strides)]
+    if not cut:
+        return list(shadows)
     for d in cut:
-        out = [s.narrow(d, 0, 1) for s in out]
-    return out
+        size[d] = 1
+    return [s.as_strided(size, stride) for s, stride in zip(shadows, strides, strict=True)]
 
 
 def varies(shadow: Tensor, dim: int) -> bool:

@@ -34,9 +34,23 @@ def stand_in(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         return None
     if x.numel() * (weight.numel() // max(1, weight.shape[1])) < _COSTLY:
         return None
-    shapes = [_shape_only(a) for a in args], {k: _shape_only(a) for k, a in kwargs.items()}
-    out = func(*shapes[0], **shapes[1])
-    return torch.zeros(out.shape, dtype=out.dtype, device=x.device)
+    return torch.zeros(product_shape(name, func, args, kwargs), dtype=x.dtype, device=x.device)
+
+
+def product_shape(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+    """The shape of a product of an input with a weight, without computing it."""
+    x, weight = args[:2]
+    if name == "linear":
+        return [*x.shape[:-1], weight.shape[0]]
+    if kwargs or len(args) != (8 if "transpose" in name else 7):
+        shapes = [_shape_only(a) for a in args], {k: _shape_only(a) for k, a in kwargs.items()}
+        return list(func(*shapes[0], **shapes[1]).shape)
+    # One channel in and out tells the places that there are, far sooner than tensors without values do.
+    dim, groups = x.ndim + 1 - weight.ndim, args[6]
+    more = [*args[3:6], 1, *args[7:]]
+    shape = list(func(x.narrow(dim, 0, 1), weight[:1, :1], None, *more).shape)
+    shape[dim] = weight.shape[1] * groups if "transpose" in name else weight.shape[0]
+    return shape
 
 
 def reads_values(name: str, func: Any, args: tuple[Any, ...], operands: list[Tensor], followed: bool) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lumos.errors import StructureError
 from lumos.flow import Axis, Flow
 from lumos.inputs import InputPath
+from lumos.unitmaps import Flat
 
 INPUT = -1
 """In place of a dimension: what a module reads, along its last dimension."""
@@ -197,6 +198,30 @@ class Structure:
         """Indices along an axis that stay when the units with ``keep`` do."""
         return self.padded(keep.cpu())[self.maps[axis]].nonzero().squeeze(1)
 
+    def cut(self, keep: Bool[Tensor, " units"]) -> dict[Axis, Int[Tensor, " kept"]]:
+        """For every axis that shrinks when the units with ``keep`` stay, the indices that do."""
+        stays, counts = self._flat_maps.read(self.padded(keep.cpu()))
+        return {
+            axis: here.nonzero().squeeze(1)
+            for axis, here, count in zip(self.maps, stays, counts, strict=True)
+            if count < len(here)
+        }
+
+    def at_sites(self, gates: Float[Tensor, " units"]) -> dict[Axis, Float[Tensor, " positions"]]:
+        """What multiplies each position of the sites where a gate is not exactly one; positions without a unit: one."""
+        padded, flat = self.padded(gates), self._flat_sites
+        _, counts = flat.read((padded != 1).cpu())
+        values = padded[flat.place.to(padded.device)].split(flat.lengths)
+        return {axis: v for axis, v, count in zip(self.sites, values, counts, strict=True) if count}
+
+    @cached_property
+    def _flat_maps(self) -> Flat:
+        return Flat.of(self.maps)
+
+    @cached_property
+    def _flat_sites(self) -> Flat:
+        return Flat.of(self.sites)
+
     def without(self, names: dict[str, str]) -> Structure:
         """The structure with the named groups fixed, for the reasons given."""
         keep = [g for g in self.groups if g.name not in names]
@@ -235,8 +260,8 @@ class Structure:
 
     def dead(self, is_open: Bool[Tensor, " units"]) -> set[Axis]:
         """The axes through which nothing is read any more: all that they multiply is closed."""
-        padded = self.padded(is_open.cpu())
-        return {axis for axis, units in self.sites.items() if not bool(padded[units].any())}
+        _, counts = self._flat_sites.read(self.padded(is_open.cpu()))
+        return {axis for axis, count in zip(self.sites, counts, strict=True) if not count}
 
     def closed_groups(self, is_open: Bool[Tensor, " units"]) -> list[Group]:
         """The groups of which no unit is open."""
@@ -248,8 +273,9 @@ class Structure:
         axis with none left though others of its group are open, since few operators take tensors without elements."""
         keep = is_open.cpu().clone()
         keep[[g.start for g in self.closed_groups(is_open)]] = True
-        for axis, units in self.maps.items():
-            if not len(self.kept(axis, keep)):
+        _, counts = self._flat_maps.read(self.padded(keep))
+        for axis, units in (place for place, count in zip(self.maps.items(), counts, strict=True) if not count):
+            if not len(self.kept(axis, keep)):  # an axis before it may have brought it one
                 first = int(units[0])
                 keep[(self.pairs[-first - 1] if first < 0 else units[:1]) - 1] = True
         return keep

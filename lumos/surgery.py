@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -17,8 +17,8 @@ from lumos.structure import Structure
 
 def without_copies(model: nn.Module) -> nn.Module:
     """A copy of a model's modules that still has the very tensors of the model: give it others before using it."""
-    known: dict[int, Any] = {id(t): t for t in [*model.parameters(), *model.buffers()]}
-    modules = list(model.modules())
+    known: dict[int, Any] = {id(t): t for t in own_tensors(model).values()}
+    modules = [m for _, m in walk(model)]
     if not all(_copies_plainly(type(m)) for m in modules):
         return copy.deepcopy(model, known)
     # Modules are many and their attributes mostly simple: a deep copy takes ten times as long.
@@ -35,38 +35,78 @@ def _copies_plainly(kind: type) -> bool:
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
-    if value is None or type(value) in (bool, int, float, str):
+    kind = type(value)
+    if kind in _NEVER_CHANGE:
         return value
+    if kind in _STORES and not value:  # most of a module's attributes are hooks that it does not have
+        return kind()
     if id(value) in known:
         return known[id(value)]
-    if type(value) in (dict, OrderedDict):
-        return type(value)((k, _copied(v, known)) for k, v in value.items())
+    if kind in (dict, OrderedDict):
+        return kind((k, _copied(v, known)) for k, v in value.items())
+    if kind is tuple and all(type(item) in _NEVER_CHANGE for item in value):
+        return value
     return copy.deepcopy(value, known)
 
 
-def replace_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+_NEVER_CHANGE = {type(None), bool, int, float, str}
+_STORES = {dict, OrderedDict, set}
+
+
+def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """``model.named_modules()``, without a generator for every level."""
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[int] = set()
+    waiting = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            found.append((path, module))
+            start = f"{path}." if path else ""
+            waiting += [(start + key, m) for key, m in reversed(module._modules.items()) if m is not None]
+    return found
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, then buffers, each by its first name: torch's own walks, in one."""
+    modules = walk(model)
+    found: dict[str, Tensor] = {}
+    for store in ("_parameters", "_buffers"):
+        seen: set[int] = set()
+        for path, module in modules:
+            for key, t in module.__dict__[store].items():
+                if t is not None and id(t) not in seen:
+                    seen.add(id(t))
+                    found[f"{path}.{key}" if path else key] = t
+    return found
+
+
+def replace_tensors(model: nn.Module, tensors: dict[str, Tensor], lend: bool = False) -> None:
     """Give parameters and buffers new values of any shape, and let the modules' own sizes follow.
 
-    Shared parameters stay shared; what does not require gradients still does not.
+    Shared parameters stay shared; what does not require gradients still does not. A tensor that is given to itself is
+    copied, unless the model is only to read it (``lend``).
     """
     owners: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    for module in model.modules():
+    modules = [m for _, m in walk(model)]
+    for module in modules:
         for store in (module._parameters, module._buffers):
             for key, t in store.items():
                 if t is not None:
                     owners.setdefault(id(t), []).append((store, key))
-    current = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    current = own_tensors(model)
     for name, value in tensors.items():
         if name not in current:  # the second name of a shared parameter
             continue
         old = current[name]
         new = value.detach().to(old.device)
-        new = new.clone() if new.data_ptr() == old.data_ptr() else new
+        new = new.clone() if not lend and new.data_ptr() == old.data_ptr() else new
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         for store, key in owners[id(old)]:
             store[key] = new
-    for module in model.modules():
+    for module in modules:
         _follow_sizes(module)
 
 
@@ -80,6 +120,8 @@ _SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
 
 def _follow_sizes(module: nn.Module) -> None:
     """Set the sizes that a layer keeps beside its tensors to what the tensors say."""
+    if not module._parameters and not module._buffers:
+        return
     for kind, sizes in _SIZES.items():
         if isinstance(module, kind):
             for attribute, (name, dim) in sizes.items():
@@ -87,7 +129,7 @@ def _follow_sizes(module: nn.Module) -> None:
                 if t is None and name == "weight":
                     t = getattr(module, "running_mean", None)
                 if t is not None:
-                    setattr(module, attribute, t.shape[dim])
+                    _set(module, attribute, t.shape[dim])
     if isinstance(module, nn.LayerNorm) and module.weight is not None:
         module.normalized_shape = tuple(module.weight.shape)
     if isinstance(module, nn.Embedding) and (module.padding_idx or 0) >= module.num_embeddings:
@@ -100,16 +142,47 @@ def _follow_sizes(module: nn.Module) -> None:
         module.num_groups = module.num_channels // block
 
 
+def _set(module: nn.Module, attribute: str, value: int) -> None:
+    if getattr(module, attribute) != value:  # asking is quicker than a module's assignment, which looks for tensors
+        setattr(module, attribute, value)
+
+
 def _follow_convolution(module: nn.modules.conv._ConvNd) -> None:
     """Channels from the weight; a depthwise convolution has as many groups as inputs."""
     out_dim, in_dim = (1, 0) if module.transposed else (0, 1)
     if module.groups > 1 and module.groups == module.in_channels:
         each = module.out_channels // module.groups
-        module.groups = module.weight.shape[0] // each
-        module.in_channels, module.out_channels = module.groups, module.weight.shape[0]
+        _set(module, "groups", module.weight.shape[0] // each)
+        _set(module, "in_channels", module.groups)
+        _set(module, "out_channels", module.weight.shape[0])
     else:
-        module.in_channels = module.weight.shape[in_dim] * (1 if module.transposed else module.groups)
-        module.out_channels = module.weight.shape[out_dim] * (module.groups if module.transposed else 1)
+        _set(module, "in_channels", module.weight.shape[in_dim] * (1 if module.transposed else module.groups))
+        _set(module, "out_channels", module.weight.shape[out_dim] * (module.groups if module.transposed else 1))
+
+
+def rectangle(value: Tensor, rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]) -> Tensor:
+    """Rows and columns of a tensor, a few rows at a time: what a whole large one leaves in between costs more."""
+    step = max(1, _AT_ONCE * len(value) // max(1, value.numel()))
+    if len(rows) <= step:
+        return value.index_select(0, rows).index_select(1, columns)
+    out = value.new_empty(len(rows), len(columns), *value.shape[2:])
+    for start in range(0, len(rows), step):
+        few = value.index_select(0, rows[start : start + step])
+        torch.index_select(few, 1, columns, out=out[start : start + step])
+    return out
+
+
+def times(value: Tensor, m: Tensor, in_place: bool) -> Tensor:
+    """A weight times its gates; those of rows and columns along long lines, which is faster than along short ones."""
+    if value.ndim > 2 and value.is_contiguous() and m.ndim > 2 and m.shape[1] > 1 and m.shape[2:].numel() == 1:
+        shape, m = value.shape, m.expand(*m.shape[:2], *value.shape[2:]).reshape(len(m), -1)
+        value = value.view(len(value), -1)
+        return (value.mul_(m) if in_place else value * m).view(shape)
+    return value.mul_(m) if in_place else value * m
+
+
+_AT_ONCE = 2**16
+"""Elements of a tensor that are cut at once, which a processor's cache holds."""
 
 
 def to_double(model: nn.Module) -> nn.Module:

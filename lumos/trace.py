@@ -23,6 +23,7 @@ from lumos.settings import StructureOptions
 from lumos.shadows import has_values, squash, varies
 from lumos.spared import ValuesRead, keeps_values, reads_values, stand_in
 from lumos.structure import Axis, Contraction, Size
+from lumos.surgery import own_tensors
 
 NONE = 0
 """Shadow of a value that belongs to no unit: it has this size in every compact model."""
@@ -80,7 +81,7 @@ class Trace(TorchFunctionMode):
         super().__init__()
         self.model, self.options, self.spare = model, options, spare
         self.spared = self.asked = False
-        self.names = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()] if t is not None}
+        self.names = {id(t): n for n, t in own_tensors(model).items()}
         self.next_unit = 1
         self.blocks: list[Block] = []
         self.merges: list[Tensor] = []
@@ -172,7 +173,8 @@ class Trace(TorchFunctionMode):
         A unit that meets a value of full size without a unit is fixed, since that value keeps its size.
         """
         a, b = torch.broadcast_tensors(a, b)
-        left, right = (x.reshape(-1) for x in squash(a, b))
+        one, other = squash(a, b)
+        left, right = one.reshape(-1), other.reshape(-1)
         if torch.equal(left, right):
             return a
         differ = left != right
@@ -187,7 +189,7 @@ class Trace(TorchFunctionMode):
             self.merges.append(torch.stack([low[units], high[units]], 1))
         stuck = high[low == NONE]
         self.fix(stuck, f"meets a value of fixed size: {reason}" if len(stuck) else reason)
-        return torch.where(a > 0, a, torch.where(b == ANY, a, b))
+        return torch.where(one > 0, one, torch.where(other == ANY, one, other)).expand(a.shape)
 
     def fix(self, units: Tensor, reason: str) -> None:
         """Mark units as not removable."""

@@ -80,12 +80,13 @@ def elementwise(trace: Trace, call: Call) -> None:
     """Elementwise with several operands: units that meet live and die together. This is what a residual is."""
     out = call.outputs[0]
     operands = [(t, _aligned(trace.shadow(t), out.ndim)) for t in call.tensors]
-    merged = torch.full((), ANY)
     if len({(s.data_ptr(), s.shape, s.stride()) for _, s in operands}) == 1:
         trace.set(out, operands[0][1])
         return
     # Whole operands first: what repeats along an axis of units is judged by the axis that it repeats along.
-    for t, shadow in sorted(operands, key=lambda pair: -pair[1].numel()):
+    operands.sort(key=lambda pair: -pair[1].numel())
+    merged = operands[0][1] if operands else torch.full((), ANY)
+    for t, shadow in operands[1:]:
         axes = [d for d in range(merged.ndim) if merged.shape[d] > 1 and varies(merged, d)]
         repeats = [d for d in axes if shadow.shape[d] == 1]
         if len(repeats) < len(axes) or not axes:
