@@ -1,7 +1,8 @@
 """The probe: before any training, show that what a trace found removable can be removed.
 
-A random half of every group is closed, the rest gets random gates, and gated and compact are compared. Groups that
-fail are fixed, with the reason, so that a training can never end in a model that cannot be cut.
+A random half of every group is closed (of large ones, all but an eighth), the rest gets random gates, and gated and
+compact are compared. Groups that fail are fixed, with the reason, so that a training can never end in a model that
+cannot be cut.
 """
 
 from __future__ import annotations
