@@ -14,14 +14,21 @@ MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data",
 the copy of ``data`` that it is made with."""
 
 
+WITH_GATES = ("lumos", "scratch")
+"""Methods that train gates or take the shape that they leave; a run of another one is not named by settings of gates."""
+
+
 def digest(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that name a configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What names a run: all but the machine's keys and the modes that are not set."""
+    """What names a run: all but the machine's keys, the modes that are not set, and gates of which there are none."""
     kept = without(config, MACHINE_KEYS)
+    if (kept.get("method") or {}).get("name", "lumos") not in WITH_GATES:
+        del kept["lumos"]
+        return kept
     target = {k: v for k, v in kept["lumos"].get("target", {}).items() if v is not None}
     kept["lumos"] = {k: v for k, v in {**kept["lumos"], "target": target or None}.items() if v is not None}
     return kept

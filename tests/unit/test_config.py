@@ -29,6 +29,14 @@ def test_an_override_beats_the_scale():
     assert read(config("scale=paper", "workload.epochs=3")).resolved["workload"]["epochs"] == 3
 
 
+def test_gates_name_only_the_runs_that_have_them():
+    by_method = {
+        name: {read(config(f"method={name}", key)).run_id for key in ("lumos.tau=0.5", "lumos.tau=0.6")}
+        for name in ("lumos", "scratch", "dense", "l1")
+    }
+    assert {name: len(ids) for name, ids in by_method.items()} == {"lumos": 2, "scratch": 2, "dense": 1, "l1": 1}
+
+
 def test_the_run_id_leaves_the_machine_out():
     base = read(config())
     machine = ("paths.results=/elsewhere", "force=true", "trainer.threads=7", "trainer.device=cpu", "data.workers=3")
