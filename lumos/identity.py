@@ -15,7 +15,7 @@ the copy of ``data`` that it is made with."""
 
 
 WITH_GATES = ("lumos", "scratch")
-"""Methods that train gates or take the shape that they leave; a run of another one is not named by settings of gates."""
+"""Methods that train gates or take the shape that they leave; settings of gates name no run of another one."""
 
 
 def digest(config: Mapping[str, Any]) -> str:
