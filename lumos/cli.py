@@ -124,7 +124,10 @@ def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> flo
         told["error"] = explain(error)
     except StoppedError as error:
         told = {"status": "stopped", "error": one_line(error)}
-        raise
+        if "SUBMITIT_EXECUTOR" in os.environ:
+            raise
+        # Hydra takes an exception for a job that failed, and would begin the next one.
+        _leave(told["error"], error.code)
     except _EXPECTED as error:
         told["error"] = one_line(error)
         print(f"lumos: {told['error']}", file=sys.stderr)  # noqa: T201

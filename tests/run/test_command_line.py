@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -165,6 +167,22 @@ def test_a_sweep(tmp_path):
     assert sorted(r["config"]["lumos"]["lambda"] for r in records) == [1e-3, 1e-2]
     assert len(list((tmp_path / "results/baselines/synthetic").iterdir())) == 1
     assert records[0]["dense"]["score"] == records[1]["dense"]["score"]
+
+
+def test_asked_to_stop_a_sweep_begins_no_other_job(tmp_path):
+    changes = ("workload.epochs=100000", "trainer.checkpoint_steps=50")
+    command = [sys.executable, str(PROJECT / "run.py"), "-m", "workload=synthetic", "scale=tiny", "seed=0,1", *changes]
+    places = [f"paths.results={tmp_path}/results", f"paths.cache={tmp_path}/cache", f"hydra.sweep.dir={tmp_path}/sweep"]
+    with (tmp_path / "said").open("w") as said:
+        sweep = subprocess.Popen([*command, *places], stdout=said, stderr=said, cwd=tmp_path)
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("results/**/*.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        sweep.send_signal(signal.SIGTERM)
+        assert sweep.wait(timeout=120) == 128 + signal.SIGTERM, (tmp_path / "said").read_text()
+    assert "lumos: stopped by SIGTERM, at step" in (tmp_path / "said").read_text()
+    (record,) = tmp_path.glob("results/runs/*/*/record.json")
+    assert json.loads(record.read_text())["status"] == "stopped"
 
 
 def test_a_compact_model_of_a_run_loads(finished, home):
