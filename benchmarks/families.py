@@ -189,7 +189,7 @@ def made() -> dict[str, Any]:
 
 HEADS = (
     "model | LUMOS: units | left at 50 / 70 / 90% | difference | reload | pt2, ONNX | CPU s"
-    " | torch-pruning: units | left at 50 / 70 / 90% | difference | reload | pt2, ONNX"
+    " | torch-pruning: units | left at 50 / 70 / 90% | difference | reload | its pt2, ONNX"
 )
 
 

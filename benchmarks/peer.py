@@ -125,10 +125,15 @@ def row(build: Any) -> dict[str, str]:
         return found
     found["difference"] = "-" if None in gaps else f"{max(gaps):.0e}"
     found["reload"] = reloaded(*half, build)
-    model, inputs = half[0].float(), mapped(half[1], lambda _path, x: x.float() if x.is_floating_point() else x)
+    model, inputs = half[0]._apply(single), mapped(half[1], lambda _path, x: single(x))
     for kind in ("pt2", "onnx"):
         found[kind] = exportable(model, inputs, kind)
     return found
+
+
+def single(t: Tensor) -> Tensor:
+    """In single precision, complex weights included, which ``Module.float`` leaves as they are."""
+    return t.float() if t.is_floating_point() else t.to(torch.complex64) if t.is_complex() else t
 
 
 def units(working: Any, model: nn.Module) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import copy
 import inspect
 import io
 import re
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, no_type_check
 
 import torch
@@ -149,7 +152,7 @@ def trace(model: nn.Module, example: Any) -> Program:
         raise ExportError(f"{kind} does not run on the example inputs: {one_line(error)}") from error
     axes = [sample_axis(name, t, inputs) for name, t in zip(names, inputs, strict=True)]
     problem = ""
-    # Running the real Python follows everything but len(x); reading the bytecode knows that, and less of the rest.
+    # Running the real Python follows most; reading the bytecode knows a few calls more, and less of the rest.
     for strict in (False, True):
         try:
             traced = _attempt(flat, inputs, axes, strict)
@@ -166,8 +169,33 @@ def trace(model: nn.Module, example: Any) -> Program:
 
 def _attempt(flat: Flat, inputs: tuple[Tensor, ...], axes: Sequence[int | None], strict: bool) -> ExportedProgram:
     shapes = (tuple({} if axis is None else {axis: Dim.AUTO} for axis in axes),)
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), contextlib.nullcontext() if strict else _lengths(flat):
         return torch.export.export(flat, inputs, dynamic_shapes=shapes, strict=strict)
+
+
+@contextlib.contextmanager
+def _lengths(model: nn.Module) -> Iterator[None]:
+    """For as long as it lasts, ``len`` of a tensor is its first size, which may be a symbol, in the model's packages.
+
+    Python makes an int of whatever a tensor's own ``__len__`` gives, and a trace would hold that for a constant. Not
+    in ``builtins``: from there torch's reading of bytecode would learn the other ``len`` for good.
+    """
+    owners = {c.__module__.split(".")[0] for m in model.modules() for c in type(m).__mro__} - {"builtins", "torch"}
+    known = [m for name, m in list(sys.modules.items()) if name.split(".")[0] in owners]
+    files = [vars(module) for module in known if isinstance(module, ModuleType)]
+    changed = [names for names in files if "len" not in names]
+    for names in changed:
+        names["len"] = _length
+    try:
+        yield
+    finally:
+        for names in changed:
+            names.pop("len", None)
+
+
+@no_type_check
+def _length(x: Any) -> Any:
+    return x.shape[0] if isinstance(x, Tensor) and x.ndim else builtins.len(x)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Dimensions of queries and keys within heads: what is cut, and that scores keep their scale."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 import lumos
 from lumos.api import trace
+from lumos.layers import Resized
 from lumos.settings import StructureOptions
 from tests.unit.families import FAMILIES, Net, SeparateAttention, separate_vit
 
@@ -205,3 +207,24 @@ def test_training_reaches_both():
     assert slope is not None
     assert bool((slope > 0).all())
     assert math.isfinite(float(slope.sum()))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("file", ["vit.pt2", "vit.onnx"])
+def test_cut_dimensions_are_exported_with_any_number_of_samples(file, tmp_path):
+    """The model's code has ``len(h)``, and views whose literals the cut has exchanged: a trace must follow both."""
+    torch.manual_seed(0)
+    model, inputs = separate_vit("literal")
+    small = lumos.compact(closed(lumos.gate(model, inputs, options=ON)))
+    assert sum(isinstance(m, Resized) for m in small.modules()) == 2
+    done = lumos.export(small, inputs, tmp_path / file)
+    assert "len" not in vars(sys.modules[type(model).__module__])
+    assert (done.inputs, done.outputs) == ({"x": ("batch", 1, 8, 8)}, {"output": ("batch", 3)})
+    x = torch.randn(7, 1, 8, 8)
+    if file == "vit.pt2":
+        got = torch.export.load(tmp_path / file).module()(x)
+    else:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        session = onnxruntime.InferenceSession(tmp_path / file, providers=["CPUExecutionProvider"])
+        got = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+    torch.testing.assert_close(got, small(x).detach(), rtol=1e-5, atol=1e-6)
