@@ -26,11 +26,13 @@ Quantity = Literal["params", "macs", "features"]
 class Budget:
     """A limit on one quantity of the compact model.
 
-    ``limit`` is a share of the dense network's parameters or multiply-accumulates, or a number of input features.
+    ``limit`` is a share of the dense network's parameters or multiply-accumulates, or a number of input features. The
+    kept units of each hidden group are rounded up to a multiple of ``align``, which the limit counts.
     """
 
     quantity: Quantity
     limit: float
+    align: int = 1
 
     @property
     def key(self) -> str:
@@ -50,6 +52,7 @@ class Budget:
             raise ConfigError(f"{self.key}={self.limit:g}: no input feature of this model can be removed")
         floor = torch.zeros(structure.units, dtype=torch.float64)
         floor[[g.start for g in structure.groups]] = 1.0
+        floor = self.rounded(structure, torch.zeros_like(floor), floor > 0).double()
         least, most = float(self.size(structure, floor)), float(self.size(structure, torch.ones_like(floor)))
         if not least <= self.limit <= most:
             more = "; `python -m lumos explain` says what is fixed and why, and lumos.streams=true frees some of it"
@@ -58,13 +61,39 @@ class Budget:
                 + (more if self.limit < least and self.quantity != "features" else "")
             )
 
+    def rounded(
+        self, structure: Structure, values: Float[Tensor, " units"], keep: Bool[Tensor, " units"]
+    ) -> Bool[Tensor, " units"]:
+        """The gates to keep, with those of each hidden group that rounding adds: the ones of the largest values."""
+        if self.align == 1:
+            return keep
+        ranked, out = values.masked_fill(keep, torch.inf), keep.clone()
+        for group in structure.groups:
+            if group.kind == "hidden":
+                count = min(group.size, -(-int(keep[group.gates].sum()) // self.align) * self.align)
+                out[group.gates] = torch.zeros(group.size, dtype=torch.bool, device=out.device).index_fill(
+                    0, ranked[group.gates].topk(count).indices, True
+                )
+        return out
+
+    def rounding(
+        self, structure: Structure, log_alpha: Float[Tensor, " units"], is_open: Bool[Tensor, " units"]
+    ) -> float:
+        """How many times as large the compact model is with what rounding adds to these open gates."""
+        if self.align == 1:
+            return 1.0
+        added = self.rounded(structure, log_alpha, is_open)
+        bare, whole = (float(self.size(structure, gates.double())) for gates in (is_open, added))
+        return whole / max(bare, 1e-12)
+
     def fit(
         self, structure: Structure, log_alpha: Float[Tensor, " units"], is_open: Bool[Tensor, " units"]
     ) -> Bool[Tensor, " units"]:
         """The gates to keep: the widest open ones that meet the budget from below.
 
         Within ``SLACK`` of the budget, where units are small enough for that. Gates are ranked by ``log_alpha``; in
-        each group the widest one stays. For a budget of features the other gates stay as they are, ``is_open``.
+        each group the widest one stays, and each hidden group is rounded up. For a budget of features the other gates
+        stay as they are, ``is_open``.
         """
         values = log_alpha.detach().double().cpu()
         movable = torch.ones(structure.units, dtype=torch.bool)
@@ -84,9 +113,9 @@ class Budget:
         )
 
         def size(more: list[int]) -> float:
-            chosen = keep.double()
-            chosen[more] = 1.0
-            return float(self.size(structure, chosen))
+            chosen = keep.clone()
+            chosen[more] = True
+            return float(self.size(structure, self.rounded(structure, values, chosen).double()))
 
         # The size grows with every gate, so the longest prefix that fits is found by bisection.
         limit = self.limit * (1 + 1e-9)
@@ -96,7 +125,7 @@ class Budget:
             low, high = (middle, high) if size(order[:middle]) <= limit else (low, middle - 1)
         group = {u: g.name for g in structure.groups for u in range(g.start, g.stop)}
         keep[_filled(order[:low], order[low:], group, size, self.limit)] = True
-        return keep
+        return self.rounded(structure, values, keep)
 
 
 def _filled(

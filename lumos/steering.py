@@ -24,6 +24,8 @@ SHRINK_OVER = 0.3
 """Share of the gated steps over which a budget shrinks from the full network to what was asked for."""
 LOOKS = 40
 """How often a tolerance looks at the validation score before the cut."""
+ROUNDING_EVERY = 20
+"""Steps after which it is counted anew how much rounding the widths adds to a size."""
 PATIENCE = 5
 """Looks without a new best score after which a network that is below the line counts as held down by lambda."""
 
@@ -78,7 +80,7 @@ class ToBudget(Steering):
     """
 
     first, damping, rise, most = DEFAULT_LAMBDA / 10, 4.0, 20.0, 0.5
-    memory = ("start", "log_lambda", "excess", "cut_size", "moved")
+    memory = ("start", "log_lambda", "excess", "cut_size", "moved", "rounding")
 
     def __init__(self, settings: LumosConfig, total: int, gated_steps: int, budget: Budget, gated: GatedModel) -> None:
         super().__init__(settings, total, gated_steps)
@@ -89,6 +91,7 @@ class ToBudget(Steering):
         self.ascent = self.rise / gated_steps
         self.excess = 0.0
         self.cut_size, self.moved = math.nan, 0
+        self.rounding = 1.0
 
     def _size(self, gated: GatedModel) -> float:
         gates = gated.gates
@@ -107,7 +110,10 @@ class ToBudget(Steering):
         """The price times the size, in units of gates as ``GatedModel.penalty`` has them."""
         probability = gated.gates.open_probability()
         size = self.budget.size(gated.structure, probability)
-        excess = math.log(max(self._size(gated), 1e-12) / self.limit(step))
+        if step % ROUNDING_EVERY == 0:
+            gates = gated.gates
+            self.rounding = self.budget.rounding(gated.structure, gates.log_alpha.detach(), gates.is_open())
+        excess = math.log(max(self._size(gated) * self.rounding, 1e-12) / self.limit(step))
         self.excess = min(self.most, max(-self.most, excess))
         self.log_lambda = min(5.0, max(-16.0, self.log_lambda + self.ascent * self.excess))
         if self.budget.quantity == "features":
@@ -252,5 +258,5 @@ def steer(
     for quantity in ("params", "macs", "features"):
         limit = getattr(settings.target, quantity)
         if limit is not None:
-            return ToBudget(settings, total, gated_steps, Budget(quantity, limit), gated)
+            return ToBudget(settings, total, gated_steps, Budget(quantity, limit, settings.align or 1), gated)
     return Steering(settings, total, gated_steps)

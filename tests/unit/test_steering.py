@@ -46,6 +46,27 @@ def test_what_is_kept_is_at_or_under_the_budget_and_within_two_percent(quantity,
         assert all(keep[g.gates].any() for g in gated.structure.groups)
 
 
+@pytest.mark.parametrize("multiple", [4, 8])
+@pytest.mark.parametrize("limit", [0.5, 0.29])
+def test_a_budget_counts_what_rounding_the_widths_adds(multiple, limit):
+    gated = mlp()
+    hidden = [g for g in gated.structure.groups if g.kind == "hidden"]
+    budget = Budget("params", limit, multiple)
+    for seed in range(5):
+        log_alpha = torch.randn(gated.structure.units, generator=torch.Generator().manual_seed(seed)) * 3
+        added = sum(-int((log_alpha[g.gates] > 0).sum()) % multiple for g in hidden)
+        assert (budget.rounding(gated.structure, log_alpha, log_alpha > 0) > 1) == (added > 0)
+        keep = budget.fit(gated.structure, log_alpha, log_alpha > 0)
+        share = float(gated.structure.expected_sizes(keep.double())[0]) / gated.structure.dense_sizes[0]
+        assert 0.8 * limit <= share <= limit * (1 + 1e-9)
+        assert all(int(keep[g.gates].sum()) % multiple == 0 or keep[g.gates].all() for g in hidden)
+        assert budget.rounding(gated.structure, log_alpha, keep) == 1.0
+        gated.gates.log_alpha.data = torch.where(keep, 3.0, -3.0)
+        gated.align(multiple)
+        assert torch.equal(gated.gates.is_open(), keep)
+    assert Budget("params", limit).rounding(gated.structure, log_alpha, log_alpha > 0) == 1.0
+
+
 def test_gates_are_kept_by_rank():
     gated = mlp()
     log_alpha = torch.linspace(4, 1, gated.structure.units)  # all open, the first widest
