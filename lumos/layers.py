@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -188,22 +188,39 @@ class Resized(nn.Module):
     def adopt(self, sizes: list[list[int]]) -> None:
         """Remember the sizes."""
         self.sizes = sizes
+        self._own_calls: list[bool] = []
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the module's, with the other sizes."""
-        with _OtherSizes(self):
-            return super().forward(*args, **kwargs)
+        mode = _OtherSizes(self)
+        with mode:
+            out = super().forward(*args, **kwargs)
+        if not _reads_bytecode():
+            self._own_calls = mode.own
+        return out
 
 
 class _OtherSizes(TorchFunctionMode):
+    """Exchanges sizes in the module's own shaping calls.
+
+    ``own`` says of each shaping call so far whether it is the module's own. An export that reads bytecode sees no
+    frames, and goes by what the last run found; whether the file computes the same is checked.
+    """
+
     def __init__(self, module: Resized) -> None:
         super().__init__()
         self.module, self.count = module, 0
+        self.own: list[bool] = []
 
+    @no_type_check
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in SHAPING and not kwargs and self._own():
-            args, self.count = self._with_sizes(func.__name__, args), self.count + 1
+        if func in _SHAPING_CALLS and not kwargs:
+            calls = self.module._own_calls if _reads_bytecode() else []
+            own = calls[len(self.own)] if len(self.own) < len(calls) else self._own()
+            self.own.append(own)
+            if own:
+                args, self.count = self._with_sizes(func in _UNFLATTEN, args), self.count + 1
         return func(*args, **kwargs)
 
     def _own(self) -> bool:
@@ -216,15 +233,23 @@ class _OtherSizes(TorchFunctionMode):
             frame = frame.f_back
         return False
 
-    def _with_sizes(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, first = args[0], args[1] % args[0].dim() if name == "unflatten" else 0
-        shape = args[2:] if name == "unflatten" else args[1:]
+    @no_type_check
+    def _with_sizes(self, unflatten: bool, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, first = args[0], args[1] % args[0].dim() if unflatten else 0
+        shape = args[2:] if unflatten else args[1:]
         shape = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else list(shape)
         for call, dim, old, new in self.module.sizes:
             if call == self.count and 0 <= dim - first < len(shape) and shape[dim - first] == old:
                 shape[dim - first] = new
-        return (x, args[1], shape) if name == "unflatten" else (x, shape)
+        return (x, args[1], shape) if unflatten else (x, shape)
 
+
+def _reads_bytecode() -> bool:
+    return torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling()
+
+
+_UNFLATTEN = (Tensor.unflatten, torch.unflatten)
+_SHAPING_CALLS = (Tensor.view, Tensor.reshape, torch.reshape, *_UNFLATTEN)
 
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight")
 
