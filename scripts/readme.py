@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from lumos import record, report  # noqa: E402
-from lumos.report import build  # noqa: E402
+from lumos.report import build, peers  # noqa: E402
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
 PEERS = PROJECT / "docs" / "peers.md"
@@ -75,7 +75,7 @@ def synthetic_block() -> str:
 def suite_block() -> str:
     """What `make suite` found: a line for each workload."""
     lines = [
-        "| workload | metric | dense | compact | parameters | MACs | input features | samples a second |",
+        "| workload | metric | dense | compact | parameters | MACs | input features | samples a second in 128 MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in suite().items():
@@ -83,7 +83,7 @@ def suite_block() -> str:
         metric = entry["metric"]["name"] + ("" if entry["metric"]["higher_is_better"] else ", less is better")
         less = [f"{100 * (compact[key] / dense[key] - 1):+.1f}%" for key in ("params", "macs")]
         features = f"{len(entry['gates']['features_kept'])} of {entry['gates']['features_total']}"
-        speed = compact["speedup"]["throughput"]["p50"]
+        speed = compact["speedup"]["dynamic"]["p50"]
         scores = [_digits(side["score"]) for side in (dense, compact)]
         row = (f"[{name}](workloads/{name}/README.md)", metric, *scores, *less, features, f"{speed:.1f}x")
         lines.append("| " + " | ".join(row) + " |")
@@ -159,6 +159,26 @@ def _peer(row: Any) -> str:
     return f"{score:{digits}} ± {spread or 0:{digits}} ({size}{seconds:.0f} s)"
 
 
+def size_block() -> str:
+    """Score against size: the runs of the experiment pareto, a row for each share of the parameters."""
+    found: dict[str, dict[float, dict[str, str]]] = {}
+    for entry in record.all_records(RESULTS):
+        if "experiment=pareto" not in entry["provenance"]["command"] or entry["status"] not in record.DONE:
+            continue
+        compact, share = entry.get("compact"), peers.target(entry)
+        title = f"{entry['workload']}, {entry['metric']['name']}"
+        score = _digits(compact["score"]) if compact else entry["status"]
+        found.setdefault(title, {}).setdefault(share, {})[entry["method"]] = score
+    methods = ("lumos", "scratch", "l1", "slimming", "depgraph", "oto", "loxia")
+    lines: list[str] = []
+    for title, shares in sorted(found.items(), reverse=True):
+        lines += [f"| {title} | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
+        for share, scores in sorted(shares.items(), reverse=True):
+            lines.append(f"| {share:.0%} left | " + " | ".join(scores.get(m, "–") for m in methods) + " |")
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
 def _digits(value: float) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.4f}"
 
@@ -182,7 +202,7 @@ def texts() -> dict[Path, str]:
     """Every file with blocks, and what it should say."""
     blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "suite": suite_block, "machine": machine_block}
     found = {README: filled(README.read_text(), blocks)}
-    found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block})
+    found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block, "size": size_block})
     for workload, entry in suite().items():
         path = PROJECT / "workloads" / workload / "README.md"
         found[path] = filled(path.read_text(), {"numbers": lambda entry=entry: numbers_block(entry)})
