@@ -168,7 +168,7 @@ def size_block() -> str:
         compact, share = entry.get("compact"), peers.target(entry)
         title = f"{entry['workload']}, {entry['metric']['name']}"
         score = _digits(compact["score"]) if compact else entry["status"]
-        found.setdefault(title, {}).setdefault(share, {})[entry["method"]] = score
+        found.setdefault(title, {}).setdefault(share or 1.0, {})[entry["method"]] = score
     methods = ("lumos", "scratch", "l1", "slimming", "depgraph", "oto", "loxia")
     lines: list[str] = []
     for title, shares in sorted(found.items(), reverse=True):
