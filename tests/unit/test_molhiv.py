@@ -229,8 +229,9 @@ def test_batch_statistics_are_taken_anew_before_a_score_counts(tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_small_reaches_the_goal_at_half_the_parameters(tmp_path):
+    # The README's command; with 490 molecules to test on, another number of threads alone moves a score by .02.
     overrides = [f"paths.cache={tmp_path}", f"paths.results={tmp_path}", "trainer.device=cpu"]
-    record = run(composed("molhiv", *overrides))
+    record = run(composed("molhiv", "lumos.target.params=0.45", *overrides))
     assert record["compact"]["score"] >= 0.80
-    assert record["compact"]["score"] > record["dense"]["score"] - 0.015
+    assert record["compact"]["score"] > 0.98 * record["dense"]["score"]
     assert record["compact"]["params"] < 0.5 * record["dense"]["params"]
