@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lumos.errors import ConfigError
+from lumos.gates import rounded_up
 from lumos.structure import Structure
 
 SLACK = 0.02
@@ -52,7 +53,7 @@ class Budget:
             raise ConfigError(f"{self.key}={self.limit:g}: no input feature of this model can be removed")
         floor = torch.zeros(structure.units, dtype=torch.float64)
         floor[[g.start for g in structure.groups]] = 1.0
-        floor = self.rounded(structure, torch.zeros_like(floor), floor > 0).double()
+        floor = rounded_up(structure.groups, torch.zeros_like(floor), floor > 0, self.align).double()
         least, most = float(self.size(structure, floor)), float(self.size(structure, torch.ones_like(floor)))
         if not least <= self.limit <= most:
             more = "; `python -m lumos explain` says what is fixed and why, and lumos.streams=true frees some of it"
@@ -61,28 +62,13 @@ class Budget:
                 + (more if self.limit < least and self.quantity != "features" else "")
             )
 
-    def rounded(
-        self, structure: Structure, values: Float[Tensor, " units"], keep: Bool[Tensor, " units"]
-    ) -> Bool[Tensor, " units"]:
-        """The gates to keep, with those of each hidden group that rounding adds: the ones of the largest values."""
-        if self.align == 1:
-            return keep
-        ranked, out = values.masked_fill(keep, torch.inf), keep.clone()
-        for group in structure.groups:
-            if group.kind == "hidden":
-                count = min(group.size, -(-int(keep[group.gates].sum()) // self.align) * self.align)
-                out[group.gates] = torch.zeros(group.size, dtype=torch.bool, device=out.device).index_fill(
-                    0, ranked[group.gates].topk(count).indices, True
-                )
-        return out
-
     def rounding(
         self, structure: Structure, log_alpha: Float[Tensor, " units"], is_open: Bool[Tensor, " units"]
     ) -> float:
         """How many times as large the compact model is with what rounding adds to these open gates."""
         if self.align == 1:
             return 1.0
-        added = self.rounded(structure, log_alpha, is_open)
+        added = rounded_up(structure.groups, log_alpha, is_open, self.align)
         bare, whole = (float(self.size(structure, gates.double())) for gates in (is_open, added))
         return whole / max(bare, 1e-12)
 
@@ -115,7 +101,7 @@ class Budget:
         def size(more: list[int]) -> float:
             chosen = keep.clone()
             chosen[more] = True
-            return float(self.size(structure, self.rounded(structure, values, chosen).double()))
+            return float(self.size(structure, rounded_up(structure.groups, values, chosen, self.align).double()))
 
         # The size grows with every gate, so the longest prefix that fits is found by bisection.
         limit = self.limit * (1 + 1e-9)
@@ -125,7 +111,7 @@ class Budget:
             low, high = (middle, high) if size(order[:middle]) <= limit else (low, middle - 1)
         group = {u: g.name for g in structure.groups for u in range(g.start, g.stop)}
         keep[_filled(order[:low], order[low:], group, size, self.limit)] = True
-        return self.rounded(structure, values, keep)
+        return rounded_up(structure.groups, values, keep, self.align)
 
 
 def _filled(

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from lumos.constants import constants
 from lumos.errors import CompactionError
 from lumos.files import atomic
-from lumos.gated import GatedModel
+from lumos.gated import GatedModel, along
 from lumos.inputs import InputPath, mapped, replaced, tensors
 from lumos.layers import ATTENTION_WEIGHTS, become
 from lumos.structure import Axis, Structure
@@ -225,9 +225,7 @@ def _with_scales(structure: Structure, keep: Bool[Tensor, " units"], gates: dict
             known = gates.get(name, torch.ones(()))
             factor = torch.ones(len(places), dtype=known.dtype, device=known.device)
             factor[places.to(known.device)] = math.sqrt(left / len(scale.units))
-            shape = [1] * len(structure.shapes[name])
-            shape[dim] = len(places)
-            gates[name] = known * factor.view(shape)
+            gates[name] = known * along(factor, dim, len(structure.shapes[name]))
     return gates
 
 

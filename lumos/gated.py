@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lumos.gates import Gates, median
+from lumos.gates import Gates, median, rounded_up
 from lumos.inputs import tensors
 from lumos.settings import GateSettings, Penalty
 from lumos.structure import INPUT, Axis, Structure
@@ -86,9 +86,8 @@ class GatedModel(nn.Module):
         for (name, dim), value in values.items():
             if dim == INPUT:
                 continue
-            shape = [1] * len(self.structure.shapes[name])
-            shape[dim] = len(value)
-            out[name] = out.get(name, torch.ones((), device=value.device)) * value.view(shape)
+            value = along(value, dim, len(self.structure.shapes[name]))
+            out[name] = out.get(name, torch.ones((), device=value.device)) * value
         return out
 
     def _values_at_sites(self, gates: Float[Tensor, " units"]) -> dict[Axis, Tensor]:
@@ -118,9 +117,7 @@ class GatedModel(nn.Module):
         out: dict[str, Tensor] = {}
         for (name, dim), value in values.items():
             weight = out[name] if name in out else self.model.get_parameter(name)
-            shape = [1] * weight.ndim
-            shape[dim] = len(value)
-            out[name] = weight * value.view(shape).to(weight.dtype)
+            out[name] = weight * along(value, dim, weight.ndim).to(weight.dtype)
         return out
 
     def penalty(self, kind: Penalty = "gates") -> Float[Tensor, ""]:
@@ -156,16 +153,16 @@ class GatedModel(nn.Module):
     def align(self, multiple: int) -> None:
         """Round the open units of each hidden group up to a multiple: the widest closed gates are opened by a half."""
         log_alpha, is_open = self.gates.log_alpha, self.gates.is_open()
-        for group in self.structure.groups:
-            values = log_alpha[group.gates]
-            count = min(group.size, -(-int(is_open[group.gates].sum()) // multiple) * multiple)
-            if group.kind == "hidden":
-                top = torch.zeros_like(values, dtype=torch.bool).index_fill(0, values.topk(count).indices, True)
-                log_alpha[group.gates] = torch.where(top & ~is_open[group.gates], 0.0, values)
+        log_alpha[rounded_up(self.structure.groups, log_alpha, is_open, multiple) & ~is_open] = 0.0
 
     def kept_features(self) -> list[str]:
         """Names of the input features whose gates are open at test time."""
         return self.structure.kept_features(self.gates.is_open())
+
+
+def along(values: Float[Tensor, " n"], dim: int, ndim: int) -> Tensor:
+    """A vector as a tensor of ``ndim`` dimensions that multiplies another one along ``dim``."""
+    return values.view([-1 if d == dim else 1 for d in range(ndim)])
 
 
 def _shared_names(model: nn.Module) -> dict[str, tuple[str, ...]]:

@@ -51,6 +51,21 @@ def log_alpha_of(probability: float, settings: GateSettings) -> float:
     return math.log(probability / (1 - probability)) + settings.shift
 
 
+def rounded_up(
+    groups: Sequence[Group], values: Float[Tensor, " units"], keep: Bool[Tensor, " units"], multiple: int
+) -> Bool[Tensor, " units"]:
+    """``keep``, and of each hidden group the units of the largest values that make their number a multiple."""
+    if multiple == 1:
+        return keep
+    ranked, out = values.masked_fill(keep, torch.inf), keep.clone()
+    for group in groups:
+        if group.kind == "hidden":
+            count = min(group.size, -(-int(keep[group.gates].sum()) // multiple) * multiple)
+            widest = ranked[group.gates].topk(count).indices
+            out[group.gates] = torch.zeros_like(out[group.gates]).index_fill(0, widest, True)
+    return out
+
+
 class Gates(nn.Module):
     """One flat vector of gates for a whole model; each group owns a slice of it.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,6 +21,17 @@ from lumos.gated import GatedModel
 from lumos.steering import Steering
 from lumos.watch import CollapseWatch
 from lumos.workload import Batch, Workload
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What a training gives to its phase at the cut; ``recent`` are the latest batches, for batch statistics."""
+
+    optimizer: torch.optim.Optimizer
+    workload: Workload
+    settings: LumosConfig
+    recent: Sequence[Batch]
+    average: Average | None = None
 
 
 class Phase:
@@ -50,14 +60,7 @@ class Phase:
         """The weights' learning rate as a share of its peak."""
         return rate(step, total, self.freeze_at)
 
-    def cut(
-        self,
-        optimizer: torch.optim.Optimizer,
-        workload: Workload,
-        settings: LumosConfig,
-        recent: deque[Batch],
-        average: Average | None = None,
-    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+    def cut(self, given: Handover) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The network that trains on, and its optimiser; the averaged copy becomes one of that network, in place."""
         raise NotImplementedError
 
@@ -137,31 +140,24 @@ class GatedPhase(Phase):
         trained.steering = self.steering.report(trained.valid_score)
         trained.features = self.history.rows(self.gates["features_kept"]) if self.gates else []
 
-    def cut(
-        self,
-        optimizer: torch.optim.Optimizer,
-        workload: Workload,
-        settings: LumosConfig,
-        recent: deque[Batch],
-        average: Average | None = None,
-    ) -> tuple[CompactModel, torch.optim.Optimizer]:
+    def cut(self, given: Handover) -> tuple[CompactModel, torch.optim.Optimizer]:
         """Settle and freeze the gates, verify, and return the compact model with an optimiser that goes on."""
-        gated = self.gated
-        self.steering.settle(gated, optimizer)
+        gated, settings, average = self.gated, given.settings, given.average
+        self.steering.settle(gated, given.optimizer)
         if settings.align:
             gated.align(settings.align)
         found = []
         for model in (gated, average.model) if average else (gated,):
             assert isinstance(model, GatedModel)
-            recalibrate(workload, model, recent)
-            found.append(verify(model, workload.example()))
+            recalibrate(given.workload, model, given.recent)
+            found.append(verify(model, given.workload.example()))
         self.equivalence = max(found, key=lambda e: e.max_rel_diff)
         self.history.add(gated, self.freeze_at)
         self.gates = gate_report(gated)
         log.info(f"gated: cut at step {self.freeze_at}: {summary(self.gates)}; {self.equivalence}")
         if average:
             average.cut()
-        return cut(gated, optimizer, workload, settings)
+        return cut(gated, given.optimizer, given.workload, settings)
 
 
 def cut(

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from lumos.flow import leaves
-from lumos.gated import GatedModel
+from lumos.gated import GatedModel, along
 from lumos.gates import median
 from lumos.spared import product_shape
 from lumos.structure import INPUT
@@ -86,9 +86,7 @@ class Reference(TorchFunctionMode):
         if id(t) not in self.made:
             new = t
             for dim, v in self.gates[id(t)].items():
-                shape = [1] * t.ndim
-                shape[dim] = len(v)
-                new = new * v.view(shape).to(t.dtype)
+                new = new * along(v, dim, t.ndim).to(t.dtype)
             self.made[id(t)] = new
         return self.made[id(t)]
 

@@ -18,7 +18,7 @@ from lumos.config import RunConfig
 from lumos.evaluation import STATISTICS_BATCHES, Best, has_statistics
 from lumos.gated import GatedModel
 from lumos.loading import Reader
-from lumos.phases import GatedPhase, Phase, make_optimizer
+from lumos.phases import GatedPhase, Handover, Phase, make_optimizer
 from lumos.pretrained import freeze_backbone, initialize
 from lumos.structure import Structure
 from lumos.workload import Batch, Workload, to_device
@@ -98,9 +98,8 @@ class TrainState:
     def cut(self, example: Batch) -> None:
         """End the gated phase: the compact model trains on. ``example`` is a batch that it can be tried on."""
         assert self.phase is not None
-        self.model, self.optimizer = self.phase.cut(
-            self.optimizer, self.workload, self.config.lumos, self.recent, self.average
-        )
+        given = Handover(self.optimizer, self.workload, self.config.lumos, self.recent, self.average)
+        self.model, self.optimizer = self.phase.cut(given)
         self.losses.clear()
         self.losses_from = self.batch
         self._wrap(to_device(example, self.device))

@@ -163,12 +163,13 @@ def size_block() -> str:
     """Score against size: the runs of the experiment pareto, a row for each share of the parameters."""
     found: dict[str, dict[float, dict[str, str]]] = {}
     for entry in record.all_records(RESULTS):
-        if "experiment=pareto" not in entry["provenance"]["command"] or entry["status"] not in record.DONE:
+        share = peers.target(entry)
+        if share is None or "experiment=pareto" not in entry["provenance"]["command"]:
             continue
-        compact, share = entry.get("compact"), peers.target(entry)
+        compact = entry.get("compact")
         title = f"{entry['workload']}, {entry['metric']['name']}"
         score = _digits(compact["score"]) if compact else entry["status"]
-        found.setdefault(title, {}).setdefault(share or 1.0, {})[entry["method"]] = score
+        found.setdefault(title, {}).setdefault(share, {})[entry["method"]] = score
     methods = ("lumos", "scratch", "l1", "slimming", "depgraph", "oto", "loxia")
     lines: list[str] = []
     for title, shares in sorted(found.items(), reverse=True):

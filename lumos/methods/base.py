@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from lumos.averaging import Average
-from lumos.config import LumosConfig
 from lumos.console import log
 from lumos.errors import UnsupportedError
 from lumos.measure.sizes import parameters
-from lumos.phases import Phase, make_optimizer, rate
+from lumos.phases import Handover, Phase, make_optimizer, rate
 from lumos.settings import MethodConfig
 from lumos.state import TrainState
 from lumos.training import cut_step
-from lumos.workload import Batch, Workload, to_device
+from lumos.workload import Workload, to_device
 
 
 @dataclass(frozen=True)
@@ -62,23 +59,16 @@ class PruningPhase(Phase):
             return rate(step, self.freeze_at, -1)
         return super().rate(step, total)
 
-    def cut(
-        self,
-        optimizer: torch.optim.Optimizer,
-        workload: Workload,
-        settings: LumosConfig,
-        recent: deque[Batch],
-        average: Average | None = None,
-    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+    def cut(self, given: Handover) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The pruned network in training mode, and a new optimiser."""
-        small = self.shrink(workload).train()
-        expect_same_outputs(self.model, small, workload, next(small.parameters()).device)
+        small = self.shrink(given.workload).train()
+        expect_same_outputs(self.model, small, given.workload, next(small.parameters()).device)
         self.done = True
-        if average:  # the libraries do not say which places they kept
-            average.restart(small)
+        if given.average:  # the libraries do not say which places they kept
+            given.average.restart(small)
         self.report.share = parameters(small) / self.dense
         log.info(f"{self.settings.name}: pruned at step {self.freeze_at} to {self.report.share:.2%} of the parameters")
-        return small, make_optimizer(small, workload, settings)
+        return small, make_optimizer(small, given.workload, given.settings)
 
     def conclude(self, trained: Any) -> None:
         """Add what was asked for and reached."""

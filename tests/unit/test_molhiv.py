@@ -233,5 +233,5 @@ def test_small_reaches_the_goal_at_half_the_parameters(tmp_path):
     overrides = [f"paths.cache={tmp_path}", f"paths.results={tmp_path}", "trainer.device=cpu"]
     record = run(composed("molhiv", "lumos.target.params=0.45", *overrides))
     assert record["compact"]["score"] >= 0.80
-    assert record["compact"]["score"] > 0.98 * record["dense"]["score"]
+    assert record["compact"]["score"] > record["dense"]["score"] - 0.015
     assert record["compact"]["params"] < 0.5 * record["dense"]["params"]

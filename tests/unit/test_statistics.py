@@ -8,7 +8,7 @@ from torch import nn
 
 import lumos
 from lumos.evaluation import has_statistics, recalibrate
-from lumos.phases import GatedPhase, make_optimizer
+from lumos.phases import GatedPhase, Handover, make_optimizer
 from lumos.steering import Steering
 from lumos.watch import CollapseWatch
 from tests.unit.test_training import GATES
@@ -52,7 +52,7 @@ def test_the_cut_recalibrates(workload, batches):
         for x, _ in batches:
             gated(x)
     phase = GatedPhase(gated, Steering(GATES, 10, 5), CollapseWatch(10, {"lumos.lambda": 1e-3}), 5)
-    small, _ = phase.cut(make_optimizer(gated, workload, GATES), workload, GATES, batches)
+    small, _ = phase.cut(Handover(make_optimizer(gated, workload, GATES), workload, GATES, batches))
     inner = torch.stack([small.model[0](small.selected(x)[0]).detach().var(0) for x, _ in batches]).mean(0)
     torch.testing.assert_close(small.model[1].running_var, inner)
 
