@@ -138,8 +138,7 @@ class GatedModel(nn.Module):
 
         Groups that are optional one by one may cut the network together; those that did are protected from then on.
         """
-        self.gates.project()
-        if not self._may_close or bool(self.gates.protected.all()):
+        if self.gates.project() or not self._may_close or bool(self.gates.protected.all()):
             return
         is_open = self.gates.is_open()
         closed = self.structure.closed_groups(is_open)

@@ -109,19 +109,21 @@ class Gates(nn.Module):
         return median(self.log_alpha.detach(), self.settings) > 0
 
     @torch.no_grad()
-    def project(self) -> None:
+    def project(self) -> bool:
         """Keep log_alpha in bounds, and in each protected group the widest open gate open.
 
-        A layer whose units all closed would cut the network; the floor keeps that one gate at one half.
+        A layer whose units all closed would cut the network; the floor keeps that one gate at one half. Returns True
+        where it is known that no group has closed, optional ones included; False where that is to be looked at.
         """
         self.log_alpha.clamp_(-LOG_ALPHA_BOUND, LOG_ALPHA_BOUND)
         on_cpu = self.log_alpha.device.type == "cpu"  # a GPU would have to be waited for
         # While the gates that led their groups at the last look are open, nothing is to be lifted.
         if on_cpu and self._leaders is not None and float(self.log_alpha[self._leaders].min()) >= 0:
-            return
+            return True
         top = self.log_alpha.new_full((self.group_count,), -torch.inf)
         top = top.scatter_reduce(0, self.owner, self.log_alpha, "amax")
         leads = self.log_alpha == top[self.owner]
         lifted = torch.where(leads & self.protected[self.owner], self.log_alpha.clamp(min=0.0), self.log_alpha)
         self.log_alpha.copy_(lifted)
         self._leaders = leads.nonzero().squeeze(1) if on_cpu and len(leads) else None
+        return False

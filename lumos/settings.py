@@ -50,6 +50,8 @@ class GateSettings:
             raise ValueError(f"gamma={self.gamma}: expected a number < 0")
         if not self.zeta > 1:
             raise ValueError(f"zeta={self.zeta}: expected a number > 1")
+        if not self.zeta > -self.gamma:  # at log_alpha 0, the floor of a group's widest gate, a gate has to be open
+            raise ValueError(f"zeta={self.zeta}: expected a number > {-self.gamma:g}, which is -gamma")
         if not 0 < self.initial_open < 1:
             raise ValueError(f"initial_open={self.initial_open}: expected a number in (0, 1)")
 

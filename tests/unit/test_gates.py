@@ -89,9 +89,10 @@ def test_project_lifts_at_every_step_what_it_would_alone():
         fresh = Gates(groups, PAPER)
         fresh.load_state_dict(gates.state_dict())
         before = gates._leaders
-        gates.project()
-        fresh.project()
+        known = gates.project()
+        assert not fresh.project()
         assert torch.equal(gates.log_alpha, fresh.log_alpha)
+        assert not known or all(bool(gates.is_open()[g.gates].any()) for g in groups)
         looks += gates._leaders is not before
         lifts += int((gates.log_alpha == 0).sum())
     assert lifts > 10
@@ -125,6 +126,7 @@ def test_gradient_reaches_log_alpha():
         ({"tau": math.nan}, "tau=nan"),
         ({"gamma": 0.1}, "gamma=0.1: expected a number < 0"),
         ({"zeta": 1.0}, "zeta=1.0: expected a number > 1"),
+        ({"gamma": -1.5, "zeta": 1.5}, "zeta=1.5: expected a number > 1.5, which is -gamma"),
         ({"t_l": 0.6}, r"t_l=0.6: expected a number in \[0, 0.5\)"),
         ({"t_u": 0.4}, "t_u=0.4"),
         ({"initial_open": 1.0}, "initial_open=1.0"),
