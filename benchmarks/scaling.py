@@ -63,7 +63,7 @@ def step_seconds(
     """Mean seconds of a training step, over ``STEPS`` after some to warm up."""
     reader = Reader(loaders.train, distributed.world())
     state = TrainState(workload, config, device, gated=gated)
-    state.replicate(reader)
+    state.prepare(reader)
     began = 0.0
     for number, (place, batch) in enumerate(islice(endless(reader), WARM_UP + STEPS)):
         if number == WARM_UP:

@@ -3,7 +3,8 @@
 ``python benchmarks/training.py cfd,puremd 60 lumos.target.params=0.29`` trains each workload's network for so many
 steps, dense and gated in turns, and prints medians. A step is timed alone, on one batch, in rounds that take turns. A
 run is all of a training: reading, tracing, steps, the cut, its verification and validation; so of a short one the share
-of what happens once is larger than of a long one. Keys after the steps are those of run.py; scale is small by default.
+of what happens once is larger than of a long one; with ``trainer.compile=true`` compilation is a part of it. Keys after
+the steps are those of run.py; scale is small by default.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lumos.training import Trained, train
 
 ROUNDS = 3
 FILE = "training.csv"
-COLUMNS = ("workload", "steps", "dense_step_ms", "gated_step", "compact_step", "params_share", "run")
+COLUMNS = ("workload", "compiled", "steps", "dense_step_ms", "gated_step", "compact_step", "params_share", "run")
 
 
 def ratios(name: str, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
@@ -47,11 +48,14 @@ def ratios(name: str, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
         seconds[True].append(time.perf_counter() - began)
     assert dense is not None
     assert gated is not None
-    step = measure.training_step(workload, gated.model, next(iter(loaders.train)), config.lumos, device)
+    step = measure.training_step(
+        workload, gated.model, next(iter(loaders.train)), config.lumos, device, compiled=bool(config.trainer.compile)
+    )
     small, whole = (sum(p.numel() for p in t.model.parameters()) for t in (gated, dense))
     times = {kind: step[kind]["step_ms"]["p50"] for kind in ("dense", "gated", "compact")}
     return {
         "workload": name,
+        "compiled": bool(config.trainer.compile),
         "steps": dense.steps,
         "dense_step_ms": round(times["dense"], 3),
         "gated_step": round(1 + step["overhead"]["p50"], 3),

@@ -120,6 +120,7 @@ class TrainerConfig:
     checkpoint_seconds: float | None = 300.0
     checkpoint_steps: int | None = None
     ema: float | None = None
+    compile: bool | None = None
 
     def __post_init__(self) -> None:
         known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
@@ -131,6 +132,8 @@ class TrainerConfig:
         expect(decays, "trainer.ema", self.ema, "a decay between 0 and 1, such as 0.999, or null")
         for name in ("devices", "nodes"):
             expect(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "a whole number >= 1")
+        alone = not self.compile or self.processes == 1
+        expect(alone, "trainer.compile", self.compile, "null where trainer.devices or trainer.nodes ask for processes")
 
     @property
     def processes(self) -> int:
@@ -241,8 +244,9 @@ def read(cfg: DictConfig) -> RunConfig:
     method, pretrained = _method(resolved), _pretrained(resolved)
     if resolved["lumos"]["lambda"] is None:
         resolved["lumos"]["lambda"] = gates.lambda_
-    if resolved["trainer"].get("ema") is None:
-        resolved["trainer"].pop("ema", None)  # what is not used is no part of an id, as if there were no such key
+    for key in ("ema", "compile"):
+        if (value := resolved["trainer"].get(key)) is None or value is False:
+            resolved["trainer"].pop(key, None)  # what is not used is no part of an id, as if there were no such key
     seed = resolved["seed"]
     expect(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0, "seed", seed, "a whole number >= 0")
     expect(isinstance(resolved["force"], bool), "force", resolved["force"], "true or false")

@@ -165,7 +165,9 @@ def _measured(
     training = None
     if other.equivalence is not None:
         batch = next(iter(loaders.train))
-        training = measure.training_step(workload, other.model, batch, config.lumos, device)
+        training = measure.training_step(
+            workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile)
+        )
     baselines = getattr(workload, "baselines", dict)()
     return {
         "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,

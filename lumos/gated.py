@@ -104,7 +104,9 @@ class GatedModel(nn.Module):
         by_input: list[tuple[nn.Module, Tensor]] = []
         by_weight = {axis: value for axis, value in values.items() if axis[1] != INPUT}
         by_input += [(self.model.get_submodule(path), v) for (path, dim), v in values.items() if dim == INPUT]
-        for axis, (layer, rows, most) in self._direct.items():
+        # A compiler fuses the products with weights, and not those with inputs.
+        direct = {} if torch.compiler.is_compiling() else self._direct
+        for axis, (layer, rows, most) in direct.items():
             if rows * scale < most:
                 by_input.append((layer, by_weight.pop(axis)))
         return by_input, by_weight

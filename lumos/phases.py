@@ -37,8 +37,8 @@ class Handover:
 class Phase:
     """What a training does beside the steps that all share, until the step ``freeze_at`` that changes its network.
 
-    ``penalty`` is added to the loss, ``gradients`` follows its backward, ``after`` follows the step, and ``cut``
-    returns the network that trains on. ``names`` are what the record calls the steps before and after.
+    ``sizes`` times ``prices`` are added to the loss, ``gradients`` follows its backward, ``after`` follows the step,
+    and ``cut`` returns the network that trains on. ``names`` are what the record calls the steps before and after.
     """
 
     freeze_at: int
@@ -46,9 +46,13 @@ class Phase:
     done = False
     """Whether the network was changed."""
 
-    def penalty(self, step: int) -> Tensor | float:
-        """What is added to the loss at this step, before the cut."""
-        return 0.0
+    def prices(self, step: int) -> Sequence[float]:
+        """What each of ``sizes`` adds to the loss at this step, before the cut; asked once a step."""
+        return ()
+
+    def sizes(self) -> Sequence[Tensor]:
+        """What has a price: differentiable scalars."""
+        return ()
 
     def gradients(self) -> None:
         """Change the gradients of a step, before the cut."""
@@ -116,9 +120,13 @@ class GatedPhase(Phase):
             with torch.no_grad():
                 self.gated.gates.log_alpha.copy_(state["cut"]["log_alpha"])
 
-    def penalty(self, step: int) -> Tensor:
-        """What the gates cost at this step, before the cut: a scalar in the units of the loss."""
-        return self.steering.penalty(self.gated, step)
+    def prices(self, step: int) -> Sequence[float]:
+        """What ``sizes`` cost at this step, before the cut, in the units of the loss."""
+        return self.steering.prices(self.gated, step)
+
+    def sizes(self) -> Sequence[Tensor]:
+        """How many gates are open, or what else is steered."""
+        return self.steering.sizes(self.gated)
 
     def after(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor) -> None:
         """Follow a step. Raises TrainingError where the network has collapsed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from lumos.config import RunConfig
 from lumos.evaluation import STATISTICS_BATCHES, Best, has_statistics
 from lumos.gated import GatedModel
 from lumos.loading import Reader
+from lumos.objective import compiled_objective, objective_of, of_one_shape
 from lumos.phases import GatedPhase, Handover, Phase, make_optimizer
 from lumos.pretrained import freeze_backbone, initialize
 from lumos.structure import Structure
@@ -31,10 +33,10 @@ class TrainState:
     """A network on its way: fresh from the seed, or as a checkpoint left it.
 
     ``model`` is gated until the cut and compact after it, and ``replica`` is what a step calls: the same module, or
-    its DistributedDataParallel. ``average`` is its averaged copy where one is asked for, and ``scored`` the one of the
-    two that is validated and kept. ``epoch`` and ``batch`` say where the next batch is read, ``step`` how many were;
-    ``losses`` are those of the open epoch from batch ``losses_from`` on, ``recent`` the latest batches, for models with
-    batch statistics.
+    its DistributedDataParallel, by ``objective``. ``average`` is its averaged copy
+    where one is asked for, and ``scored`` the one of the two that is validated and kept. ``epoch`` and ``batch`` say
+    where the next batch is read, ``step`` how many were; ``losses`` are those of the open epoch from batch
+    ``losses_from`` on, ``recent`` the latest batches, for models with batch statistics.
     """
 
     def __init__(self, workload: Workload, config: RunConfig, device: torch.device, *, gated: bool) -> None:
@@ -66,6 +68,7 @@ class TrainState:
         self._resumed_noise: list[Tensor] | None = None
         self._earlier, self._started = 0.0, time.perf_counter()
         self.replica = self.model
+        self.objective = objective_of(workload)
 
     def _structure(self) -> tuple[nn.Module, Structure]:
         """The network without its gates, and what the trace says of it."""
@@ -84,16 +87,21 @@ class TrainState:
         """Seconds of training so far, those before a restart included."""
         return self._earlier + time.perf_counter() - self._started
 
-    def replicate(self, reader: Reader) -> None:
-        """Make ``replica`` anew, where several processes train: before the first step, and after the cut."""
+    def prepare(self, reader: Reader) -> None:
+        """Before the first step: ``replica`` where several processes train, ``objective`` where it is compiled."""
         self.replica = self.model
-        if distributed.world().size == 1:
-            return
-        if isinstance(self.model, GatedModel):
+        several = distributed.world().size > 1
+        if several and isinstance(self.model, GatedModel):
             self.noise.share(self.model.gates)
+        if not several and not self.config.trainer.compile:
+            return
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            example = to_device(next(iter(reader.open(0))), self.device)
-        self._wrap(example)
+            first, *more = islice(reader.open(0), 2)
+        if several:
+            self._wrap(to_device(first, self.device))
+        if self.config.trainer.compile:
+            dynamic = not all(of_one_shape(first, batch) for batch in more)
+            self.objective = compiled_objective(self.workload, dynamic=dynamic)
 
     def cut(self, example: Batch) -> None:
         """End the gated phase: the compact model trains on. ``example`` is a batch that it can be tried on."""

@@ -38,7 +38,8 @@ def warm_up(step: int, total: int, share: float) -> float:
 class Steering(Resumable):
     """A given lambda, which grows to its value over the first steps: equation 6.
 
-    ``penalty`` is what training adds to the loss; ``after`` is called after each step, and ``settle`` before the cut.
+    Training adds each of ``sizes`` times its one of ``prices`` to the loss; ``after`` is called after each step, and
+    ``settle`` before the cut.
     """
 
     def __init__(self, settings: LumosConfig, total: int, gated_steps: int) -> None:
@@ -49,9 +50,13 @@ class Steering(Resumable):
         assert self.settings.lambda_ is not None
         return self.settings.lambda_ * warm_up(step, self.total, self.settings.warmup)
 
-    def penalty(self, gated: GatedModel, step: int) -> Tensor:
-        """What is added to the loss: a scalar, in the units of the loss."""
-        return self.price(step) * gated.penalty(self.settings.penalty)
+    def prices(self, gated: GatedModel, step: int) -> tuple[float, ...]:
+        """What each of ``sizes`` costs, in the units of the loss; asked once a step, before it."""
+        return (self.price(step),)
+
+    def sizes(self, gated: GatedModel) -> tuple[Tensor, ...]:
+        """Scalars, differentiable in the gates."""
+        return (gated.penalty(self.settings.penalty),)
 
     def after(self, gated: GatedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Note what the step did."""
@@ -106,10 +111,8 @@ class ToBudget(Steering):
         price = math.exp(self.log_lambda + self.damping * self.excess)
         return price * warm_up(step, self.total, self.settings.warmup)
 
-    def penalty(self, gated: GatedModel, step: int) -> Tensor:
-        """The price times the size, in units of gates as ``GatedModel.penalty`` has them."""
-        probability = gated.gates.open_probability()
-        size = self.budget.size(gated.structure, probability)
+    def prices(self, gated: GatedModel, step: int) -> tuple[float, ...]:
+        """The price of the size, in units of gates as ``GatedModel.penalty`` has them, after one step of the ascent."""
         if step % ROUNDING_EVERY == 0:
             gates = gated.gates
             self.rounding = self.budget.rounding(gated.structure, gates.log_alpha.detach(), gates.is_open())
@@ -117,10 +120,14 @@ class ToBudget(Steering):
         self.excess = min(self.most, max(-self.most, excess))
         self.log_lambda = min(5.0, max(-16.0, self.log_lambda + self.ascent * self.excess))
         if self.budget.quantity == "features":
-            # Hidden units have no budget then; they cost what they cost by default.
-            hidden = gated.penalty("gates") - size
-            return self.price(step) * size + DEFAULT_LAMBDA * warm_up(step, self.total, self.settings.warmup) * hidden
-        return self.price(step) * gated.structure.units * size
+            return self.price(step), DEFAULT_LAMBDA * warm_up(step, self.total, self.settings.warmup)
+        return (self.price(step) * gated.structure.units,)
+
+    def sizes(self, gated: GatedModel) -> tuple[Tensor, ...]:
+        """The size in the unit of the budget; beside one of features, what else is open."""
+        size = self.budget.size(gated.structure, gated.gates.open_probability())
+        # Hidden units have no budget then; they cost what they cost by default.
+        return (size, gated.penalty("gates") - size) if self.budget.quantity == "features" else (size,)
 
     def settle(self, gated: GatedModel, optimizer: torch.optim.Optimizer) -> None:
         """Close and open the few gates that it takes to meet the budget, lowest and highest rank first."""

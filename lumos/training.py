@@ -111,15 +111,18 @@ def train(
                 if phase and state.step == freeze_at:
                     state.cut(batch)
                 state.recent.append(batch := to_device(batch, device))
+                before = phase if phase and state.step < freeze_at else None
+                sizes, prices = (before.sizes, before.prices(state.step)) if before else (None, ())
                 with state.noise.private(state.step):
-                    loss = reader.weighted(workload.loss(state.replica, batch), state.batch)
-                objective = loss + phase.penalty(state.step) if phase and state.step < freeze_at else loss
+                    loss, cost = state.objective(state.replica, batch, sizes, prices)
+                loss = reader.weighted(loss, state.batch)
                 state.losses.append(distributed.mean(loss.detach()))
                 if device.type == "cpu" or state.step % LOOK == 0:
                     _expect_finite(state.losses[-1:], state, reader, label, store)
                 factor = phase.rate(state.step, total) if phase else rate(state.step, total, -1)
                 set_rates(state.optimizer, factor)
-                regularize = phase.gradients if phase and state.step < freeze_at else None
+                objective = loss if cost is None else loss + cost
+                regularize = before.gradients if before else None
                 descend(state.optimizer, objective, config.trainer.clip_norm, regularize)
                 if state.average:
                     state.average.update(state.model)
@@ -219,7 +222,7 @@ def _begun(fresh: Callable[[], TrainState], reader: Reader, label: str, store: S
         break
     if store:
         store.last_step = state.step
-    state.replicate(reader)
+    state.prepare(reader)
     return state
 
 

@@ -14,6 +14,7 @@ from lumos.config import DEFAULT_LAMBDA, LumosConfig
 from lumos.gated import GatedModel
 from lumos.measure.memory import peak_bytes
 from lumos.measure.timing import latencies, ratio, summary
+from lumos.objective import Objective, compiled_objective, objective_of
 from lumos.phases import make_optimizer
 from lumos.workload import Batch, Workload, to_device
 
@@ -22,7 +23,13 @@ SECONDS = 0.4
 
 
 def training_step(
-    workload: Workload, compact: nn.Module, batch: Batch, settings: LumosConfig, device: torch.device
+    workload: Workload,
+    compact: nn.Module,
+    batch: Batch,
+    settings: LumosConfig,
+    device: torch.device,
+    *,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Time and memory of one training step with this batch, of the dense, the gated and the compact model.
 
@@ -30,15 +37,17 @@ def training_step(
     ``peak_mb`` megabytes that the step allocates beyond weights and optimiser state. ``overhead`` is the
     time of a gated step over that of a dense one, less one, in rounds that take turns: median and quartiles. ``share``
     is the number of gates over that of the dense parameters. Weights, batch statistics and random state of the
-    workload's models stay: the steps are taken by copies.
+    workload's models stay: the steps are taken by copies, ``compiled`` as trainings with ``trainer.compile`` are.
     """
     batch = to_device(batch, device)
+    objective = compiled_objective(workload, dynamic=False) if compiled else objective_of(workload)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
         dense = workload.model()
         gated = gate(copy.deepcopy(dense), workload.example(), features=workload.features(), settings=settings.gates)
         models = {"dense": dense, "gated": gated, "compact": copy.deepcopy(compact)}
-        steps = {name: _step(workload, model.to(device).train(), batch, settings) for name, model in models.items()}
+        models = {name: model.to(device).train() for name, model in models.items()}
+        steps = {name: _step(workload, objective, model, batch, settings) for name, model in models.items()}
         seconds = latencies(steps, device, SECONDS)
         out: dict[str, Any] = {
             name: {"step_ms": summary(seconds[name]), "peak_mb": peak_bytes(step, device) / 1e6}
@@ -50,17 +59,20 @@ def training_step(
     return out
 
 
-def _step(workload: Workload, model: nn.Module, batch: Batch, settings: LumosConfig) -> Callable[[], Tensor]:
+def _step(
+    workload: Workload, objective: Objective, model: nn.Module, batch: Batch, settings: LumosConfig
+) -> Callable[[], Tensor]:
     optimizer = make_optimizer(model, workload, settings)
     price = DEFAULT_LAMBDA if settings.lambda_ is None else settings.lambda_
+    gated = model if isinstance(model, GatedModel) else None
+    sizes, prices = ((lambda: (gated.penalty(settings.penalty),)), (price,)) if gated else (None, ())
 
     def step() -> Tensor:
-        loss = workload.loss(model, batch)
-        objective = loss + price * model.penalty(settings.penalty) if isinstance(model, GatedModel) else loss
-        objective.backward()
+        loss, cost = objective(model, batch, sizes, prices)
+        (loss if cost is None else loss + cost).backward()
         optimizer.step()
-        if isinstance(model, GatedModel):
-            model.project()
+        if gated:
+            gated.project()
         # At the end, so that a step starts and ends with the same memory.
         optimizer.zero_grad(set_to_none=True)
         return loss.detach()

@@ -10,6 +10,7 @@ gates' values are folded into the weights and not lost.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -91,10 +92,14 @@ class Loxia(PruningPhase):
                  "peak": state.workload.recipe.learning_rate, "weight_decay": 0.0}  # fmt: skip
         state.optimizer.add_param_group(group | {"lr": group["peak"]})
 
-    def penalty(self, step: int) -> Tensor:
-        """Lambda over the number of samples, times the expected number of gated weights."""
+    def prices(self, step: int) -> Sequence[float]:
+        """Lambda over the number of samples."""
+        return (self.price,)
+
+    def sizes(self) -> Sequence[Tensor]:
+        """The expected number of gated weights."""
         counts = [g.weights * open_probability(g.log_alpha, SETTINGS).sum() for g in self.layers.values()]
-        return self.price * torch.stack(counts).sum()
+        return (torch.stack(counts).sum(),)
 
     def rank(self) -> Tensor:
         """Each unit's rank: the least of what gates its output and the most of what gates its readers' inputs."""

@@ -39,7 +39,7 @@ def _only_training():
     """Measurements take their time and are tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.measure, "compare", lambda models, *_: {name: {} for name in models})
-        patch.setattr(engine.measure, "training_step", lambda *_: {}, raising=False)
+        patch.setattr(engine.measure, "training_step", lambda *_, **__: {}, raising=False)
         patch.setattr(engine.report, "print_run", lambda *_: None)
         yield
 

@@ -55,11 +55,11 @@ class Killed(BaseException):
 def dies_at(step: int, monkeypatch):
     """The training dies right after this step and before it could keep anything."""
     real = TrainState.__init__
-    monkeypatch.setattr(TrainState, "__setattr__", _setter(step), raising=False)
+    monkeypatch.setattr(TrainState, "__setattr__", killer(step), raising=False)
     return real
 
 
-def _setter(step):
+def killer(step):
     def setter(self, name, value):
         object.__setattr__(self, name, value)
         if name == "step" and value == step:

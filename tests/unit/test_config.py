@@ -52,15 +52,22 @@ def test_the_baseline_does_not_depend_on_the_gates():
     assert read(config("seed=1")).baseline_id != base.baseline_id
 
 
-def test_no_average_is_no_part_of_an_id_and_one_is_of_both():
+def test_what_is_not_used_is_no_part_of_an_id_and_what_is_of_both():
     base = read(config())
     assert read(config("trainer.ema=null")).run_id == base.run_id
-    assert "ema" not in base.resolved["trainer"]
+    assert read(config("trainer.compile=false")).run_id == base.run_id
+    assert not {"ema", "compile"} & set(base.resolved["trainer"])
+    assert read(config("trainer.compile=true")).baseline_id != base.baseline_id
     assert read(config("workload=cfd", "lumos.lambda=1e-3")).run_id == "13d7bcc5a9d4"
     averaged = read(config("trainer.ema=0.999"))
     assert averaged.trainer.ema == 0.999
     assert averaged.run_id != base.run_id
     assert averaged.baseline_id != base.baseline_id
+
+
+def test_compiling_is_refused_for_several_processes():
+    with pytest.raises(ConfigError, match=r"trainer.compile=True: expected null where trainer.devices or"):
+        read(config("trainer.compile=true", "trainer.devices=2"))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +95,7 @@ def test_no_average_is_no_part_of_an_id_and_one_is_of_both():
         ("trainer.ema=1", "trainer.ema=1.0: expected a decay between 0 and 1, such as 0.999, or null"),
         ("trainer.ema=0", "trainer.ema=0.0: expected a decay between 0 and 1"),
         ("trainer.ema=yes", "trainer.ema=yes: expected a number"),
+        ("trainer.compile=maybe", "trainer.compile=maybe: expected true or false"),
         ("trainer.max_steps=2.5", "trainer.max_steps=2.5: expected a whole number"),
         ("seed=-1", "seed=-1: expected a whole number >= 0"),
         ("force=maybe", "force=maybe: expected true or false"),

@@ -122,15 +122,19 @@ def test_dual_ascent_by_hand():
                                                                              gated.gates.settings.shift)))  # fmt: skip
     assert [steering.limit(s) for s in (0, 15, 30, 99)] == pytest.approx([start, (start + 0.2) / 2, 0.2, 0.2])
     # far above the budget: r is cut off at 1/2
-    steering.penalty(gated, 50)
+    steering.prices(gated, 50)
     assert steering.log_lambda == pytest.approx(math.log(1e-4) + 20 / 100 * 0.5)
     assert steering.price(50) == pytest.approx(math.exp(steering.log_lambda + 4 * 0.5))
     # below the budget the price falls
     with torch.no_grad():
         gated.gates.log_alpha.fill_(-3.0)
     before = steering.log_lambda
-    steering.penalty(gated, 51)
+    steering.prices(gated, 51)
     assert steering.log_lambda == pytest.approx(before - 20 / 100 * 0.5)
+
+
+def penalty(steering, gated, step):
+    return sum(p * float(s.detach()) for p, s in zip(steering.prices(gated, step), steering.sizes(gated), strict=True))
 
 
 def test_the_penalty_of_a_budget_counts_the_full_network_as_its_gates():
@@ -138,7 +142,7 @@ def test_the_penalty_of_a_budget_counts_the_full_network_as_its_gates():
     steering = budget_steering(gated, macs=0.2)
     with torch.no_grad():
         gated.gates.log_alpha.fill_(40.0)
-    assert float(steering.penalty(gated, 50).detach()) == pytest.approx(steering.price(50) * gated.structure.units)
+    assert penalty(steering, gated, 50) == pytest.approx(steering.price(50) * gated.structure.units)
 
 
 def test_hidden_units_keep_their_default_price_beside_a_budget_of_features():
@@ -146,7 +150,7 @@ def test_hidden_units_keep_their_default_price_beside_a_budget_of_features():
     steering = budget_steering(gated, features=5)
     with torch.no_grad():
         gated.gates.log_alpha.fill_(40.0)
-    got = float(steering.penalty(gated, 50).detach())
+    got = penalty(steering, gated, 50)
     assert got == pytest.approx(40 * steering.price(50) + 120 * 1e-3, rel=1e-5)
 
 
