@@ -20,7 +20,7 @@ from lumos import record, report  # noqa: E402
 from lumos.report import build, peers  # noqa: E402
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
-PEERS = PROJECT / "docs" / "peers.md"
+PEERS, COST = PROJECT / "docs" / "peers.md", PROJECT / "docs" / "lambda.md"
 FIGURE = PROJECT / "docs" / "figures" / "cfd.png"
 
 
@@ -86,6 +86,22 @@ def suite_block() -> str:
         speed = compact["speedup"]["dynamic"]["p50"]
         scores = [_digits(side["score"]) for side in (dense, compact)]
         row = (f"[{name}](workloads/{name}/README.md)", metric, *scores, *less, features, f"{speed:.1f}x")
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def training_block() -> str:
+    """What a gated training costs beside the dense one: a line for each workload of the suite."""
+    lines = [
+        "| workload | dense step, ms | gated step | compact step | dense training, s | gated training |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, entry in suite().items():
+        steps, seconds = entry["training"], entry["dense"]["train_seconds"]
+        dense = steps["dense"]["step_ms"]["p50"]
+        times = 1 + steps["overhead"]["p50"], steps["compact"]["step_ms"]["p50"] / dense
+        row = (name, f"{dense:.1f}", *(f"{t:.2f}" for t in times), f"{seconds:.0f}",
+               f"{entry['compact']['train_seconds'] / seconds:.2f}")  # fmt: skip
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -204,6 +220,7 @@ def texts() -> dict[Path, str]:
     blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "suite": suite_block, "machine": machine_block}
     found = {README: filled(README.read_text(), blocks)}
     found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block, "size": size_block})
+    found[COST] = filled(COST.read_text(), {"training": training_block})
     for workload, entry in suite().items():
         path = PROJECT / "workloads" / workload / "README.md"
         found[path] = filled(path.read_text(), {"numbers": lambda entry=entry: numbers_block(entry)})
