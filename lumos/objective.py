@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 from torch.utils import _pytree as pytree
 
 from lumos.errors import TrainingError
@@ -42,6 +41,8 @@ def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
     Whether sizes are dynamic is said beforehand and not found out on the way, so that a training that goes on from a
     checkpoint runs the same code. Raises TrainingError where torch cannot compile it.
     """
+    from torch._dynamo.exc import TorchDynamoException  # only here: it takes a second to import
+
     # What earlier trainings of this process left behind counts against torch's limit of compilations.
     torch.compiler.reset()
     # With torch's own random numbers it is the same training as without, but for the order of sums.
@@ -53,8 +54,8 @@ def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
         try:
             # As tensors, since a number is a constant to the compiler and these are others at every step.
             return compiled(model, batch, sizes, [torch.tensor(price) for price in prices])
-        except TorchDynamoException as error:
-            reason = next(line.strip() for line in str(error).splitlines() if line.strip())
+        except (TorchDynamoException, AssertionError) as error:
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise TrainingError(
                 f"trainer.compile=true: torch cannot compile the loss of {workload.name} ({reason}); "
                 "it needs a C++ compiler, on a GPU Triton; trainer.compile=null trains without"

@@ -100,6 +100,9 @@ class TrainState:
         if several:
             self._wrap(to_device(first, self.device))
         if self.config.trainer.compile:
+            # Once as it stands, so that what a workload computes at its first loss, from its files say, is there.
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+                self.workload.loss(copy.deepcopy(self.model), to_device(first, self.device))
             dynamic = not all(of_one_shape(first, batch) for batch in more)
             self.objective = compiled_objective(self.workload, dynamic=dynamic)
 

@@ -6,6 +6,7 @@ it only says whether the texts agree with the records.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -22,6 +23,7 @@ from lumos.report import build, peers  # noqa: E402
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
 PEERS, COST = PROJECT / "docs" / "peers.md", PROJECT / "docs" / "lambda.md"
 FIGURE = PROJECT / "docs" / "figures" / "cfd.png"
+SELECTIONS = ("all", "pearson", "mutual_information", "lasso", "forward", "stg", "lassonet", "lumos")
 
 
 OF_THE_MACHINE = ("run.py", "seed=", "scale=small", "paths.", "trainer.threads=", "force=")
@@ -200,6 +202,24 @@ def _digits(value: float) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.4f}"
 
 
+def features_block() -> str:
+    """Selections of inputs: the score of a dense network trained on what each keeps, the mean over the seeds."""
+    with (RESULTS / "feature_peers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    titles: list[str] = []
+    scores: list[dict[str, list[float]]] = []
+    for workload in dict.fromkeys(row["workload"] for row in rows):
+        of = [row for row in rows if row["workload"] == workload]
+        seeds = len({row["seed"] for row in of})
+        titles.append(f"{workload}, {of[-1]['kept']} of {of[-1]['of']} ({seeds} seed{'s' * (seeds > 1)})")
+        scores.append({m: [float(row["score"]) for row in of if row["method"] == m] for m in SELECTIONS})
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for method in SELECTIONS:
+        means = " | ".join(f"{sum(s[method]) / len(s[method]):.4f}" for s in scores)
+        lines.append(f"| {method.replace('_', ' ')} | {means} |")
+    return "\n".join(lines)
+
+
 def suite() -> dict[str, dict[str, Any]]:
     """The suite's record of each workload that has one."""
     path = RESULTS / "suite.json"
@@ -219,7 +239,7 @@ def texts() -> dict[Path, str]:
     """Every file with blocks, and what it should say."""
     blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "suite": suite_block, "machine": machine_block}
     found = {README: filled(README.read_text(), blocks)}
-    found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block, "size": size_block})
+    found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block, "size": size_block, "features": features_block})
     found[COST] = filled(COST.read_text(), {"training": training_block})
     for workload, entry in suite().items():
         path = PROJECT / "workloads" / workload / "README.md"
