@@ -20,7 +20,7 @@ Objective = Callable[..., tuple[Tensor, Tensor | None]]
 """From model, batch, sizes and their prices: the loss, and the sum of sizes times prices, None where there are none."""
 
 
-def objective_of(workload: Workload) -> Objective:
+def objective_of(workload: Workload) -> Any:
     """The workload's, as it stands."""
 
     def terms(
@@ -43,10 +43,11 @@ def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
     """
     from torch._dynamo.exc import TorchDynamoException  # only here: it takes a second to import
 
-    # What earlier trainings of this process left behind counts against torch's limit of compilations.
-    torch.compiler.reset()
+    plain = objective_of(workload)
+    # Torch keeps what it compiled by code object; a copy of its own need not be told apart from other trainings'.
+    plain.__code__ = plain.__code__.replace()
     # With torch's own random numbers it is the same training as without, but for the order of sums.
-    compiled: Any = torch.compile(objective_of(workload), dynamic=dynamic, options={"fallback_random": True})
+    compiled: Any = torch.compile(plain, dynamic=dynamic, options={"fallback_random": True})
 
     def terms(
         model: nn.Module, batch: Batch, sizes: Sizes | None = None, prices: Sequence[float] = ()

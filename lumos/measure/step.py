@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,14 +41,14 @@ def training_step(
     workload's models stay: the steps are taken by copies, ``compiled`` as trainings with ``trainer.compile`` are.
     """
     batch = to_device(batch, device)
-    objective = compiled_objective(workload, dynamic=False) if compiled else objective_of(workload)
+    fresh = partial(compiled_objective, workload, dynamic=False) if compiled else partial(objective_of, workload)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
         dense = workload.model()
         gated = gate(copy.deepcopy(dense), workload.example(), features=workload.features(), settings=settings.gates)
         models = {"dense": dense, "gated": gated, "compact": copy.deepcopy(compact)}
         models = {name: model.to(device).train() for name, model in models.items()}
-        steps = {name: _step(workload, objective, model, batch, settings) for name, model in models.items()}
+        steps = {name: _step(workload, fresh(), model, batch, settings) for name, model in models.items()}
         seconds = latencies(steps, device, SECONDS)
         out: dict[str, Any] = {
             name: {"step_ms": summary(seconds[name]), "peak_mb": peak_bytes(step, device) / 1e6}

@@ -113,12 +113,13 @@ def test_an_example_that_cannot_be_repeated(model):
 # ---- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_calls_take_turns_in_alternating_order():
+@pytest.mark.parametrize(("names", "turns"), [("ab", "abbaabbaab"), ("abc", "abcbcacababcbca")])
+def test_calls_take_turns_and_each_is_as_often_first(names, turns):
     order = []
-    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    calls = {name: lambda name=name: order.append(name) for name in names}
     seconds = timing.latencies(calls, CPU, seconds=0)
-    assert "".join(order) == "ab" * timing.WARM_UP + "abba" * 2 + "ab"
-    assert [len(v) for v in seconds.values()] == [timing.FEWEST_CALLS] * 2
+    assert "".join(order) == names * timing.WARM_UP + turns
+    assert [len(v) for v in seconds.values()] == [timing.FEWEST_CALLS] * len(names)
 
 
 def test_the_ratio_is_taken_round_by_round():
