@@ -15,12 +15,11 @@ from lumos.workload import Batch, Workload
 Sizes = Callable[[], Sequence[Tensor]]
 """What has a price: scalars, differentiable in the gates."""
 
-
 Objective = Callable[..., tuple[Tensor, Tensor | None]]
 """From model, batch, sizes and their prices: the loss, and the sum of sizes times prices, None where there are none."""
 
 
-def objective_of(workload: Workload) -> Any:
+def objective_of(workload: Workload) -> Objective:
     """The workload's, as it stands."""
 
     def terms(
@@ -43,8 +42,8 @@ def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
     """
     from torch._dynamo.exc import TorchDynamoException  # only here: it takes a second to import
 
-    plain = objective_of(workload)
-    # Torch keeps what it compiled by code object; a copy of its own need not be told apart from other trainings'.
+    plain: Any = objective_of(workload)
+    # Torch keeps what it compiled by code object; a copy of its own need not be told apart from other networks'.
     plain.__code__ = plain.__code__.replace()
     # With torch's own random numbers it is the same training as without, but for the order of sums.
     compiled: Any = torch.compile(plain, dynamic=dynamic, options={"fallback_random": True})
