@@ -103,7 +103,7 @@ class TrainState:
             # Once as it stands, so that what a workload computes at its first loss, from its files say, is there.
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
                 self.workload.loss(copy.deepcopy(self.model), to_device(first, self.device))
-            # What earlier trainings of this process compiled counts against torch's limit, past which it compiles no more.
+            # What earlier trainings of this process compiled counts against the limit past which torch gives up.
             torch.compiler.reset()
             dynamic = not all(of_one_shape(first, batch) for batch in more)
             self.objective = compiled_objective(self.workload, dynamic=dynamic)
