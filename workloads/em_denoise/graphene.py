@@ -19,6 +19,8 @@ CARBON, SILICON = 6, 14
 CONTRAST = 1.64
 """The annular dark field's intensity of an atom goes as Z^1.64. Krivanek et al. 2010."""
 
+NEAREST = 0.8
+"""No two atoms are put closer than this many bonds."""
 MARGIN = 8.0
 """Atoms this far outside of the image are there too: their tails reach in."""
 
@@ -98,21 +100,26 @@ def join_grains(
         return atoms @ normal - offset - height * np.sin(2 * np.pi * atoms @ along / wave + phase)
 
     left, right = one[side(one) < 0], other[side(other) >= 0]
-    apart = KDTree(left).query(right)[0] > 0.8 * BOND if len(left) and len(right) else np.ones(len(right), bool)
+    apart = KDTree(left).query(right)[0] > NEAREST * BOND if len(left) and len(right) else np.ones(len(right), bool)
     return np.concatenate([left, right[apart]])
 
 
 def stone_wales(
     atoms: Float[np.ndarray, "atoms 2"], rng: np.random.Generator, defects: int, size: float
 ) -> Float[np.ndarray, "atoms 2"]:
-    """Bonds of the image turned by 90 degrees about their middle: two pentagons and two heptagons for four hexagons."""
+    """Bonds of the image turned by 90 degrees about their middle: two pentagons and two heptagons for four hexagons.
+
+    A bond that would turn onto another atom, at a boundary of grains or beside one that turned, stays.
+    """
     atoms = atoms.copy()
     bonds = KDTree(atoms).query_pairs(1.1 * BOND, output_type="ndarray")
     seen = bonds[(np.abs(atoms[bonds].mean(1)) < size / 2).all(1)] if len(bonds) else bonds
     for first, second in seen[rng.permutation(len(seen))[:defects]]:
         middle, half = (atoms[first] + atoms[second]) / 2, (atoms[first] - atoms[second]) / 2
         turned = np.array([-half[1], half[0]])
-        atoms[first], atoms[second] = middle + turned, middle - turned
+        others = np.delete(atoms, [first, second], axis=0)
+        if KDTree(others).query([middle + turned, middle - turned])[0].min() > NEAREST * BOND:
+            atoms[first], atoms[second] = middle + turned, middle - turned
     return atoms
 
 
