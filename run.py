@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lumos.cli import exit_on_error, job, run, summarised
+from lumos.suite.cli import exit_on_error, job, run, summarised
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

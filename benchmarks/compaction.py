@@ -23,7 +23,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import lumos
-from lumos.gates import LOG_ALPHA_BOUND
+from lumos.gating.hard_concrete import LOG_ALPHA_BOUND
 
 ROUNDS = 5
 CALLS = 300

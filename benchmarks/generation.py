@@ -20,9 +20,9 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from lumos.cli import build_workload, exit_on_error
-from lumos.config import PROJECT
 from lumos.files import atomic
+from lumos.suite.cli import build_workload, exit_on_error
+from lumos.suite.paths import CONF, PROJECT
 
 FILE = "generation.csv"
 COLUMNS = ("workload", "rows", "settings", "seconds", "peak_mb", "peak_reading_mb", "date", "commit")
@@ -39,7 +39,7 @@ def enough(name: str, rows: int) -> list[str]:
 
 def here(overrides: list[str]) -> None:
     """Make or read the samples, and print what it took as JSON."""
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides)
     began = time.perf_counter()
     loaders = build_workload(cfg).loaders()
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) < 2 or not arguments[1].replace(",", "").isdigit():
         sys.exit("usage: python benchmarks/generation.py NAME[,NAME…] ROWS[,ROWS…] [KEY=VALUE …]")
     names, rows, *overrides = arguments
-    with exit_on_error(), initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with exit_on_error(), initialize_config_dir(str(CONF), version_base="1.3"):
         path = Path(compose("config", [o for o in overrides if o.startswith("paths.")]).paths.results) / FILE
     for name in names.split(","):
         for number in map(int, rows.split(",")):

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumos.compaction import difference
-from lumos.deploy import exportable
-from lumos.inputs import mapped
-from lumos.surgery import to_double
+from lumos.compaction.surgery import to_double
+from lumos.compaction.verify import difference
+from lumos.exporting import exportable
+from lumos.tracing.inputs import mapped
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

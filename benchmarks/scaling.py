@@ -22,17 +22,18 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from lumos import distributed
-from lumos.cli import build_workload, exit_on_error
-from lumos.config import PROJECT, RunConfig, read
-from lumos.engine import prepare
-from lumos.gated import GatedModel
-from lumos.loading import Reader
-from lumos.report.published import Published
-from lumos.report.sweeps import SCALING, SCALING_COLUMNS
-from lumos.state import TrainState
-from lumos.training import descend
-from lumos.workload import Batch, Loaders, Workload, to_device
+from lumos.gating.gated_model import GatedModel
+from lumos.suite.cli import build_workload, exit_on_error
+from lumos.suite.config import RunConfig, read
+from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.report.published import Published
+from lumos.suite.report.sweeps import SCALING, SCALING_COLUMNS
+from lumos.suite.runner import prepare
+from lumos.suite.training import distributed
+from lumos.suite.training.loading import Reader
+from lumos.suite.training.loop import descend
+from lumos.suite.training.state import TrainState
+from lumos.suite.workload import Batch, Loaders, Workload, to_device
 
 WARM_UP, STEPS = 5, 50
 
@@ -40,7 +41,7 @@ WARM_UP, STEPS = 5, 50
 def here(overrides: list[str]) -> None:
     """Time this group of processes; the first one writes."""
     size = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS", "1"))
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides)
         cfg.workload.batch_size *= size
         cfg.trainer.devices, cfg.trainer.nodes = size, 1

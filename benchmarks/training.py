@@ -20,10 +20,11 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from lumos import measure
-from lumos.cli import build_workload, exit_on_error
-from lumos.config import PROJECT, read
-from lumos.engine import prepare
-from lumos.training import Trained, train
+from lumos.suite.cli import build_workload, exit_on_error
+from lumos.suite.config import read
+from lumos.suite.paths import CONF
+from lumos.suite.runner import prepare
+from lumos.suite.training.loop import Trained, train
 
 ROUNDS = 3
 FILE = "training.csv"
@@ -32,7 +33,7 @@ COLUMNS = ("workload", "compiled", "steps", "dense_step_ms", "gated_step", "comp
 
 def ratios(name: str, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
     """The row of one workload: times of a step and of a run over those of the dense network's."""
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"workload={name}", f"trainer.max_steps={steps}", *overrides])
     config, workload = read(cfg), build_workload(cfg)
     device, loaders = prepare(config), workload.loaders()
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> None:
         sys.exit("usage: python benchmarks/training.py NAME[,NAME…] STEPS [KEY=VALUE …]")
     names, steps, *overrides = arguments
     with exit_on_error():
-        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             path = Path(compose("config", overrides).paths.results) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         for name in names.split(","):

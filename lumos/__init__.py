@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lumos.api import gate
-    from lumos.compaction import CompactModel, compact, load, verify
-    from lumos.deploy import Exported, export
-    from lumos.describe import explain
+    from lumos.compaction.compact import compact
+    from lumos.compaction.explain import explain
+    from lumos.compaction.model import CompactModel, load
+    from lumos.compaction.verify import verify
     from lumos.errors import CompactionError, ExportError, StructureError
-    from lumos.gated import GatedModel
-    from lumos.settings import GateSettings
-    from lumos.structure import Structure
+    from lumos.exporting import Exported, export
+    from lumos.gating.gated_model import GatedModel
+    from lumos.gating.settings import GateSettings
+    from lumos.tracing.structure import Structure
 
 __version__ = "0.1.0"
 
@@ -39,19 +41,19 @@ __all__ = [
 ]
 
 _HOME = {
-    "explain": "describe",
-    "Exported": "deploy",
-    "export": "deploy",
+    "explain": "compaction.explain",
+    "Exported": "exporting",
+    "export": "exporting",
     "ExportError": "errors",
     "gate": "api",
-    "CompactModel": "compaction",
+    "CompactModel": "compaction.model",
     "CompactionError": "errors",
-    "compact": "compaction",
-    "load": "compaction",
-    "verify": "compaction",
-    "GatedModel": "gated",
-    "GateSettings": "settings",
-    "Structure": "structure",
+    "compact": "compaction.compact",
+    "load": "compaction.model",
+    "verify": "compaction.verify",
+    "GatedModel": "gating.gated_model",
+    "GateSettings": "gating.settings",
+    "Structure": "tracing.structure",
     "StructureError": "errors",
 }
 

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from lumos.cli import build_workload, exit_on_error
-from lumos.config import PROJECT, read, register_resolvers
 from lumos.errors import ConfigError
+from lumos.suite.cli import build_workload, exit_on_error
+from lumos.suite.config import read, register_resolvers
+from lumos.suite.paths import CONF, PROJECT
 
 USAGE = (
     "usage: python -m lumos explain [KEY=VALUE …] | list [RESULTS_FOLDER …] [--workload W] [--method M] [--scale S] "
@@ -37,10 +38,10 @@ def _explain(overrides: list[str]) -> None:
     from hydra import compose, initialize_config_dir
 
     register_resolvers()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides)
     read(cfg)
-    from lumos.describe import explain
+    from lumos.compaction.explain import explain
 
     workload = build_workload(cfg)
     print(explain(workload.model(), workload.example(), features=workload.features()))  # noqa: T201
@@ -49,8 +50,8 @@ def _explain(overrides: list[str]) -> None:
 def _list(arguments: list[str]) -> None:
     from rich.console import Console
 
-    from lumos import report
-    from lumos.report.results import Results, method_of, on_front
+    from lumos.suite import report
+    from lumos.suite.report.results import Results, method_of, on_front
 
     parser = _Parser(prog="python -m lumos list", add_help=False)
     parser.add_argument("folders", nargs="*", type=Path, default=FOLDERS)
@@ -76,7 +77,7 @@ def _list(arguments: list[str]) -> None:
 def _compare(arguments: list[str]) -> None:
     from rich.console import Console
 
-    from lumos.report import compare
+    from lumos.suite.report import compare
 
     parser = _Parser(prog="python -m lumos compare", add_help=False)
     parser.add_argument("runs", nargs=2)
@@ -90,7 +91,7 @@ def _compare(arguments: list[str]) -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    from lumos.deploy.cli import main
+    from lumos.suite.export_run import main
 
     main(arguments)
 

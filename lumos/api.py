@@ -7,24 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from lumos.compaction.explain import trace
 from lumos.errors import StructureError
-from lumos.gated import GatedModel
-from lumos.probe import probed
-from lumos.resolve import trace_structure
-from lumos.settings import GateSettings, StructureOptions
-from lumos.structure import Structure
-
-
-def trace(
-    model: nn.Module,
-    example_inputs: Any,
-    *,
-    features: Sequence[str] | None = None,
-    options: StructureOptions | None = None,
-) -> Structure:
-    """What can be removed from a model, traced and probed; see :func:`gate` for the arguments."""
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    return probed(model, trace_structure(model, inputs, features, options), inputs)
+from lumos.gating.gated_model import GatedModel
+from lumos.gating.settings import GateSettings
+from lumos.tracing.options import StructureOptions
 
 
 def gate(

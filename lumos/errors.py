@@ -39,3 +39,8 @@ class RecordError(LumosError):
 
 class ExportError(LumosError):
     """A model cannot be written as a file for another runtime, or the file does not compute the same."""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message on one line."""
+    return " ".join(str(error).split())

@@ -26,12 +26,13 @@ from finished_run import PROJECT
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from lumos.cli import build_workload, exit_on_error
-from lumos.config import RunConfig, read, register_resolvers
-from lumos.engine import prepare
 from lumos.files import atomic
-from lumos.state import TrainState
-from lumos.training import evaluate, train
+from lumos.suite.cli import build_workload, exit_on_error
+from lumos.suite.config import RunConfig, read, register_resolvers
+from lumos.suite.paths import CONF
+from lumos.suite.runner import prepare
+from lumos.suite.training.loop import evaluate, train
+from lumos.suite.training.state import TrainState
 
 OUT = PROJECT / "results" / "reference" / "feature_peers.csv"
 WORKLOADS = ("synthetic", "cfd", "fluid", "puremd")
@@ -191,7 +192,7 @@ def main(arguments: Sequence[str]) -> None:
     for name in options.only.split(","):
         for seed in options.seeds.split(","):
             given = [f"workload={name}", "scale=bench", f"seed={seed}", *OWN.get(name, []), *options.overrides]
-            with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            with initialize_config_dir(str(CONF), version_base="1.3"):
                 workload: Any = build_workload(compose("config", given))
                 count = len(truth(workload)[0])
                 config = read(compose("config", [*given, f"lumos.target.features={count}"]))

@@ -26,11 +26,11 @@ import numpy as np
 from feature_peers import METHODS, training_table
 from finished_run import FinishedRun, find
 
-from lumos.cli import exit_on_error
 from lumos.errors import RecordError
-from lumos.report import features
-from lumos.report.feature_figure import draw
-from lumos.report.results import Results, configuration
+from lumos.suite.cli import exit_on_error
+from lumos.suite.report import features
+from lumos.suite.report.feature_figure import draw
+from lumos.suite.report.results import Results, configuration
 
 BESIDE = ("lasso", "stg", "lassonet")
 

@@ -22,9 +22,9 @@ from finished_run import PROJECT, FinishedRun, find
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from lumos.cli import exit_on_error
 from lumos.files import atomic
-from workloads.common.sheets import save_sheet
+from lumos.suite.cli import exit_on_error
+from lumos.workloads.common.sheets import save_sheet
 
 NAMES = ("cfd", "fluid", "puremd")
 TABLE = PROJECT / "results" / "reference" / "feature_study.csv"
@@ -135,7 +135,7 @@ def _panel(panel: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
 
 def reference(name: str) -> Path:
     """The folder of a workload's reference run: gated, at scale=small, of the lowest seed, of these the mildest cut."""
-    from lumos import record
+    from lumos.suite import record
 
     folder = PROJECT / "results" / "reference"
     found = [r for r in record.all_records(folder) if r["workload"] == name and r["status"] == "finished"]

@@ -14,8 +14,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from lumos.errors import LumosError  # noqa: E402
-from lumos.report import build  # noqa: E402
+from lumos.errors import LumosError
+from lumos.suite.report import build
 
 
 def arguments(description: str, out: Path) -> argparse.Namespace:

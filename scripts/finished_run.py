@@ -18,10 +18,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 import lumos  # noqa: E402
-from lumos import record  # noqa: E402
-from lumos.cli import build_workload  # noqa: E402
-from lumos.config import RunConfig, read, register_resolvers  # noqa: E402
-from lumos.errors import ConfigError, RecordError  # noqa: E402
+from lumos.errors import ConfigError, RecordError
+from lumos.suite import record
+from lumos.suite.cli import build_workload
+from lumos.suite.config import RunConfig, read, register_resolvers
+from lumos.suite.paths import CONF
 
 
 @dataclass(frozen=True)
@@ -103,5 +104,5 @@ def _composed(overrides: Sequence[str]) -> Any:
     if not any(argument.startswith("workload=") for argument in overrides):
         raise ConfigError("workload=NAME is missing, or record=FOLDER of a finished run")
     register_resolvers()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides))

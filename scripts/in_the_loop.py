@@ -26,11 +26,11 @@ from finished_run import PROJECT, FinishedRun, find
 from rich.console import Console
 from rich.table import Table
 
-from lumos.cli import exit_on_error
 from lumos.errors import ConfigError, DataError
 from lumos.files import atomic
-from workloads.common.progress import track
-from workloads.common.simulation import Kernel, Simulation, Stopwatch, Surrogate, clock
+from lumos.suite.cli import exit_on_error
+from lumos.workloads.common.progress import track
+from lumos.workloads.common.simulation import Kernel, Simulation, Stopwatch, Surrogate, clock
 
 NUDGED = "kernel, start nudged"
 ABANDONED = (DataError, FloatingPointError)

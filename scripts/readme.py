@@ -17,8 +17,8 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from lumos import record, report  # noqa: E402
-from lumos.report import build, peers  # noqa: E402
+from lumos.suite import record, report
+from lumos.suite.report import build, peers
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
 PEERS, COST = PROJECT / "docs" / "peers.md", PROJECT / "docs" / "lambda.md"

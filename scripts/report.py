@@ -7,7 +7,7 @@ import sys
 from figures import PROJECT, arguments
 
 from lumos.errors import LumosError
-from lumos.report import build
+from lumos.suite.report import build
 
 
 def main() -> int:

@@ -26,14 +26,15 @@ from hydra.errors import HydraException  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from lumos import record, report  # noqa: E402
-from lumos.cli import explain  # noqa: E402
-from lumos.config import read, register_resolvers  # noqa: E402
-from lumos.errors import ConfigError, LumosError  # noqa: E402
-from lumos.files import atomic  # noqa: E402
-from lumos.report import quantities as q  # noqa: E402
-from lumos.report.published import Published  # noqa: E402
-from lumos.report.results import SUITE  # noqa: E402
+from lumos.errors import ConfigError, LumosError
+from lumos.files import atomic
+from lumos.suite import record, report
+from lumos.suite.cli import explain
+from lumos.suite.config import read, register_resolvers
+from lumos.suite.paths import CONF
+from lumos.suite.report import quantities as q
+from lumos.suite.report.published import Published
+from lumos.suite.report.results import SUITE
 
 SETTINGS = PROJECT / "conf" / "suite.yaml"
 
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str]) -> int:
     wanted = [(w, int(s)) for w in chosen for s in options.seeds.split(",")]
     failed: dict[str, str] = {}
     entries, started = [], time.perf_counter()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         for number, (workload, seed) in enumerate(wanted, 1):
             label = f"[{number:2d}/{len(wanted)}] {workload}" + (f" seed {seed}" if "," in options.seeds else "")
             print(label, end=" … ", flush=True)

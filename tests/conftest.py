@@ -8,7 +8,7 @@ import tests.annotations  # noqa: F401 -- the hook below names it
 
 # Two test processes share two cores; torch's own threads would only stand in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-hook = install_import_hook(("lumos", "workloads"), "tests.annotations.check")
+hook = install_import_hook(("lumos",), "tests.annotations.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from lumos.compaction import CompactModel
+from lumos.compaction.model import CompactModel
 from lumos.errors import LumosError
-from lumos.resolve import trace_structure
+from lumos.tracing.build_structure import trace_structure
 
 
 def parameters(model: nn.Module) -> int:

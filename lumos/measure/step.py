@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lumos.api import gate
-from lumos.config import DEFAULT_LAMBDA, LumosConfig
-from lumos.gated import GatedModel
+from lumos.gating.gated_model import GatedModel
 from lumos.measure.memory import peak_bytes
 from lumos.measure.timing import latencies, ratio, summary
-from lumos.objective import Objective, compiled_objective, objective_of
-from lumos.phases import make_optimizer
-from lumos.workload import Batch, Workload, to_device
+from lumos.pruning.settings import DEFAULT_LAMBDA
+from lumos.suite.config import LumosConfig
+from lumos.suite.training.objective import Objective, compiled_objective, objective_of
+from lumos.suite.training.phases import make_optimizer
+from lumos.suite.workload import Batch, Workload, to_device
 
 SECONDS = 0.4
 """How long each kind of step is timed in all."""

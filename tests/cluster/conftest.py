@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lumos.config import PROJECT
+from lumos.suite.paths import PROJECT
 
 TOOL = PROJECT / "slurm" / "local-cluster"
 NOT_HERE = 77

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lumos.config import PROJECT
+from lumos.suite.paths import PROJECT
 
 pytestmark = pytest.mark.slow
 

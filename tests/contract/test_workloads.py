@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lumos.cli import build_workload
-from lumos.config import PROJECT, register_resolvers
-from lumos.testing import CHECKS, check_members
+from lumos.suite.cli import build_workload
+from lumos.suite.config import register_resolvers
+from lumos.suite.conformance import CHECKS, check_members
+from lumos.suite.paths import CONF, PROJECT
 
 NAMES = sorted(path.stem for path in (PROJECT / "conf" / "workload").glob("*.yaml"))
 
@@ -21,7 +22,7 @@ def tiny(tmp_path_factory):
 
     def get(name):
         if name not in built:
-            with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            with initialize_config_dir(str(CONF), version_base="1.3"):
                 cfg = compose("config", overrides=[f"workload={name}", "scale=tiny", f"paths.cache={cache}"])
             workload = build_workload(cfg)
             assert workload.name == name

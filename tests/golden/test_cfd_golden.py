@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.cfd.mesh import FAR_FIELD, WALL, read_domn
-from workloads.cfd.solver import run
+from lumos.workloads.cfd.mesh import FAR_FIELD, WALL, read_domn
+from lumos.workloads.cfd.solver import run
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.fluid import Fluid
-from workloads.fluid.data import read_fluid
-from workloads.fluid.solver import Kernel, advance
+from lumos.workloads.fluid import Fluid
+from lumos.workloads.fluid.data import read_fluid
+from lumos.workloads.fluid.solver import Kernel, advance
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from workloads.puremd import PureMD
-from workloads.puremd.data import read_system, systems
-from workloads.puremd.forces import analyse, assemble, full_energy
+from lumos.workloads.puremd import PureMD
+from lumos.workloads.puremd.data import read_system, systems
+from lumos.workloads.puremd.forces import analyse, assemble, full_energy
 
 
 @pytest.fixture(scope="module")

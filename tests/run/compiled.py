@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from lumos.checkpoint import Store
-from lumos.objective import compiled_objective, objective_of
-from lumos.state import TrainState
-from lumos.training import train
+from lumos.suite.training.checkpoint import Store
+from lumos.suite.training.loop import train
+from lumos.suite.training.objective import compiled_objective, objective_of
+from lumos.suite.training.state import TrainState
+from lumos.workloads.synthetic import Synthetic
 from tests.unit.test_checkpoint import IDENTITY, Killed, killer
 from tests.unit.test_training import CPU, run_config
-from workloads.synthetic import Synthetic
 
 
 def main(folder: Path) -> None:

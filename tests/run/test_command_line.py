@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lumos
-from lumos.config import PROJECT
+from lumos.suite.paths import CONF, PROJECT
 
 
 def start(*arguments: str, home, extra_path: str = "", cwd=None) -> subprocess.CompletedProcess:
@@ -155,7 +155,7 @@ def test_that_workload_conforms(monkeypatch):
     monkeypatch.syspath_prepend(str(PROJECT / "docs" / "examples" / "heat"))
     from heat import Heat  # pyright: ignore[reportMissingImports]
 
-    from lumos.testing import check_workload
+    from lumos.suite.conformance import check_workload
 
     check_workload(Heat())
 
@@ -188,12 +188,12 @@ def test_asked_to_stop_a_sweep_begins_no_other_job(tmp_path):
 def test_a_compact_model_of_a_run_loads(finished, home):
     from hydra import compose, initialize_config_dir
 
-    from lumos.cli import build_workload
-    from lumos.config import register_resolvers
+    from lumos.suite.cli import build_workload
+    from lumos.suite.config import register_resolvers
 
     register_resolvers()
     (folder,) = (home / "results" / "runs" / "cfd").iterdir()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", ["workload=cfd", "scale=tiny", f"paths.cache={home / 'data'}"])
     workload = build_workload(cfg)
     small = lumos.load(folder / "compact.pt", workload.model()).eval()

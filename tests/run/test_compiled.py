@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from lumos.config import PROJECT
-from lumos.objective import of_one_shape
+from lumos.suite.paths import PROJECT
+from lumos.suite.training.objective import of_one_shape
 from tests.run.test_command_line import start
 
 compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler here")

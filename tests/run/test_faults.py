@@ -16,12 +16,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lumos import engine, record
-from lumos.cli import build_workload
-from lumos.config import PROJECT, read
 from lumos.errors import DataError, LumosError, RecordError
-from lumos.loading import explained
-from workloads.common.streaming import sample_loader
+from lumos.suite import record, runner
+from lumos.suite.cli import build_workload
+from lumos.suite.config import read
+from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.training.loading import explained
+from lumos.workloads.common.streaming import sample_loader
 
 KEYS = ("workload=synthetic", "scale=tiny", "lumos.lambda=0.01", "trainer.device=cpu", "trainer.checkpoint_steps=7")
 
@@ -29,7 +30,7 @@ KEYS = ("workload=synthetic", "scale=tiny", "lumos.lambda=0.01", "trainer.device
 def described(home, *changes):
     """The configuration and the workload of a run whose results are below a folder."""
     paths = (f"paths.results={home / 'results'}", f"paths.cache={home / 'data'}")
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [*KEYS, "workload.epochs=12", *paths, *changes])
     return read(cfg), build_workload(cfg)
 
@@ -38,9 +39,9 @@ def described(home, *changes):
 def _only_training():
     """Measurements take their time and are tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.measure, "compare", lambda models, *_: {name: {} for name in models})
-        patch.setattr(engine.measure, "training_step", lambda *_, **__: {}, raising=False)
-        patch.setattr(engine.report, "print_run", lambda *_: None)
+        patch.setattr(runner.measure, "compare", lambda models, *_: {name: {} for name in models})
+        patch.setattr(runner.measure, "training_step", lambda *_, **__: {}, raising=False)
+        patch.setattr(runner.report, "print_run", lambda *_: None)
         yield
 
 
@@ -57,7 +58,7 @@ def child(home, *changes, before=lambda: None) -> int:
             os.dup2(said.fileno(), 2)
             try:
                 before()
-                engine.run(*described_run)
+                runner.run(*described_run)
                 code = 0
             except LumosError as error:
                 said.write(f"lumos: {error}\n")
@@ -96,7 +97,7 @@ def result(home):
 def whole(tmp_path_factory, _only_training):
     """A run that nothing disturbs, and its seconds; the first one is here, and imports what the others need."""
     home = tmp_path_factory.mktemp("whole")
-    engine.run(*described(home))
+    runner.run(*described(home))
     shutil.rmtree(home / "results")
     began = time.monotonic()
     assert ended(child(home)) == 0, (home / "said").read_text()
@@ -201,7 +202,7 @@ def test_two_at_the_same_run_one_works_and_one_says_so(tmp_path):
         time.sleep(0.005)
     line = "another process is at this very run; wait for it, or change a key"
     with pytest.raises(RecordError, match=line):
-        engine.run(*described(tmp_path))
+        runner.run(*described(tmp_path))
     assert ended(pid) == 0
 
 
@@ -227,7 +228,7 @@ def test_a_damaged_cache_is_named(tmp_path):
     arrays = sorted((tmp_path / "data").rglob("*.npy"))
     arrays[0].write_bytes(arrays[0].read_bytes()[:-100])
     with pytest.raises(DataError, match="cannot read the cached samples") as stop:
-        engine.run(*described(tmp_path, *arguments))
+        runner.run(*described(tmp_path, *arguments))
     assert str(arrays[0].parent) in str(stop.value)
     assert "delete that folder" in str(stop.value)
     (path,) = tmp_path.glob("results/runs/*/*/record.json")
@@ -264,8 +265,8 @@ def test_what_a_worker_raises_is_one_line_too():
 
 
 def test_scores_beyond_the_metric_are_recorded():
-    from lumos.training import Trained
-    from workloads.synthetic import Synthetic
+    from lumos.suite.training.loop import Trained
+    from lumos.workloads.synthetic import Synthetic
 
     class More(Synthetic):
         def scores(self, model, batches):
@@ -273,6 +274,6 @@ def test_scores_beyond_the_metric_are_recorded():
 
     tiny = replace(More().tiny(), test_rows=250)
     trained = Trained(tiny.model(), 0.0, 0.0, 0, [])
-    found = engine._scored(tiny, trained, tiny.loaders(), torch.device("cpu"))
+    found = runner._scored(tiny, trained, tiny.loaders(), torch.device("cpu"))
     assert found["scores"] == {"batches": 3.0}
-    assert set(engine._scored(Synthetic().tiny(), trained, tiny.loaders(), torch.device("cpu"))) == {"score"}
+    assert set(runner._scored(Synthetic().tiny(), trained, tiny.loaders(), torch.device("cpu"))) == {"score"}

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lumos import record
-from lumos.identity import digest
+from lumos.suite import record
+from lumos.suite.identity import digest
 
 WORKLOADS = ("cfd", "fluid", "puremd", "cosmoflow", "em_denoise", "synthetic", "optical", "dms", "stemdl", "slstr",
              "ppa", "molhiv", "braintumor")  # fmt: skip

@@ -7,21 +7,24 @@ import torch
 from torch import nn
 
 import lumos
-from lumos import checkpoint
-from lumos.averaging import Average, decay_at
-from lumos.checkpoint import Store
-from lumos.compaction import Plan, compact, difference
-from lumos.config import TargetConfig
-from lumos.evaluation import Best, evaluate
-from lumos.pretrained import read_weights
-from lumos.state import TrainState
-from lumos.steering import WithinTolerance
-from lumos.training import train
-from lumos.workload import Metric
+from lumos.compaction.compact import compact
+from lumos.compaction.plan import Plan
+from lumos.compaction.verify import difference
+from lumos.pruning.averaging import Average, decay_at
+from lumos.pruning.controllers import WithinTolerance
+from lumos.suite import runner
+from lumos.suite.config import TargetConfig
+from lumos.suite.training import checkpoint
+from lumos.suite.training.checkpoint import Store
+from lumos.suite.training.evaluation import Best, evaluate
+from lumos.suite.training.loop import train
+from lumos.suite.training.pretrained import read_weights
+from lumos.suite.training.state import TrainState
+from lumos.suite.workload import Metric
+from lumos.workloads.synthetic import Synthetic
 from tests.unit.test_checkpoint import IDENTITY, Killed, WithStatistics, assert_same, dies_at, outcome
 from tests.unit.test_methods import configured, needs
 from tests.unit.test_training import CPU, GATES, run_config
-from workloads.synthetic import Synthetic
 
 
 def averaged(ema=0.9, **changes):
@@ -217,10 +220,9 @@ def test_a_cut_that_returns_to_an_earlier_state_returns_to_its_average():
 @pytest.mark.parametrize("method", ["scratch", "l1", "loxia", "oto"])
 def test_other_methods_average_too(method, tmp_path):
     needs(method)
-    from lumos import engine
 
     tiny = replace(Synthetic(relevant_features=4).tiny(), epochs=3)
-    entry = engine.run(configured(tmp_path, f"method={method}", "method.target=0.5", "trainer.ema=0.9"), tiny)
+    entry = runner.run(configured(tmp_path, f"method={method}", "method.target=0.5", "trainer.ema=0.9"), tiny)
     assert entry["status"] == "finished", entry["error"]
     assert entry["config"]["trainer"]["ema"] == 0.9
     assert entry["compact"]["params"] <= 0.5 * entry["dense"]["params"]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lumos.errors import DataError
-from workloads.braintumor import BrainTumor
-from workloads.braintumor.data import class_label, decode, find_parts, phantom_folder, read_images, separate
-from workloads.braintumor.model import Sizes, build, find_weights
-from workloads.braintumor.phantom import CLASSES, phantom
-from workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
+from lumos.workloads.braintumor import BrainTumor
+from lumos.workloads.braintumor.data import class_label, decode, find_parts, phantom_folder, read_images, separate
+from lumos.workloads.braintumor.model import Sizes, build, find_weights
+from lumos.workloads.braintumor.phantom import CLASSES, phantom
+from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
 
 SMALL = Sizes(pixels=32, channels=1, patch=8, width=32, depth=2, heads=2, head_width=0)
 
@@ -66,7 +66,7 @@ def test_a_phantom_is_a_bright_head_in_dark_air_and_follows_its_seed(kind, pixel
 
 def test_a_tumour_changes_the_image_where_it_belongs():
     """The same head with and without: a pituitary tumour in the middle, a meningioma at the rim."""
-    from workloads.braintumor import phantom as module
+    from lumos.workloads.braintumor import phantom as module
 
     rng = np.random.default_rng
     head = module._head("pituitary", 96, rng(0))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lumos.workload import DataError, DataSource
-from workloads.cfd import CFD, INPUTS, OUTPUTS
-from workloads.cfd.data import SPLITS, held_out, sample
-from workloads.cfd.mesh import WALL, Mesh, box_with_bump, write_domn
-from workloads.cfd.solver import compute_flux, free_stream, gas, inner_flux, run
+from lumos.suite.workload import DataError, DataSource
+from lumos.workloads.cfd import CFD, INPUTS, OUTPUTS
+from lumos.workloads.cfd.data import SPLITS, held_out, sample
+from lumos.workloads.cfd.mesh import WALL, Mesh, box_with_bump, write_domn
+from lumos.workloads.cfd.solver import compute_flux, free_stream, gas, inner_flux, run
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lumos.workload import DataError
-from workloads.cfd.mesh import FAR_FIELD, WALL, Mesh, box_with_bump, read_domn, write_domn
+from lumos.suite.workload import DataError
+from lumos.workloads.cfd.mesh import FAR_FIELD, WALL, Mesh, box_with_bump, read_domn, write_domn
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumos.workload import DataError
-from workloads.cfd.mesh import FAR_FIELD, WALL, Mesh, box_with_bump
-from workloads.cfd.solver import Gas, compute_flux, far_flux, free_stream, gas, inner_flux, run, step, wall_flux
+from lumos.suite.workload import DataError
+from lumos.workloads.cfd.mesh import FAR_FIELD, WALL, Mesh, box_with_bump
+from lumos.workloads.cfd.solver import Gas, compute_flux, far_flux, free_stream, gas, inner_flux, run, step, wall_flux
 
 
 @st.composite

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 import lumos
-from lumos import checkpoint
-from lumos.checkpoint import Store
-from lumos.compaction import CompactModel
+from lumos.compaction.model import CompactModel
 from lumos.errors import RecordError, TrainingError
-from lumos.signals import StoppedError, requests
-from lumos.state import TrainState
-from lumos.training import train
+from lumos.suite.training import checkpoint
+from lumos.suite.training.checkpoint import Store
+from lumos.suite.training.loop import train
+from lumos.suite.training.signals import StoppedError, requests
+from lumos.suite.training.state import TrainState
+from lumos.workloads.synthetic import Synthetic
 from tests.unit.test_training import CPU, run_config
-from workloads.synthetic import Synthetic
 
 IDENTITY = {"run": "abc", "data": "f00", "phase": "gated"}
 

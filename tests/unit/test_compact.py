@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lumos
-from lumos.compaction import FORMAT, difference
+from lumos.compaction.model import FORMAT
+from lumos.compaction.verify import difference
 from lumos.errors import CompactionError
-from lumos.gated import GatedModel
-from lumos.resolve import trace_structure
+from lumos.gating.gated_model import GatedModel
+from lumos.tracing.build_structure import trace_structure
 from tests.unit.networks import RandomMLP, random_gates
 
 RANDOM_NETWORKS = 10_000

@@ -4,7 +4,7 @@ import pytest
 
 from lumos.__main__ import main
 from lumos.errors import ConfigError, RecordError
-from lumos.report import compare
+from lumos.suite.report import compare
 from tests.unit.records import entry, put
 
 

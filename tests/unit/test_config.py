@@ -5,14 +5,15 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from lumos.cli import explain
-from lumos.config import PROJECT, read, register_resolvers
 from lumos.errors import ConfigError
+from lumos.suite.cli import explain
+from lumos.suite.config import read, register_resolvers
+from lumos.suite.paths import CONF
 
 
 def config(*overrides: str):
     register_resolvers()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
 
 

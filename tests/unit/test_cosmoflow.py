@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from workloads.common.random_fields import gaussian_field, gaussian_modes, measured_power
-from workloads.cosmoflow.data import moved
-from workloads.cosmoflow.model import CosmoNet
-from workloads.cosmoflow.summary import power_and_counts, ridge
-from workloads.cosmoflow.universe import (
+from lumos.workloads.common.random_fields import gaussian_field, gaussian_modes, measured_power
+from lumos.workloads.cosmoflow.data import moved
+from lumos.workloads.cosmoflow.model import CosmoNet
+from lumos.workloads.cosmoflow.summary import power_and_counts, ridge
+from lumos.workloads.cosmoflow.universe import (
     Cosmology,
     counts,
     displacement,

@@ -11,11 +11,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumos.workload import DataError, DataSource
-from workloads.cosmoflow import CosmoFlow, errors, split_universes
-from workloads.cosmoflow.data import Cube, CubeSamples, Survey, collate, find_cubes, generate, read_cube, universe_of
-from workloads.cosmoflow.tfrecord import crc32c, masked_crc, read_example, read_records, write_example, write_record
-from workloads.cosmoflow.universe import PARAMETERS
+from lumos.suite.workload import DataError, DataSource
+from lumos.workloads.cosmoflow import CosmoFlow, errors, split_universes
+from lumos.workloads.cosmoflow.data import (
+    Cube,
+    CubeSamples,
+    Survey,
+    collate,
+    find_cubes,
+    generate,
+    read_cube,
+    universe_of,
+)
+from lumos.workloads.cosmoflow.tfrecord import (
+    crc32c,
+    masked_crc,
+    read_example,
+    read_records,
+    write_example,
+    write_record,
+)
+from lumos.workloads.cosmoflow.universe import PARAMETERS
 
 CELLS = 4
 

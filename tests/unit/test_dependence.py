@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.cfd.data import INPUTS as CFD_INPUTS
-from workloads.cfd.dependence import DEPENDENCE as CFD
-from workloads.common.dependence import Derived, TrueDependence
-from workloads.fluid.data import INPUTS as FLUID_INPUTS
-from workloads.fluid.dependence import DEPENDENCE as FLUID
-from workloads.puremd.data import INPUTS as PUREMD_INPUTS
-from workloads.puremd.data import OUTPUTS as PUREMD_OUTPUTS
-from workloads.puremd.dependence import DEPENDENCE as PUREMD
+from lumos.workloads.cfd.data import INPUTS as CFD_INPUTS
+from lumos.workloads.cfd.dependence import DEPENDENCE as CFD
+from lumos.workloads.common.dependence import Derived, TrueDependence
+from lumos.workloads.fluid.data import INPUTS as FLUID_INPUTS
+from lumos.workloads.fluid.dependence import DEPENDENCE as FLUID
+from lumos.workloads.puremd.data import INPUTS as PUREMD_INPUTS
+from lumos.workloads.puremd.data import OUTPUTS as PUREMD_OUTPUTS
+from lumos.workloads.puremd.dependence import DEPENDENCE as PUREMD
 
 ALL = {"cfd": (CFD, CFD_INPUTS), "fluid": (FLUID, FLUID_INPUTS), "inner": (PUREMD["inner"], PUREMD_INPUTS["inner"]),
        "bond": (PUREMD["bond"], PUREMD_INPUTS["bond"])}  # fmt: skip
@@ -45,7 +45,7 @@ def test_inner_loop_by_differentiating_its_formula():
 
 def test_fluid_by_moving_particles():
     """Move each independent input of a pair in the solver itself."""
-    from workloads.fluid.solver import Kernel, pair_terms
+    from lumos.workloads.fluid.solver import Kernel, pair_terms
 
     kernel, pairs = Kernel.at(140.0), np.array([[0, 1]], np.int32)
     start = {

@@ -10,18 +10,18 @@ import torch.multiprocessing
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lumos import distributed
-from lumos.checkpoint import Store
-from lumos.config import TargetConfig, TrainerConfig
-from lumos.distributed import World
 from lumos.errors import ConfigError, OtherProcessError
-from lumos.evaluation import recalibrate
-from lumos.loading import Reader, iterate
-from lumos.training import train
-from lumos.workload import tensor_loader
+from lumos.suite.config import TargetConfig, TrainerConfig
+from lumos.suite.training import distributed
+from lumos.suite.training.checkpoint import Store
+from lumos.suite.training.distributed import World
+from lumos.suite.training.evaluation import recalibrate
+from lumos.suite.training.loading import Reader, iterate
+from lumos.suite.training.loop import train
+from lumos.suite.workload import tensor_loader
+from lumos.workloads.common.streaming import sample_loader
+from lumos.workloads.synthetic import Synthetic
 from tests.unit.test_training import CPU, run_config
-from workloads.common.streaming import sample_loader
-from workloads.synthetic import Synthetic
 
 TRAINER = TrainerConfig("cpu", 1, None, None, devices=2)
 IDENTITY = {"run": "abc"}

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lumos.workload import DataError, DataSource
-from workloads.common import files as common_files
-from workloads.dms import DMS
-from workloads.dms.crystal import DOMAINS, PHASES, Lattice, draw_lattice, rotation, structure_factors
-from workloads.dms.data import BINARY, FOLDER, find_data, generate, hold_out, read_labels
-from workloads.dms.model import DMSNet
-from workloads.dms.pattern import DISTANCE, WAVELENGTH, Detector, Scene, bragg_angles, draw_lines
+from lumos.suite.workload import DataError, DataSource
+from lumos.workloads.common import files as common_files
+from lumos.workloads.dms import DMS
+from lumos.workloads.dms.crystal import DOMAINS, PHASES, Lattice, draw_lattice, rotation, structure_factors
+from lumos.workloads.dms.data import BINARY, FOLDER, find_data, generate, hold_out, read_labels
+from lumos.workloads.dms.model import DMSNet
+from lumos.workloads.dms.pattern import DISTANCE, WAVELENGTH, Detector, Scene, bragg_angles, draw_lines
 
 SHAPE = (61, 25)
 COUNTS = {"train": 60, "test": 12, "inference": 4}
@@ -75,8 +75,8 @@ def test_all_reflections_that_bragg_allows_are_there() -> None:
 
 def test_structure_factors_of_a_centred_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two equal atoms, at the corner and in the middle: odd h + k + l is extinct, even has four times one atom's."""
-    monkeypatch.setattr("workloads.dms.crystal.ATOMS", ((10, (0.0, 0.0, 0.0)), (10, (0.5, 0.5, 0.5))))
-    monkeypatch.setattr("workloads.dms.crystal.FALL", 0.0)
+    monkeypatch.setattr("lumos.workloads.dms.crystal.ATOMS", ((10, (0.0, 0.0, 0.0)), (10, (0.5, 0.5, 0.5))))
+    monkeypatch.setattr("lumos.workloads.dms.crystal.FALL", 0.0)
     hkl = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 0, 0]])
     np.testing.assert_allclose(structure_factors(hkl, hkl / 4.0), [0, 400, 0, 400], atol=1e-9)
 

@@ -13,11 +13,20 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
-from lumos.workload import DataError, DataSource
-from workloads.common.streaming import sample_loader
-from workloads.em_denoise import EMDenoise
-from workloads.em_denoise.data import CLEAN, KEY, NOISE, ImagePairs, PairSamples, find_root, generate, inference_pairs
-from workloads.em_denoise.graphene import (
+from lumos.suite.workload import DataError, DataSource
+from lumos.workloads.common.streaming import sample_loader
+from lumos.workloads.em_denoise import EMDenoise
+from lumos.workloads.em_denoise.data import (
+    CLEAN,
+    KEY,
+    NOISE,
+    ImagePairs,
+    PairSamples,
+    find_root,
+    generate,
+    inference_pairs,
+)
+from lumos.workloads.em_denoise.graphene import (
     BOND,
     CARBON,
     LATTICE,

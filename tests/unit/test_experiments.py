@@ -7,7 +7,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lumos.config import PROJECT, read, register_resolvers
+from lumos.suite.config import read, register_resolvers
+from lumos.suite.paths import CONF, PROJECT
 
 FILES = sorted((PROJECT / "conf" / "experiment").glob("*.yaml"))
 SWEPT = [path for path in FILES if path.stem != "adaptive"]
@@ -16,7 +17,7 @@ SWEPT = [path for path in FILES if path.stem != "adaptive"]
 @pytest.fixture(scope="module", autouse=True)
 def _config():
     register_resolvers()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
 

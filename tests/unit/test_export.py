@@ -13,15 +13,15 @@ import torch
 from torch import nn
 
 import lumos
-from lumos.config import PROJECT
-from lumos.deploy import METADATA, exportable, reduced
-from lumos.deploy.checks import check, other_sizes
-from lumos.deploy.cli import export_run
-from lumos.deploy.program import input_names, sample_axis, trace
 from lumos.errors import ConfigError, ExportError, RecordError
+from lumos.exporting import METADATA, exportable, reduced
+from lumos.exporting.checks import check, other_sizes
+from lumos.exporting.program import input_names, sample_axis, trace
+from lumos.suite.export_run import export_run
+from lumos.suite.paths import PROJECT
+from lumos.workloads.common.mlp import ScaledMLP
 from tests.unit.families import FAMILIES
 from tests.unit.networks import random_gates
-from workloads.common.mlp import ScaledMLP
 
 NAMES = ["rho", "mx", "my", "mz", "E"]
 CFD = next((PROJECT / "results" / "reference" / "runs" / "cfd").glob("*/compact.pt"))

@@ -11,10 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lumos.config import PROJECT
 from lumos.errors import RecordError
-from lumos.report import features
-from lumos.report.feature_figure import draw, figure
+from lumos.suite.paths import PROJECT
+from lumos.suite.report import features
+from lumos.suite.report.feature_figure import draw, figure
 
 NAMES = "abcdef"
 

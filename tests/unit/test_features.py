@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import lumos
-from lumos.features import FeatureHistory, relevance
+from lumos.pruning.feature_history import FeatureHistory
+from lumos.suite.feature_statistics import relevance
 
 
 def test_order_of_closing_by_hand():

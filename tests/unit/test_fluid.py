@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from lumos.workload import DataError
-from workloads.fluid import INPUTS, OUTPUTS, Fluid
-from workloads.fluid.data import (
+from lumos.suite.workload import DataError
+from lumos.workloads.fluid import INPUTS, OUTPUTS, Fluid
+from lumos.workloads.fluid.data import (
     CYCLE,
     SPRAY_DENSITY,
     Schedule,
@@ -17,7 +17,7 @@ from workloads.fluid.data import (
     read_fluid,
     write_fluid,
 )
-from workloads.fluid.solver import (
+from lumos.workloads.fluid.solver import (
     BOX_MAX,
     BOX_MIN,
     Kernel,

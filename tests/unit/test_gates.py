@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumos.gates import Gates, log_alpha_of, median, open_probability, sample
-from lumos.settings import GateSettings
-from lumos.structure import Group
+from lumos.gating.gates import Gates
+from lumos.gating.hard_concrete import log_alpha_of, median, open_probability, sample
+from lumos.gating.settings import GateSettings
+from lumos.tracing.structure import Group
 
 PAPER = GateSettings(tau=2 / 3)
 

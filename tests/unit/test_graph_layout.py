@@ -6,10 +6,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lumos.workload import DataError
-from workloads.common import ogb_layout
-from workloads.common.graphs import Graph, Graphs
-from workloads.common.ogb_layout import Layout, find_dataset, read_dataset, write_dataset
+from lumos.suite.workload import DataError
+from lumos.workloads.common import ogb_layout
+from lumos.workloads.common.graphs import Graph, Graphs
+from lumos.workloads.common.ogb_layout import Layout, find_dataset, read_dataset, write_dataset
 
 LAYOUT = Layout(name="ogbg_small", split="scaffold", classes=2, node_values=(10, 3), edge_values=(4,))
 REAL = Layout(name="ogbg_real", split="species", classes=3, edge_channels=2)

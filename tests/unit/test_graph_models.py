@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lumos
-from lumos.workload import DataError
-from workloads.common.graph_libraries import AtomEncoder, BondEncoder
-from workloads.common.graph_models import GCNConv, GINConv, GraphNet, check_network
+from lumos.suite.workload import DataError
+from lumos.workloads.common.graph_libraries import AtomEncoder, BondEncoder
+from lumos.workloads.common.graph_models import GCNConv, GINConv, GraphNet, check_network
 
 
 def ppa(conv, classes=37, width=300, layers=5, **options):

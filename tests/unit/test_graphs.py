@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lumos.workload import DataError, DataSource
-from workloads.common.graphs import Graph, Graphs, GraphSet, collate, inputs, label_entropy, predictions
+from lumos.suite.workload import DataError, DataSource
+from lumos.workloads.common.graphs import Graph, Graphs, GraphSet, collate, inputs, label_entropy, predictions
 
 
 def graph(rng, nodes, edges, label=0.0, features=2):

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import lumos
-from lumos.api import trace
-from lumos.config import PROJECT
-from lumos.layers import Resized
-from lumos.settings import StructureOptions
+from lumos.compaction.explain import trace
+from lumos.compaction.layers import Resized
+from lumos.suite.paths import PROJECT
+from lumos.tracing.options import StructureOptions
 from tests.unit.families import FAMILIES, Net, SeparateAttention, separate_vit
 
 ON = StructureOptions(query_key=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lumos.config import PROJECT, LumosConfig
-from lumos.settings import GateSettings
+from lumos.gating.settings import GateSettings
+from lumos.suite.config import LumosConfig
+from lumos.suite.paths import PROJECT
 
 ENGINE = sorted((PROJECT / "lumos").rglob("*.py"))
 WORKLOADS = sorted((PROJECT / "workloads").rglob("*.py"))

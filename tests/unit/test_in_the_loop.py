@@ -9,19 +9,20 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lumos.cli import run
-from lumos.config import PROJECT, register_resolvers
 from lumos.errors import ConfigError, RecordError
-from workloads.cfd import CFD
-from workloads.cfd.in_the_loop import Call as FlowCall
-from workloads.cfd.in_the_loop import simulation as cfd
-from workloads.cfd.solver import gas
-from workloads.cfd.solver import run as flow
-from workloads.common.simulation import Surrogate
-from workloads.fluid import Fluid
-from workloads.fluid.in_the_loop import simulation as fluid
-from workloads.puremd import PureMD
-from workloads.puremd.in_the_loop import simulation as puremd
+from lumos.suite.cli import run
+from lumos.suite.config import register_resolvers
+from lumos.suite.paths import CONF, PROJECT
+from lumos.workloads.cfd import CFD
+from lumos.workloads.cfd.in_the_loop import Call as FlowCall
+from lumos.workloads.cfd.in_the_loop import simulation as cfd
+from lumos.workloads.cfd.solver import gas
+from lumos.workloads.cfd.solver import run as flow
+from lumos.workloads.common.simulation import Surrogate
+from lumos.workloads.fluid import Fluid
+from lumos.workloads.fluid.in_the_loop import simulation as fluid
+from lumos.workloads.puremd import PureMD
+from lumos.workloads.puremd.in_the_loop import simulation as puremd
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 import feature_study
@@ -122,7 +123,7 @@ def test_puremd_bond_variant_by_its_formula():
 
 def test_puremd_conserves_energy_and_starts_in_balance():
     """Velocity Verlet: the energy's error falls fourfold with half the step; at rest in place nothing moves."""
-    import workloads.puremd.in_the_loop as module
+    import lumos.workloads.puremd.in_the_loop as module
 
     sim = puremd(PureMD().tiny())
     start = sim.start()
@@ -157,7 +158,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     register_resolvers()
     arguments = ["workload=cfd", "scale=tiny", f"paths.results={folder}", f"paths.cache={folder}", "trainer.threads=1"]
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=arguments)
     entry = run(cfg)
     return folder, arguments, entry

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import lumos
-from lumos.api import trace
-from lumos.layers import become
-from lumos.settings import StructureOptions
+from lumos.compaction.explain import trace
+from lumos.compaction.layers import become
+from lumos.tracing.options import StructureOptions
 from tests.unit.families import FAMILIES, Net, PlainViT
 
 

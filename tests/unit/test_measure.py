@@ -10,9 +10,9 @@ from torch import nn
 
 import lumos
 from lumos import measure
-from lumos.config import LumosConfig
 from lumos.measure import batches, energy, timing
 from lumos.measure.memory import peak_bytes
+from lumos.suite.config import LumosConfig
 from tests.unit.families import FAMILIES
 
 # torch-geometric scripts some of its functions.
@@ -243,7 +243,7 @@ def test_a_graph_model_is_measured_on_its_example(quick):
 
 
 def test_a_training_step(monkeypatch):
-    from workloads.synthetic import Synthetic
+    from lumos.workloads.synthetic import Synthetic
 
     monkeypatch.setattr("lumos.measure.step.SECONDS", 0.02)
     workload = Synthetic().tiny()

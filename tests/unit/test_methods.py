@@ -10,27 +10,27 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from lumos import engine, record
-from lumos.config import PROJECT, read, register_resolvers
 from lumos.errors import ConfigError, UnsupportedError
 from lumos.measure import parameters
-from lumos.methods import METHODS, scratch
-from lumos.methods.base import Task
-from lumos.methods.depgraph import _places
-from lumos.methods.loxia import LayerGates
-from lumos.methods.oto import library as once
-from lumos.methods.slimming import Slimming
-from lumos.settings import MethodConfig
-from lumos.state import TrainState
-from workloads.dms import DMS
-from workloads.synthetic import Synthetic
+from lumos.suite import record, runner
+from lumos.suite.config import MethodConfig, read, register_resolvers
+from lumos.suite.methods import METHODS, scratch
+from lumos.suite.methods.base import Task
+from lumos.suite.methods.depgraph import _places
+from lumos.suite.methods.loxia import LayerGates
+from lumos.suite.methods.oto import library as once
+from lumos.suite.methods.slimming import Slimming
+from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.training.state import TrainState
+from lumos.workloads.dms import DMS
+from lumos.workloads.synthetic import Synthetic
 
 CPU = torch.device("cpu")
 
 
 def configured(results, *overrides):
     register_resolvers()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return read(compose("config", ["workload=synthetic", "scale=tiny", f"paths.results={results}",
                                        "trainer.threads=1", "trainer.device=cpu", *overrides]))  # fmt: skip
 
@@ -39,7 +39,7 @@ def ran(results, workload, method, target):
     config = configured(results, f"method={method}", *([] if target is None else [f"method.target={target}"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the peers' own
-        return engine.run(config, workload)
+        return runner.run(config, workload)
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +117,14 @@ def test_dense_is_the_baseline_alone(synthetic, results):
 def test_what_a_method_cannot_treat_is_recorded_and_not_tried_again(synthetic, results, capsys):
     needs("slimming")
     config = configured(results, "method=slimming", "method.target=0.5")
-    entry = engine.run(config, synthetic)
+    entry = runner.run(config, synthetic)
     assert entry["status"] == "unsupported"
     assert "batch norms" in entry["error"]["line"]
     assert str(PROJECT) not in entry["error"]["traceback"]  # a record names no folder
     assert "unsupported: network slimming" in " ".join(capsys.readouterr().out.split())
     path = config.folder(synthetic.name) / record.FILE
     before = path.stat().st_mtime_ns
-    assert engine.run(config, synthetic)["status"] == "unsupported"
+    assert runner.run(config, synthetic)["status"] == "unsupported"
     assert path.stat().st_mtime_ns == before
     assert "compact" not in json.loads(path.read_text())
 
@@ -193,7 +193,7 @@ def test_no_method_is_no_part_of_an_id_and_ours_is_one_run():
     by_method = configured("unused", "method=lumos", "method.target=0.3")
     assert by_method.run_id == configured("unused", "lumos.target.params=0.3").run_id
     register_resolvers()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         without = read(compose("config", ["workload=cfd", "lumos.lambda=1e-3"]))
         assert "method" not in without.resolved
         assert read(compose("config", ["workload=cfd", "method=l1"])).baseline_id == without.baseline_id
@@ -207,7 +207,7 @@ def test_no_method_is_no_part_of_an_id_and_ours_is_one_run():
 def test_several_processes_are_refused(synthetic, results):
     config = configured(results, "method=l1", "trainer.devices=2")
     with pytest.raises(ConfigError, match="trains in one process"):
-        engine.run(config, synthetic)
+        runner.run(config, synthetic)
 
 
 def test_only_train_once_leaves_torch_as_it_was():

@@ -14,12 +14,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 import lumos
-from lumos import phases, training
-from lumos.cli import run
-from lumos.config import PROJECT, read, register_resolvers
-from lumos.workload import DataError
-from workloads.molhiv import ATOM_FEATURES, BOND_FEATURES, Molhiv
-from workloads.molhiv.data import molecule_graph, nci_molecules
+from lumos.suite.cli import run
+from lumos.suite.config import read, register_resolvers
+from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.training import loop, phases
+from lumos.suite.workload import DataError
+from lumos.workloads.molhiv import ATOM_FEATURES, BOND_FEATURES, Molhiv
+from lumos.workloads.molhiv.data import molecule_graph, nci_molecules
 
 CPU = torch.device("cpu")
 
@@ -115,8 +116,6 @@ def test_settings_that_cannot_be_used(change, message):
 def test_nothing_asks_the_network_for_a_newer_ogb():
     import ogb.version
 
-    import workloads.common.graph_libraries  # noqa: F401
-
     assert ogb.version.check_outdated is None
     asks = re.compile(r"^\s*(from|import) ogb", re.MULTILINE)
     users = [f.name for f in (PROJECT / "workloads").rglob("*.py") if asks.search(f.read_text())]
@@ -128,7 +127,7 @@ def test_nothing_asks_the_network_for_a_newer_ogb():
 
 def composed(name, *overrides):
     register_resolvers()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=[f"workload={name}", *overrides])
 
 
@@ -216,11 +215,11 @@ def test_batch_statistics_are_taken_anew_before_a_score_counts(tmp_path, monkeyp
     config = read(composed("molhiv", "scale=tiny", "lumos.freeze_at=0.9", *noisy))
 
     def before_the_cut():
-        trained = training.train(workload, workload.loaders(), config, CPU, gated=True)
+        trained = loop.train(workload, workload.loaders(), config, CPU, gated=True)
         return [row["valid"] for row in trained.curve[:2]]
 
     anew = before_the_cut()
-    for module in (training, phases):
+    for module in (loop, phases):
         monkeypatch.setattr(module, "recalibrate", lambda *_: None)
     stale = before_the_cut()
     assert min(anew) > 0.75

@@ -8,17 +8,10 @@ import pandas as pd
 import pytest
 from rdkit import Chem
 
-from lumos.workload import DataError
-from workloads.molhiv import Molhiv
-from workloads.molhiv.alerts import ALERTS, alerts
-from workloads.molhiv.data import (
-    csv_molecules,
-    molecule_graph,
-    nci_molecules,
-    parse,
-    scaffold,
-    scaffold_split,
-)
+from lumos.suite.workload import DataError
+from lumos.workloads.molhiv import Molhiv
+from lumos.workloads.molhiv.alerts import ALERTS, alerts
+from lumos.workloads.molhiv.data import csv_molecules, molecule_graph, nci_molecules, parse, scaffold, scaffold_split
 
 ALERTING = {
     "O=[N+]([O-])c1ccccc1": "aromatic nitro",

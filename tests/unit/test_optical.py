@@ -10,12 +10,12 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
-from lumos.workload import DataError, DataSource
-from workloads.common import files as common_files
-from workloads.optical import Optical
-from workloads.optical.data import FOLDER, Images, View, find_files, generate, read_image
-from workloads.optical.detection import Errors, PrincipalComponents, area_under_roc, detection, errors
-from workloads.optical.model import Autoencoder
+from lumos.suite.workload import DataError, DataSource
+from lumos.workloads.common import files as common_files
+from lumos.workloads.optical import Optical
+from lumos.workloads.optical.data import FOLDER, Images, View, find_files, generate, read_image
+from lumos.workloads.optical.detection import Errors, PrincipalComponents, area_under_roc, detection, errors
+from lumos.workloads.optical.model import Autoencoder
 
 COUNTS = {"training/undamaged": 7, "validation/undamaged": 6, "inference/undamaged": 5, "inference/damaged": 6}
 PLANE, CROP = (49, 66), (15, 35, 27, 47)

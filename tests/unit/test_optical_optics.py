@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.optical.beamline import CROP, PIXEL, PLANE, BeamLine, Session, draw_pits
-from workloads.optical.optics import (
+from lumos.workloads.optical.beamline import CROP, PIXEL, PLANE, BeamLine, Session, draw_pits
+from lumos.workloads.optical.optics import (
     WAVELENGTH,
     Camera,
     Grid,

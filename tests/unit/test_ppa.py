@@ -10,12 +10,13 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumos import phases, training
-from lumos.cli import run
-from lumos.config import PROJECT, read, register_resolvers
-from lumos.workload import DataError
-from workloads.ppa import CHANNELS, PPA
-from workloads.ppa.data import (
+from lumos.suite.cli import run
+from lumos.suite.config import read, register_resolvers
+from lumos.suite.paths import CONF
+from lumos.suite.training import loop, phases
+from lumos.suite.workload import DataError
+from lumos.workloads.ppa import CHANNELS, PPA
+from lumos.workloads.ppa.data import (
     LAYOUT,
     NODES,
     RATES,
@@ -39,7 +40,7 @@ def tiny(tmp_path_factory):
 
 def composed(*overrides):
     register_resolvers()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=["workload=ppa", *overrides])
 
 
@@ -230,11 +231,11 @@ def test_batch_statistics_are_taken_anew_before_a_score_counts(tmp_path, monkeyp
     config = read(composed("scale=tiny", "lumos.freeze_at=0.9"))
 
     def before_the_cut():
-        trained = training.train(workload, workload.loaders(), config, CPU, gated=True)
+        trained = loop.train(workload, workload.loaders(), config, CPU, gated=True)
         return [row["valid"] for row in trained.curve[:3]]
 
     anew = before_the_cut()
-    for module in (training, phases):
+    for module in (loop, phases):
         monkeypatch.setattr(module, "recalibrate", lambda *_: None)
     stale = before_the_cut()
     assert min(anew) > 0.7

@@ -8,20 +8,21 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from lumos import checkpoint
-from lumos.api import trace
-from lumos.cli import explain
-from lumos.config import PROJECT, read
+from lumos.compaction.explain import trace
 from lumos.errors import ConfigError
-from lumos.pretrained import freeze_backbone, initialize, learning, read_weights
-from lumos.state import TrainState
-from lumos.training import train
+from lumos.suite.cli import explain
+from lumos.suite.config import read
+from lumos.suite.paths import CONF
+from lumos.suite.training import checkpoint
+from lumos.suite.training.loop import train
+from lumos.suite.training.pretrained import freeze_backbone, initialize, learning, read_weights
+from lumos.suite.training.state import TrainState
+from lumos.workloads.synthetic import Synthetic
 from tests.unit.test_training import CPU, run_config
-from workloads.synthetic import Synthetic
 
 
 def configured(*changes):
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return read(compose("config", ["workload=synthetic", *changes]))
 
 

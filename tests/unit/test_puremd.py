@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from lumos.workload import DataError
-from workloads.puremd import INPUTS, OUTPUTS, PureMD
-from workloads.puremd.bond_order import Box, bond_reach, close_pairs, corrected, order_terms, uncorrected
-from workloads.puremd.data import bond_samples, inner_samples
-from workloads.puremd.forcefield import ForceField, published
-from workloads.puremd.forces import Molecules, analyse, assemble, full_energy, neighbour_rows
-from workloads.puremd.molecules import EXCLUSION, build_box, geometry, jitter
+from lumos.suite.workload import DataError
+from lumos.workloads.puremd import INPUTS, OUTPUTS, PureMD
+from lumos.workloads.puremd.bond_order import Box, bond_reach, close_pairs, corrected, order_terms, uncorrected
+from lumos.workloads.puremd.data import bond_samples, inner_samples
+from lumos.workloads.puremd.forcefield import ForceField, published
+from lumos.workloads.puremd.forces import Molecules, analyse, assemble, full_energy, neighbour_rows
+from lumos.workloads.puremd.molecules import EXCLUSION, build_box, geometry, jitter
 
 MIXTURE = {"H2O": 20, "H2O2": 6, "O2": 2, "H2": 2, "CO2": 2, "CH4": 2, "CH2O": 2}
 

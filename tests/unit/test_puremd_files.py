@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from lumos.workload import DataError
-from workloads.puremd import PureMD, parameters
-from workloads.puremd.bond_order import Box
-from workloads.puremd.data import systems
-from workloads.puremd.files import read_data, read_pdb
-from workloads.puremd.forcefield import ForceField, published, read_forcefield
-from workloads.puremd.forces import analyse
-from workloads.puremd.molecules import build_box
+from lumos.suite.workload import DataError
+from lumos.workloads.puremd import PureMD, parameters
+from lumos.workloads.puremd.bond_order import Box
+from lumos.workloads.puremd.data import systems
+from lumos.workloads.puremd.files import read_data, read_pdb
+from lumos.workloads.puremd.forcefield import ForceField, published, read_forcefield
+from lumos.workloads.puremd.forces import analyse
+from lumos.workloads.puremd.molecules import build_box
 
 
 @pytest.fixture(scope="module")

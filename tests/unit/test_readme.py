@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from lumos.config import PROJECT
+from lumos.suite.paths import PROJECT
 
 
 def test_the_example_does_what_it_says():

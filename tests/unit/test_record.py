@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from lumos import record, report
 from lumos.errors import RecordError
 from lumos.files import atomic
+from lumos.suite import record, report
 
 
 def entry(**changes):

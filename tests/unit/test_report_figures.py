@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from lumos.config import PROJECT
-from lumos.report import build
-from lumos.report.figures import draw_all
+from lumos.suite.paths import PROJECT
+from lumos.suite.report import build
+from lumos.suite.report.figures import draw_all
 from tests.unit.records import entry, full, put
 
 PAPER = PROJECT / "results" / "paper.csv"
@@ -55,7 +55,7 @@ def test_a_single_old_record_is_enough(tmp_path, monkeypatch):
 def test_the_same_records_give_the_same_files(tmp_path):
     put(tmp_path, entry("cfd"), curve=False, features=False)
     for out in ("one", "two"):
-        from lumos.report import figures, style
+        from lumos.suite.report import figures, style
 
         with style.drawing():
             style.save(figures.parameters(build.evaluation([tmp_path], PAPER)), tmp_path / out, "f", ("pdf", "svg"))

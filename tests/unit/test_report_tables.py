@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from lumos.config import PROJECT
 from lumos.errors import RecordError
-from lumos.report import build, sweeps
-from lumos.report import quantities as q
-from lumos.report.published import Number, Published
-from lumos.report.results import Results, on_front
-from lumos.report.tables import Cell, Table, difference, latex, number, published, to_html, write
+from lumos.suite.paths import PROJECT
+from lumos.suite.report import build, sweeps
+from lumos.suite.report import quantities as q
+from lumos.suite.report.published import Number, Published
+from lumos.suite.report.results import Results, on_front
+from lumos.suite.report.tables import Cell, Table, difference, latex, number, published, to_html, write
 from tests.unit.records import entry, full, put
 
 PAPER = PROJECT / "results" / "paper.csv"

@@ -11,12 +11,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from lumos.cli import run
-from lumos.config import PROJECT, register_resolvers
-from lumos.workload import DataError
-from workloads.slstr import SLSTR
-from workloads.slstr.baselines import mask_scores, pixel_baselines
-from workloads.slstr.data import Patches, missing_values, splits_of
+from lumos.suite.cli import run
+from lumos.suite.config import register_resolvers
+from lumos.suite.paths import CONF
+from lumos.suite.workload import DataError
+from lumos.workloads.slstr import SLSTR
+from lumos.workloads.slstr.baselines import mask_scores, pixel_baselines
+from lumos.workloads.slstr.data import Patches, missing_values, splits_of
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_predictors_see_the_same_pixels_however_long_the_training(tmp_path):
 
     def predictors(epochs):
         register_resolvers()
-        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             settings = [f"workload.epochs={epochs}", f"paths.cache={tmp_path}", f"paths.results={tmp_path / epochs}"]
             return run(compose("config", ["workload=slstr", "scale=tiny", "trainer.device=cpu", *settings]))
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
-from workloads.slstr.radiation import (
+from lumos.workloads.slstr.radiation import (
     SUN_SOLID_ANGLE,
     SUN_TEMPERATURE,
     brightness_temperature,
@@ -16,7 +16,7 @@ from workloads.slstr.radiation import (
     solar_radiance,
     two_stream,
 )
-from workloads.slstr.scenes import CHANNELS, THIN, WRONG, Scene, make_scene, rough
+from lumos.workloads.slstr.scenes import CHANNELS, THIN, WRONG, Scene, make_scene, rough
 
 
 def image(value: float) -> np.ndarray:

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lumos.inputs import tensors
-from lumos.resolve import _run_trace, trace_structure
-from lumos.settings import StructureOptions
-from lumos.spared import ValuesRead
+from lumos.tracing.build_structure import _run_trace, trace_structure
+from lumos.tracing.inputs import tensors
+from lumos.tracing.options import StructureOptions
+from lumos.tracing.shape_only import ValuesRead
 from tests.unit.families import Net
 
 WIDE = 1200

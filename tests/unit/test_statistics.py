@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import lumos
-from lumos.evaluation import has_statistics, recalibrate
-from lumos.phases import GatedPhase, Handover, make_optimizer
-from lumos.steering import Steering
-from lumos.watch import CollapseWatch
+from lumos.pruning.collapse_detection import CollapseWatch
+from lumos.pruning.controllers import Steering
+from lumos.suite.training.evaluation import has_statistics, recalibrate
+from lumos.suite.training.phases import GatedPhase, Handover, make_optimizer
+from lumos.workloads.synthetic import Synthetic
 from tests.unit.test_training import GATES
-from workloads.synthetic import Synthetic
 
 
 class Normalised(Synthetic):

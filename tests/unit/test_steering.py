@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 import lumos
-from lumos.budget import Budget
-from lumos.config import TargetConfig
 from lumos.errors import ConfigError, TrainingError
-from lumos.steering import PATIENCE, ToBudget, WithinTolerance, nearly_decided, steer
-from lumos.training import train
-from lumos.watch import CollapseWatch, at_floor
-from lumos.workload import Metric
+from lumos.pruning.budget import Budget
+from lumos.pruning.collapse_detection import CollapseWatch, at_floor
+from lumos.pruning.controllers import PATIENCE, ToBudget, WithinTolerance, nearly_decided, steer
+from lumos.suite.config import TargetConfig
+from lumos.suite.training.loop import train
+from lumos.suite.workload import Metric
+from lumos.workloads.synthetic import Synthetic
 from tests.unit.test_training import CPU, GATES, run_config
-from workloads.synthetic import Synthetic
 
 
 def mlp(features=40, width=60):

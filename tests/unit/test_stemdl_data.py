@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from lumos.workload import DataError
-from workloads.stemdl import CLASSES, StemDL
-from workloads.stemdl.crystals import GROUPS
-from workloads.stemdl.data import ENERGIES, Patterns, Simulation, Turned, log_pattern, splits_of
+from lumos.suite.workload import DataError
+from lumos.workloads.stemdl import CLASSES, StemDL
+from lumos.workloads.stemdl.crystals import GROUPS
+from lumos.workloads.stemdl.data import ENERGIES, Patterns, Simulation, Turned, log_pattern, splits_of
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import spglib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.stemdl.crystals import GROUPS, TYPES, Crystal, closest_contact, covalent_radius, random_crystal
-from workloads.stemdl.multislice import (
+from lumos.workloads.stemdl.crystals import GROUPS, TYPES, Crystal, closest_contact, covalent_radius, random_crystal
+from lumos.workloads.stemdl.multislice import (
     ZONES,
     Grid,
     atoms_in_box,
@@ -62,7 +62,7 @@ def test_potential_is_that_of_a_screened_charge() -> None:
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: f"{kind.space_group}-{kind.name}")
 def test_the_label_is_the_space_group(kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """As spglib finds it from the positions alone."""
-    monkeypatch.setattr("workloads.stemdl.crystals.TYPES", (kind,))
+    monkeypatch.setattr("lumos.workloads.stemdl.crystals.TYPES", (kind,))
     for seed in range(4):
         crystal = random_crystal(np.random.default_rng(seed), kind.space_group)
         found = spglib.get_symmetry_dataset((crystal.cell, crystal.sites, crystal.numbers), symprec=1e-3)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lumos.workload import DataError
-from workloads.common.streaming import sample_loader
+from lumos.suite.workload import DataError
+from lumos.workloads.common.streaming import sample_loader
 
 
 class Squares:

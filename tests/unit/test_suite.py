@@ -8,10 +8,10 @@ import sys
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from lumos import record
-from lumos.config import PROJECT
 from lumos.errors import ConfigError
-from lumos.report.results import Results
+from lumos.suite import record
+from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.report.results import Results
 from tests.unit.records import entry
 
 
@@ -54,10 +54,10 @@ def test_it_knows_every_workload(suite):
 
 def test_the_projects_own_settings_are_good(suite, monkeypatch):
     monkeypatch.setattr(suite, "SETTINGS", PROJECT / "conf" / "suite.yaml")
-    from lumos.config import register_resolvers
+    from lumos.suite.config import register_resolvers
 
     register_resolvers()
-    with suite.initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with suite.initialize_config_dir(str(CONF), version_base="1.3"):
         for workload, own in suite.settings().items():
             assert suite.job(workload, 0, own, []).workload == workload
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lumos.workload import DataError, DataSource
-from workloads.synthetic import Synthetic, target
+from lumos.suite.workload import DataError, DataSource
+from lumos.workloads.synthetic import Synthetic, target
 
 
 def test_output_by_hand() -> None:

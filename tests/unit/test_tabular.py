@@ -4,8 +4,8 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score as reference_r2
 
-from lumos.workload import DataError
-from workloads.common.tabular import (
+from lumos.suite.workload import DataError
+from lumos.workloads.common.tabular import (
     Splits,
     Table,
     cached,

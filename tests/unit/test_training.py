@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 import lumos
-from lumos.config import LumosConfig, RunConfig, TrainerConfig
 from lumos.errors import TrainingError
-from lumos.phases import cut, make_optimizer, rate, rate_gain
-from lumos.steering import warm_up
-from lumos.training import train
-from workloads.synthetic import Synthetic
+from lumos.pruning.controllers import warm_up
+from lumos.pruning.optimizers import rate_gain
+from lumos.suite.config import LumosConfig, RunConfig, TrainerConfig
+from lumos.suite.training.loop import train
+from lumos.suite.training.phases import cut, make_optimizer, rate
+from lumos.workloads.synthetic import Synthetic
 
 CPU = torch.device("cpu")
 GATES = LumosConfig(1e-3, "gates", 2 / 3, 0.0, 1.0, -0.1, 1.1, 0.9, 0.1, 0.1, 0.5, 1.0)

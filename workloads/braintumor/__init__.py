@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.braintumor.data import SPLITS, Repeats, Split, find_parts, phantom_folder, read_images, separate
-from workloads.braintumor.model import Sizes, build, find_weights
-from workloads.braintumor.phantom import CLASSES
-from workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
-from workloads.common.streaming import collate_tuple, sample_loader
-from workloads.common.tabular import as_source, digest
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.braintumor.data import SPLITS, Repeats, Split, find_parts, phantom_folder, read_images, separate
+from lumos.workloads.braintumor.model import Sizes, build, find_weights
+from lumos.workloads.braintumor.phantom import CLASSES
+from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
+from lumos.workloads.common.streaming import collate_tuple, sample_loader
+from lumos.workloads.common.tabular import as_source, digest
 
 log = logging.getLogger("lumos")
 

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from lumos.workload import DataError
-from workloads.braintumor.phantom import CLASSES, phantom
-from workloads.common.files import make_files
-from workloads.common.progress import track
-from workloads.common.tabular import cached
+from lumos.suite.workload import DataError
+from lumos.workloads.braintumor.phantom import CLASSES, phantom
+from lumos.workloads.common.files import make_files
+from lumos.workloads.common.progress import track
+from lumos.workloads.common.tabular import cached
 
 log = logging.getLogger("lumos")
 

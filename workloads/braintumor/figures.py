@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from workloads.braintumor.phantom import CLASSES, phantom
-from workloads.common.sheets import save_sheet
+from lumos.workloads.braintumor.phantom import CLASSES, phantom
+from lumos.workloads.common.sheets import save_sheet
 
 TITLES = {
     "glioma": "glioma: an irregular ring, or a dull patch",

@@ -13,7 +13,7 @@ from timm.models import get_pretrained_cfg, load_state_dict
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
-from lumos.workload import DataError
+from lumos.suite.workload import DataError
 
 ARCHITECTURE = "vit_base_patch16_224"
 """timm's name of the network whose sizes are changed, and whose published weights ``pretrained=true`` stands for."""

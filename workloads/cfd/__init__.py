@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.cfd.data import INPUTS, OUTPUTS, VERSION, generate, held_out
-from workloads.cfd.dependence import DEPENDENCE
-from workloads.cfd.mesh import Mesh, box_with_bump, read_domn
-from workloads.common.dependence import TrueDependence
-from workloads.common.mlp import ScaledMLP
-from workloads.common.tabular import Splits, as_source, cached, linear_r2, r2_score, standardised_mse
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.cfd.data import INPUTS, OUTPUTS, VERSION, generate, held_out
+from lumos.workloads.cfd.dependence import DEPENDENCE
+from lumos.workloads.cfd.mesh import Mesh, box_with_bump, read_domn
+from lumos.workloads.common.dependence import TrueDependence
+from lumos.workloads.common.mlp import ScaledMLP
+from lumos.workloads.common.tabular import Splits, as_source, cached, linear_r2, r2_score, standardised_mse
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from lumos.workload import DataError
-from workloads.cfd.mesh import FAR_FIELD, WALL, Mesh
-from workloads.cfd.solver import Gas, compute_flux, free_stream, gas, run
-from workloads.common.progress import track
+from lumos.suite.workload import DataError
+from lumos.workloads.cfd.mesh import FAR_FIELD, WALL, Mesh
+from lumos.workloads.cfd.solver import Gas, compute_flux, free_stream, gas, run
+from lumos.workloads.common.progress import track
 
 VERSION = "1"
 """Part of the cache's key: changed whenever equal settings would give other samples."""

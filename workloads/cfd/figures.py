@@ -10,9 +10,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from workloads.cfd.mesh import box_vertices, box_with_bump
-from workloads.cfd.solver import gas, run
-from workloads.common.sheets import save_sheet
+from lumos.workloads.cfd.mesh import box_vertices, box_with_bump
+from lumos.workloads.cfd.solver import gas, run
+from lumos.workloads.common.sheets import save_sheet
 
 CELLS, ITERATIONS, ANGLE = (24, 10, 10), 60, 0.0
 FLOWS = (0.5, 0.8, 1.1, 1.7)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lumos.workload import DataError
+from lumos.suite.workload import DataError
 
 WALL = -1
 """Code of a neighbour that is a solid wall (0 in a ``.domn`` file)."""

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lumos.workload import DataError
-from workloads.cfd.mesh import FAR_FIELD, WALL, Mesh
+from lumos.suite.workload import DataError
+from lumos.workloads.cfd.mesh import FAR_FIELD, WALL, Mesh
 
 GAMMA = 1.4
 SMOOTHING = 0.2

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from lumos.workload import DataError
-from workloads.common.progress import track
+from lumos.suite.workload import DataError
+from lumos.workloads.common.progress import track
 
 
 def make_files(

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lumos.workload import DataError
-from workloads.common.graph_libraries import MessagePassing, degree, global_add_pool, global_mean_pool
+from lumos.suite.workload import DataError
+from lumos.workloads.common.graph_libraries import MessagePassing, degree, global_add_pool, global_mean_pool
 
 Conv = Literal["gin", "gcn"]
 Knowledge = Literal["last", "sum"]

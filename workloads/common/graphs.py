@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders
-from workloads.common.graph_libraries import Batch
-from workloads.common.streaming import sample_loader
-from workloads.common.tabular import digest
+from lumos.suite.workload import DataError, DataSource, Loaders
+from lumos.workloads.common.graph_libraries import Batch
+from lumos.workloads.common.streaming import sample_loader
+from lumos.workloads.common.tabular import digest
 
 SPLITS = ("train", "valid", "test")
 

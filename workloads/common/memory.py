@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from workloads.common.streaming import Samples
+from lumos.workloads.common.streaming import Samples
 
 LIMIT = 2 * 1024**3
 """Bytes that a split's samples may take in memory."""

@@ -27,10 +27,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from lumos.workload import DataError
-from workloads.common.graphs import SPLITS, Graphs, GraphSet
-from workloads.common.progress import track
-from workloads.common.tabular import cached, digest
+from lumos.suite.workload import DataError
+from lumos.workloads.common.graphs import SPLITS, Graphs, GraphSet
+from lumos.workloads.common.progress import track
+from lumos.workloads.common.tabular import cached, digest
 
 VERSION = 1
 SHARD_EDGES = 1_000_000

@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lumos.workload import DataError
-from workloads.common.files import make_files
+from lumos.suite.workload import DataError
+from lumos.workloads.common.files import make_files
 
 Rows = Mapping[str, np.ndarray]
 """Arrays by name; in each, axis 0 counts rows, and the other axes do not change from one chunk to the next."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from lumos.workload import DataError
+from lumos.suite.workload import DataError
 
 log = logging.getLogger("lumos")
 

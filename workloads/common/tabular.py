@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, tensor_loader
+from lumos.suite.workload import DataError, DataSource, Loaders, tensor_loader
 
 CHUNK = 65_536
 """Rows that are widened to float64 at a time."""

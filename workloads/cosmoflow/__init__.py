@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.files import digest_files
-from workloads.common.streaming import sample_loader
-from workloads.common.tabular import as_source
-from workloads.cosmoflow.data import Cube, CubeSamples, Survey, collate, find_cubes, generate, read_cube
-from workloads.cosmoflow.model import CosmoNet
-from workloads.cosmoflow.summary import power_and_counts, ridge
-from workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.files import digest_files
+from lumos.workloads.common.streaming import sample_loader
+from lumos.workloads.common.tabular import as_source
+from lumos.workloads.cosmoflow.data import Cube, CubeSamples, Survey, collate, find_cubes, generate, read_cube
+from lumos.workloads.cosmoflow.model import CosmoNet
+from lumos.workloads.cosmoflow.summary import power_and_counts, ridge
+from lumos.workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS
 
 Batch = tuple[Float[Tensor, "n 4 d h w"], Float[Tensor, "n 4"]]
 

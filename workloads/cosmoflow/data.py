@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.common.files import make_files, replace_file
-from workloads.cosmoflow.tfrecord import read_example, read_records, write_example, write_record
-from workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS, Cosmology, counts
+from lumos.suite.workload import DataError
+from lumos.workloads.common.files import make_files, replace_file
+from lumos.workloads.cosmoflow.tfrecord import read_example, read_records, write_example, write_record
+from lumos.workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS, Cosmology, counts
 
 log = logging.getLogger("lumos")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from workloads.common.sheets import save_sheet
-from workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS, Cosmology, counts
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS, Cosmology, counts
 
 CELLS, SPACING, SLAB = 96, 2.0, 8
 NAMES = {"omega_m": "$\\Omega_m$", "sigma_8": "$\\sigma_8$", "n_s": "$n_s$", "h0": "$H_0$"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Integer
 
-from workloads.common.random_fields import measured_power
+from lumos.workloads.common.random_fields import measured_power
 
 BINS = 12
 """Bins of |k|, equally wide from the longest wave in the cube to the shortest of the grid along an axis."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lumos.workload import DataError
-from workloads.common.native import compiled
+from lumos.suite.workload import DataError
+from lumos.workloads.common.native import compiled
 
 GZIP = b"\x1f\x8b"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
-from workloads.common.random_fields import gaussian_modes, to_field, to_modes, wavenumbers
+from lumos.workloads.common.random_fields import gaussian_modes, to_field, to_modes, wavenumbers
 
 REDSHIFTS = (0.0, 0.5, 1.5, 3.0)
 """Of the four channels of a cube, in order."""

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
-from workloads.common.memory import Remembered
-from workloads.common.streaming import Samples, collate_tuple, sample_loader
-from workloads.common.tabular import as_source
-from workloads.dms.crystal import PHASES
-from workloads.dms.data import Patterns, Singles, find_data, generate, hold_out, read_labels
-from workloads.dms.model import DMSNet
-from workloads.dms.pattern import DETECTOR, Scene
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
+from lumos.workloads.common.memory import Remembered
+from lumos.workloads.common.streaming import Samples, collate_tuple, sample_loader
+from lumos.workloads.common.tabular import as_source
+from lumos.workloads.dms.crystal import PHASES
+from lumos.workloads.dms.data import Patterns, Singles, find_data, generate, hold_out, read_labels
+from lumos.workloads.dms.model import DMSNet
+from lumos.workloads.dms.pattern import DETECTOR, Scene
 
 Batch = tuple[Float[Tensor, "images 3 rows columns"], Int[Tensor, " images"]]
 

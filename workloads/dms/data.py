@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.common.files import make_files, replace_file
-from workloads.dms.crystal import PHASES
-from workloads.dms.pattern import VERSION, Scene
+from lumos.suite.workload import DataError
+from lumos.workloads.common.files import make_files, replace_file
+from lumos.workloads.dms.crystal import PHASES
+from lumos.workloads.dms.pattern import VERSION, Scene
 
 FOLDER = "dms_sim"
 BINARY = "training/data-binary.h5"

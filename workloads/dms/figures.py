@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from workloads.common.sheets import save_sheet
-from workloads.dms.pattern import DETECTOR, Scene
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.dms.pattern import DETECTOR, Scene
 
 ROWS = 4
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.workload import DataError
+from lumos.suite.workload import DataError
 
 
 class DMSNet(nn.Module):

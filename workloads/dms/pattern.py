@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from workloads.common.native import compiled
-from workloads.dms.crystal import DOMAINS, Phase, draw_lattice, rotation, structure_factors
+from lumos.workloads.common.native import compiled
+from lumos.workloads.dms.crystal import DOMAINS, Phase, draw_lattice, rotation, structure_factors
 
 HC = 12.398419843320026
 """Planck's constant times the speed of light, keV angstrom (exact in the SI of 2019)."""

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.files import digest_files
-from workloads.common.streaming import sample_loader
-from workloads.common.tabular import as_source
-from workloads.common.unet import UNet
-from workloads.em_denoise.data import HALVINGS, ImagePairs, PairSamples, collate, find_root, generate
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.files import digest_files
+from lumos.workloads.common.streaming import sample_loader
+from lumos.workloads.common.tabular import as_source
+from lumos.workloads.common.unet import UNet
+from lumos.workloads.em_denoise.data import HALVINGS, ImagePairs, PairSamples, collate, find_root, generate
 
 Batch = tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 1 h w"]]
 

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.common.files import make_files
-from workloads.em_denoise.graphene import draw_pair
+from lumos.suite.workload import DataError
+from lumos.workloads.common.files import make_files
+from lumos.workloads.em_denoise.graphene import draw_pair
 
 VERSION = "1"
 """Part of the cache's key: changed whenever equal settings would give other images."""

@@ -9,8 +9,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workloads.common.sheets import save_sheet
-from workloads.em_denoise.graphene import LATTICE, clean_image, draw_microscope, draw_specimen, noisy_image
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.em_denoise.graphene import LATTICE, clean_image, draw_microscope, draw_specimen, noisy_image
 
 PIXELS, COLUMNS = 160, 7
 BAR = 5.0  # angstrom

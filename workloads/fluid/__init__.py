@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.dependence import TrueDependence
-from workloads.common.mlp import ScaledMLP
-from workloads.common.shards import Rows, make_shards, read_shards
-from workloads.common.tabular import Splits, as_source, linear_r2, r2_score, standardised_mse
-from workloads.fluid.data import (
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.dependence import TrueDependence
+from lumos.workloads.common.mlp import ScaledMLP
+from lumos.workloads.common.shards import Rows, make_shards, read_shards
+from lumos.workloads.common.tabular import Splits, as_source, linear_r2, r2_score, standardised_mse
+from lumos.workloads.fluid.data import (
     INPUTS,
     OUTPUTS,
     SHARES,
@@ -30,8 +30,8 @@ from workloads.fluid.data import (
     read_fluid,
     simulate,
 )
-from workloads.fluid.dependence import DEPENDENCE
-from workloads.fluid.solver import Kernel, State
+from lumos.workloads.fluid.dependence import DEPENDENCE
+from lumos.workloads.fluid.solver import Kernel, State
 
 logger = logging.getLogger(__name__)
 

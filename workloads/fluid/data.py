@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from lumos.workload import DataError
-from workloads.fluid.solver import (
+from lumos.suite.workload import DataError
+from lumos.workloads.fluid.solver import (
     BOX_MAX,
     BOX_MIN,
     SMALLEST_SQUARE,

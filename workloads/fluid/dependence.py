@@ -6,8 +6,8 @@ enters that component of the acceleration alone; the distance, and with it the w
 
 from __future__ import annotations
 
-from workloads.common.dependence import Derived, TrueDependence
-from workloads.fluid.data import OUTPUTS
+from lumos.workloads.common.dependence import Derived, TrueDependence
+from lumos.workloads.fluid.data import OUTPUTS
 
 DISPLACEMENT = ("dx", "dy", "dz")
 

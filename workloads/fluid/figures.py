@@ -9,9 +9,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from workloads.common.sheets import save_sheet
-from workloads.fluid.data import falling_block
-from workloads.fluid.solver import BOX_MAX, BOX_MIN, Kernel, advance
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.fluid.data import falling_block
+from lumos.workloads.fluid.solver import BOX_MAX, BOX_MIN, Kernel, advance
 
 PER_METRE, SEED = 140.0, 3
 MOMENTS = (0, 60, 120, 200, 320, 600)

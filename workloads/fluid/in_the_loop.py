@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from workloads.common.simulation import Kernel, Surrogate
-from workloads.fluid import Fluid
-from workloads.fluid.data import SPRAY_DENSITY, pair_inputs
-from workloads.fluid.solver import (
+from lumos.workloads.common.simulation import Kernel, Surrogate
+from lumos.workloads.fluid import Fluid
+from lumos.workloads.fluid.data import SPRAY_DENSITY, pair_inputs
+from lumos.workloads.fluid.solver import (
     BOX_MAX,
     BOX_MIN,
     GRAVITY,
@@ -28,7 +28,7 @@ from workloads.fluid.solver import (
     neighbour_pairs,
     pair_terms,
 )
-from workloads.fluid.solver import Kernel as Constants
+from lumos.workloads.fluid.solver import Kernel as Constants
 
 NUDGE = 1e-9
 """Metres."""

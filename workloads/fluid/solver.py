@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from workloads.common.native import compiled
+from lumos.workloads.common.native import compiled
 
 TIME_STEP = 0.001
 STIFFNESS = 3.0

@@ -15,13 +15,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.graph_libraries import AtomEncoder, Batch, BondEncoder, Evaluator
-from workloads.common.graph_models import GraphNet, check_network
-from workloads.common.graphs import Graph, GraphSet, collate, inputs, label_entropy, predictions
-from workloads.common.ogb_layout import find_dataset, read_dataset
-from workloads.common.tabular import as_source
-from workloads.molhiv.data import (
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.graph_libraries import AtomEncoder, Batch, BondEncoder, Evaluator
+from lumos.workloads.common.graph_models import GraphNet, check_network
+from lumos.workloads.common.graphs import Graph, GraphSet, collate, inputs, label_entropy, predictions
+from lumos.workloads.common.ogb_layout import find_dataset, read_dataset
+from lumos.workloads.common.tabular import as_source
+from lumos.workloads.molhiv.data import (
     ATOM_FEATURES,
     BOND_FEATURES,
     LAYOUT,

@@ -15,16 +15,16 @@ from rdkit import Chem, RDConfig
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.rdBase import BlockLogs
 
-from lumos.workload import DataError
-from workloads.common.graph_libraries import (
+from lumos.suite.workload import DataError
+from lumos.workloads.common.graph_libraries import (
     atom_to_feature_vector,
     bond_to_feature_vector,
     get_atom_feature_dims,
     get_bond_feature_dims,
 )
-from workloads.common.graphs import Graph, Graphs
-from workloads.common.ogb_layout import Layout, write_dataset
-from workloads.molhiv.alerts import alerts
+from lumos.workloads.common.graphs import Graph, Graphs
+from lumos.workloads.common.ogb_layout import Layout, write_dataset
+from lumos.workloads.molhiv.alerts import alerts
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from rdkit import Chem
 from rdkit.Chem import rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
 
-from workloads.common.sheets import save_sheet
-from workloads.molhiv.alerts import alerts
-from workloads.molhiv.data import nci_molecules
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.molhiv.alerts import alerts
+from lumos.workloads.molhiv.data import nci_molecules
 
 COLOUR = (1.0, 0.62, 0.45)
 NONE = "no alert"

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.memory import Remembered
-from workloads.common.streaming import collate_tuple, sample_loader
-from workloads.common.tabular import as_source
-from workloads.optical.beamline import CROP, PLANE
-from workloads.optical.data import Images, View, digest_files, find_files, generate
-from workloads.optical.detection import PrincipalComponents, area_under_roc, detection, errors
-from workloads.optical.model import Autoencoder
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.memory import Remembered
+from lumos.workloads.common.streaming import collate_tuple, sample_loader
+from lumos.workloads.common.tabular import as_source
+from lumos.workloads.optical.beamline import CROP, PLANE
+from lumos.workloads.optical.data import Images, View, digest_files, find_files, generate
+from lumos.workloads.optical.detection import PrincipalComponents, area_under_roc, detection, errors
+from lumos.workloads.optical.model import Autoencoder
 
 Batch = tuple[Float[Tensor, "images 1 rows columns"], Int[Tensor, " images"]]
 

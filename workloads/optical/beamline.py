@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt16
 from scipy.fft import next_fast_len
 
-from workloads.optical.optics import (
+from lumos.workloads.optical.optics import (
     Camera,
     Grid,
     Pit,

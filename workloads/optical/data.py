@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, UInt16
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.common.files import make_files
-from workloads.optical.beamline import VERSION, BeamLine, Session
+from lumos.suite.workload import DataError
+from lumos.workloads.common.files import make_files
+from lumos.workloads.optical.beamline import VERSION, BeamLine, Session
 
 FOLDER = "optical_damage_ds1"
 SPLITS = ("training", "validation", "inference")

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
-from lumos.workload import DataError
+from lumos.suite.workload import DataError
 
 WINDOW = 5
 """Side of the square of pixels over which the peak error is averaged: a pit and its first ring, not a pixel's noise."""

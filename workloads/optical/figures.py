@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from workloads.common.sheets import save_sheet
-from workloads.optical.beamline import CROP, PIXEL, PLANE, BeamLine, Session
-from workloads.optical.data import View
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.optical.beamline import CROP, PIXEL, PLANE, BeamLine, Session
+from lumos.workloads.optical.data import View
 
 COLUMNS = 5
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Complex, Float, Int, UInt16
 
-from workloads.common.random_fields import gaussian_field
+from lumos.workloads.common.random_fields import gaussian_field
 
 WAVELENGTH = 1.053e-6
 """Neodymium glass, m."""

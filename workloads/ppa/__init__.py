@@ -18,13 +18,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.graph_libraries import Batch, Evaluator
-from workloads.common.graph_models import GraphNet, check_network
-from workloads.common.graphs import Graph, GraphSet, collate, inputs, label_entropy, predictions
-from workloads.common.ogb_layout import find_dataset, read_dataset
-from workloads.common.tabular import as_source
-from workloads.ppa.data import CHANNELS, LAYOUT, SIGNAL, VERSION, Size, mean_channels, write_associations
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.graph_libraries import Batch, Evaluator
+from lumos.workloads.common.graph_models import GraphNet, check_network
+from lumos.workloads.common.graphs import Graph, GraphSet, collate, inputs, label_entropy, predictions
+from lumos.workloads.common.ogb_layout import find_dataset, read_dataset
+from lumos.workloads.common.tabular import as_source
+from lumos.workloads.ppa.data import CHANNELS, LAYOUT, SIGNAL, VERSION, Size, mean_channels, write_associations
 
 EXAMPLE_GRAPHS = 32
 TABLE_GRAPHS = 20_000

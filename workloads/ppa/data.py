@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lumos.workload import DataError
-from workloads.common.graphs import Graph, Graphs
-from workloads.common.ogb_layout import Layout, write_dataset
+from lumos.suite.workload import DataError
+from lumos.workloads.common.graphs import Graph, Graphs
+from lumos.workloads.common.ogb_layout import Layout, write_dataset
 
 VERSION = 1
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from workloads.common.sheets import save_sheet
-from workloads.ppa.data import CHANNELS, RATES, SIGNAL, Species, Taxon, association_graph
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.ppa.data import CHANNELS, RATES, SIGNAL, Species, Taxon, association_graph
 
 TAXA = (0, 1, 5, 8)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf")

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.dependence import TrueDependence
-from workloads.common.mlp import ScaledMLP
-from workloads.common.shards import Rows, make_shards, read_shards
-from workloads.common.tabular import Splits, as_source, r2_score, standardised_mse
-from workloads.puremd.bond_order import Box
-from workloads.puremd.data import (
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.dependence import TrueDependence
+from lumos.workloads.common.mlp import ScaledMLP
+from lumos.workloads.common.shards import Rows, make_shards, read_shards
+from lumos.workloads.common.tabular import Splits, as_source, r2_score, standardised_mse
+from lumos.workloads.puremd.bond_order import Box
+from lumos.workloads.puremd.data import (
     INPUTS,
     OUTPUTS,
     SPLITS,
@@ -32,9 +32,9 @@ from workloads.puremd.data import (
     read_system,
     systems,
 )
-from workloads.puremd.dependence import DEPENDENCE
-from workloads.puremd.forcefield import ForceField, published
-from workloads.puremd.molecules import build_box, geometry
+from lumos.workloads.puremd.dependence import DEPENDENCE
+from lumos.workloads.puremd.forcefield import ForceField, published
+from lumos.workloads.puremd.molecules import build_box, geometry
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.common.native import compiled
-from workloads.puremd.forcefield import ForceField
+from lumos.suite.workload import DataError
+from lumos.workloads.common.native import compiled
+from lumos.workloads.puremd.forcefield import ForceField
 
 REACH = 5.0
 """No two atoms further apart than this, in Å, share a bond."""

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.puremd.bond_order import Box
-from workloads.puremd.files import read_data, read_pdb
-from workloads.puremd.forcefield import ForceField, published, read_forcefield
-from workloads.puremd.forces import (
+from lumos.suite.workload import DataError
+from lumos.workloads.puremd.bond_order import Box
+from lumos.workloads.puremd.files import read_data, read_pdb
+from lumos.workloads.puremd.forcefield import ForceField, published, read_forcefield
+from lumos.workloads.puremd.forces import (
     Molecules,
     analyse,
     bond_forces,
@@ -26,7 +26,7 @@ from workloads.puremd.forces import (
     neighbour_rows,
     self_terms,
 )
-from workloads.puremd.molecules import build_box, jittered
+from lumos.workloads.puremd.molecules import build_box, jittered
 
 VERSION = "1"
 """Part of the cache's key: changed whenever equal settings would give other samples."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from workloads.common.dependence import Derived, TrueDependence
-from workloads.puremd.data import OUTPUTS, Variant
+from lumos.workloads.common.dependence import Derived, TrueDependence
+from lumos.workloads.puremd.data import OUTPUTS, Variant
 
 _BOTH = OUTPUTS["bond"]
 _SIDE = {side: tuple(name for name in _BOTH if name.startswith(f"f_{side}")) for side in "ij"}

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from workloads.common.sheets import save_sheet
-from workloads.puremd.forcefield import ForceField, published
-from workloads.puremd.forces import Molecules, analyse, assemble
-from workloads.puremd.molecules import build_box
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.puremd.forcefield import ForceField, published
+from lumos.workloads.puremd.forces import Molecules, analyse, assemble
+from lumos.workloads.puremd.molecules import build_box
 
 MOLECULES, VOLUME, KELVIN = {"H2O": 80, "H2O2": 20}, 60.0, 450.0
 COLOURS = {"H": "#eeeeee", "O": "#d62728", "C": "#333333"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from lumos.workload import DataError
-from workloads.puremd.bond_order import REACH, Box
-from workloads.puremd.forcefield import ForceField
+from lumos.suite.workload import DataError
+from lumos.workloads.puremd.bond_order import REACH, Box
+from lumos.workloads.puremd.forcefield import ForceField
 
 
 def _lines(path: Path) -> list[str]:

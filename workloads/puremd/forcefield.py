@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.puremd import parameters
+from lumos.suite.workload import DataError
+from lumos.workloads.puremd import parameters
 
 RADII = ("r_s", "r_p", "r_pp")
 

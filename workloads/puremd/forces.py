@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workloads.puremd.bond_order import Bonds, Box, Corrected, EdgeVectors, corrected, sum_edges, uncorrected
-from workloads.puremd.forcefield import ForceField
+from lumos.workloads.puremd.bond_order import Bonds, Box, Corrected, EdgeVectors, corrected, sum_edges, uncorrected
+from lumos.workloads.puremd.forcefield import ForceField
 
 Edges = Float[Tensor, " edges"]
 Atoms = Float[Tensor, " atoms"]

@@ -13,13 +13,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workloads.common.simulation import Kernel, Surrogate
-from workloads.puremd import PureMD
-from workloads.puremd.bond_order import Box, sum_edges
-from workloads.puremd.data import bond_samples
-from workloads.puremd.forcefield import ForceField
-from workloads.puremd.forces import Molecules, analyse, assemble, bond_forces, neighbour_coefficients, neighbour_rows
-from workloads.puremd.molecules import WAVENUMBER
+from lumos.workloads.common.simulation import Kernel, Surrogate
+from lumos.workloads.puremd import PureMD
+from lumos.workloads.puremd.bond_order import Box, sum_edges
+from lumos.workloads.puremd.data import bond_samples
+from lumos.workloads.puremd.forcefield import ForceField
+from lumos.workloads.puremd.forces import (
+    Molecules,
+    analyse,
+    assemble,
+    bond_forces,
+    neighbour_coefficients,
+    neighbour_rows,
+)
+from lumos.workloads.puremd.molecules import WAVENUMBER
 
 Vectors = Float[Tensor, "atoms 3"]
 

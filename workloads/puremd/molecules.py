@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.common.native import compiled
-from workloads.puremd.bond_order import REACH, Box
-from workloads.puremd.forcefield import ForceField
+from lumos.suite.workload import DataError
+from lumos.workloads.common.native import compiled
+from lumos.workloads.puremd.bond_order import REACH, Box
+from lumos.workloads.puremd.forcefield import ForceField
 
 Geometry = tuple[tuple[str, ...], Float[np.ndarray, "atoms 3"]]
 

@@ -15,15 +15,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.files import digest_files
-from workloads.common.memory import Remembered
-from workloads.common.streaming import sample_loader
-from workloads.common.tabular import as_source
-from workloads.common.unet import UNet
-from workloads.slstr.baselines import pixel_baselines
-from workloads.slstr.data import Patches, Simulation, collate, generate, home, missing_values, splits_of
-from workloads.slstr.scenes import CHANNELS
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.files import digest_files
+from lumos.workloads.common.memory import Remembered
+from lumos.workloads.common.streaming import sample_loader
+from lumos.workloads.common.tabular import as_source
+from lumos.workloads.common.unet import UNet
+from lumos.workloads.slstr.baselines import pixel_baselines
+from lumos.workloads.slstr.data import Patches, Simulation, collate, generate, home, missing_values, splits_of
+from lumos.workloads.slstr.scenes import CHANNELS
 
 log = logging.getLogger("lumos")
 

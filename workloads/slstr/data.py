@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from lumos.workload import DataError
-from workloads.common.files import make_files
-from workloads.slstr.scenes import CHANNELS, make_scene
+from lumos.suite.workload import DataError
+from lumos.workloads.common.files import make_files
+from lumos.workloads.slstr.scenes import CHANNELS, make_scene
 
 log = logging.getLogger("lumos")
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from workloads.common.sheets import save_sheet
-from workloads.slstr.scenes import Scene, make_scene
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.slstr.scenes import Scene, make_scene
 
 ROWS = ("S3 S2 S1\nreflected", "S4, 1.375 µm\nhigh clouds", "S8, 10.85 µm\ntemperature", "mask\nto be learnt")
 SCENES = (0, 1, 3, 2, 5, 6, 7, 8)

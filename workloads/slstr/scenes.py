@@ -9,8 +9,16 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy.ndimage import gaussian_filter
 
-from workloads.common.random_fields import gaussian_field
-from workloads.slstr.radiation import Image, brightness_temperature, emitted, over, planck, solar_radiance, two_stream
+from lumos.workloads.common.random_fields import gaussian_field
+from lumos.workloads.slstr.radiation import (
+    Image,
+    brightness_temperature,
+    emitted,
+    over,
+    planck,
+    solar_radiance,
+    two_stream,
+)
 
 CHANNELS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9")
 """0.555, 0.659, 0.868, 1.375, 1.61, 2.25 um (reflectances), 3.74, 10.85, 12.02 um (brightness temperatures, K)."""

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
-from workloads.common.files import digest_files
-from workloads.common.memory import Remembered
-from workloads.common.streaming import Samples, sample_loader
-from workloads.common.tabular import as_source
-from workloads.stemdl.crystals import GROUPS
-from workloads.stemdl.data import Patterns, Simulation, Turned, collate, generate, home, splits_of
-from workloads.stemdl.model import LAYERS, VGG11
-from workloads.stemdl.multislice import ZONES
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
+from lumos.workloads.common.files import digest_files
+from lumos.workloads.common.memory import Remembered
+from lumos.workloads.common.streaming import Samples, sample_loader
+from lumos.workloads.common.tabular import as_source
+from lumos.workloads.stemdl.crystals import GROUPS
+from lumos.workloads.stemdl.data import Patterns, Simulation, Turned, collate, generate, home, splits_of
+from lumos.workloads.stemdl.model import LAYERS, VGG11
+from lumos.workloads.stemdl.multislice import ZONES
 
 CLASSES = 231
 """Outputs of the network: one for each number of a space group, 1 to 230, and number 0, which is none."""

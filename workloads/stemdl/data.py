@@ -19,11 +19,11 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from lumos.workload import DataError
-from workloads.common.files import make_files
-from workloads.common.streaming import Samples
-from workloads.stemdl.crystals import GROUPS, Crystal, random_crystal
-from workloads.stemdl.multislice import ZONES, Grid, Stage, cbed
+from lumos.suite.workload import DataError
+from lumos.workloads.common.files import make_files
+from lumos.workloads.common.streaming import Samples
+from lumos.workloads.stemdl.crystals import GROUPS, Crystal, random_crystal
+from lumos.workloads.stemdl.multislice import ZONES, Grid, Stage, cbed
 
 log = logging.getLogger("lumos")
 

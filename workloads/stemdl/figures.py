@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from workloads.common.sheets import save_sheet
-from workloads.stemdl.crystals import GROUPS
-from workloads.stemdl.data import Simulation, log_pattern
-from workloads.stemdl.multislice import ZONES
+from lumos.workloads.common.sheets import save_sheet
+from lumos.workloads.stemdl.crystals import GROUPS
+from lumos.workloads.stemdl.data import Simulation, log_pattern
+from lumos.workloads.stemdl.multislice import ZONES
 
 SYMBOLS = {
     62: "Pnma",

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Complex, Float, Shaped
 
-from workloads.stemdl.crystals import Crystal
+from lumos.workloads.stemdl.crystals import Crystal
 
 COULOMB = 14.399645
 """e^2 / (4 pi epsilon_0) in eV A (CODATA 2018); also the constant of a point charge's potential, in V A."""

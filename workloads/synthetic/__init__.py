@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.workload import DataError, DataSource, Loaders, Metric, Recipe
-from workloads.common.mlp import ScaledMLP
-from workloads.common.tabular import Splits, Table, as_source, r2_score, standardised_mse
+from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.workloads.common.mlp import ScaledMLP
+from lumos.workloads.common.tabular import Splits, Table, as_source, r2_score, standardised_mse
 
 Batch = tuple[Float[Tensor, "rows features"], Float[Tensor, "rows 1"]]
 

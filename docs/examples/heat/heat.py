@@ -8,7 +8,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor, nn
 
-from lumos.workload import Loaders, Metric, Recipe, tensor_loader
+from lumos.suite.workload import Loaders, Metric, Recipe, tensor_loader
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""Cutting the closed units out: the plan, the smaller model, and the proof that it computes the same function."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from lumos.compaction.constant_folding import constants
+from lumos.compaction.layers import ATTENTION_WEIGHTS, become
+from lumos.compaction.model import CompactModel, Selection
+from lumos.compaction.plan import Plan
+from lumos.compaction.surgery import own_sizes, replace_tensors, set_attributes, times, without_copies, written_sizes
+from lumos.gating.gated_model import GatedModel, along
+from lumos.tracing.modules import own_tensors
+from lumos.tracing.structure import Structure
+
+
+def compact(
+    gated: GatedModel, select: bool = True, known: dict[str, Tensor] | None = None, lend: bool = False
+) -> CompactModel:
+    """Cut every unit whose gate is closed at test time; fractional gates are folded into the weights.
+
+    The gated model is left as it is. With ``select`` the result takes the model's full inputs, without only the kept
+    features. ``known``: outputs of the modules that became constant (``lumos.constants.observed``), where a run of
+    the gated model gave them already. ``lend``: what is not cut is the gated model's very tensor, for a result that is
+    only run.
+    """
+    structure, is_open = gated.structure, gated.gates.is_open().cpu()
+    keep = structure.with_places(is_open)
+    plan = Plan.of(structure, keep)
+    gates = _with_scales(structure, keep, gated.multipliers())
+    model = without_copies(gated.model)
+    own = own_tensors(model)
+    new = {n: plan.cut(n, t.detach()) for n, t in own.items()}
+    for n, m in gates.items():
+        m = plan.cut(n, m)
+        if not bool((m == 1).all()):
+            new[n] = times(new[n], m, in_place=new[n].data_ptr() != own[n].data_ptr())
+    layers, more = _changed_layers(gated, plan)
+    for path, sizes in written_sizes(structure, keep).items():
+        layers.setdefault(path, {"kind": "resized", "sizes": sizes})
+    for path, (dim, value) in constants(gated, keep, known).items():
+        layers[path], more[f"{path}.value"] = {"kind": "constant", "dim": dim}, value
+    become(model, layers)
+    replace_tensors(model, new | more, lend)
+    padded = torch.cat([torch.ones(1, dtype=torch.bool), keep])
+    inputs = [
+        Selection(i.path, i.dim, padded[i.units].nonzero().squeeze(1), len(i.units) if i.whole else None)
+        for i in structure.inputs
+        if not padded[i.units].all()
+    ]
+    attributes = own_sizes(structure, keep)
+    set_attributes(model, attributes)
+    small = CompactModel(model, inputs, structure.kept_features(keep), select, attributes, layers)
+    device = next((p.device for p in gated.model.parameters()), torch.device("cpu"))
+    if any(t.device != device for t in (*own.values(), *small.buffers(recurse=False))):
+        small.to(device)
+    return small.train(gated.training)
+
+
+def _with_scales(structure: Structure, keep: Bool[Tensor, " units"], gates: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What multiplies the weights, and what makes up for dividing scores by the root of fewer dimensions."""
+    for scale in structure.scales:
+        left = int(structure.padded(keep)[scale.units].sum())
+        for (name, dim), places in scale.places.items() if scale.folded and left < len(scale.units) else ():
+            known = gates.get(name, torch.ones(()))
+            factor = torch.ones(len(places), dtype=known.dtype, device=known.device)
+            factor[places.to(known.device)] = math.sqrt(left / len(scale.units))
+            gates[name] = known * along(factor, dim, len(structure.shapes[name]))
+    return gates
+
+
+def _changed_layers(gated: GatedModel, plan: Plan) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """The layers that need another class now that units of theirs are gone, and the buffers that this brings."""
+    layers: dict[str, dict[str, Any]] = {}
+    buffers: dict[str, Tensor] = {}
+    at_inputs = gated.input_gates()
+    for path, kind in gated.structure.layers.items():
+        if kind == "norm" and path in at_inputs and bool((at_inputs[path] != 1).any()):
+            values = at_inputs[path]
+            layers[path] = {"kind": kind, "width": len(values)}
+            buffers[f"{path}.scale"] = values[values > 0]
+        elif kind == "selected" and plan.cuts(f"{path}.weight", 1):
+            layers[path] = {"kind": kind}
+            buffers[f"{path}.index"] = plan.kept[f"{path}.weight", 1]
+        elif kind == "attention" and any(
+            plan.cuts(f"{path}.{name}", dim) for name in ATTENTION_WEIGHTS for dim in (0, 1)
+        ):
+            layers[path] = {"kind": kind}
+    return layers, buffers

@@ -1,0 +1,189 @@
+"""Layers that stay exact when units of theirs are gone: what torch's own layers become in a compact model.
+
+A layer changes its class and keeps its parameters, so that names in the saved state stay as they are. Each class adds
+to its parent only what a smaller layer needs to know.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, no_type_check
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lumos.tracing.attention_steps import PrunedAttention
+
+
+class StreamNorm(nn.LayerNorm):
+    """A LayerNorm over a stream of which channels are gone: it normalises as if they were there and zero.
+
+    ``width`` is the number of channels that there were, ``scale`` (channels,) the gates of those that are left.
+    """
+
+    width: int
+    scale: Tensor
+
+    def adopt(self, width: int) -> None:
+        """Remember the original width."""
+        self.width = width
+        self.register_buffer("scale", torch.ones(width))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalised over the last dimension: (..., channels) to (..., channels)."""
+        x = input * self.scale
+        mean = x.sum(-1, keepdim=True) / self.width
+        x = x - mean
+        gone = self.width - input.shape[-1]
+        variance = (x.square().sum(-1, keepdim=True) + gone * mean.square()) / self.width
+        x = x * torch.rsqrt(variance + self.eps)
+        x = x if self.weight is None else x * self.weight
+        return x if self.bias is None else x + self.bias
+
+
+class SelectedLinear(nn.Linear):
+    """A linear layer that reads some of its input's columns, those of ``index``."""
+
+    index: Tensor
+
+    def adopt(self) -> None:
+        """At first all of them."""
+        self.register_buffer("index", torch.arange(self.in_features))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The product with the columns that are read."""
+        return super().forward(input.index_select(-1, self.index))
+
+
+class Constant(nn.Module):
+    """What is left of a part of the network that no longer depends on its input: a value for each channel.
+
+    Called with a tensor (and whatever else the part took), it returns one of that shape but for the channels along
+    ``dim``.
+    """
+
+    value: Tensor
+    dim: int
+
+    def adopt(self, dim: int) -> None:
+        """Forget what was here."""
+        for store in (self._modules, self._parameters, self._buffers):
+            store.clear()
+        self.dim = dim
+        self.value = nn.Parameter(torch.zeros(1))
+
+    def forward(self, input: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        """The value at every place; a tensor of its own, so that code may write into it."""
+        shape = list(input.shape)
+        shape[self.dim] = len(self.value)
+        view = [1] * input.dim()
+        view[self.dim] = len(self.value)
+        return self.value.view(view).expand(shape).contiguous()
+
+
+SHAPING = ("view", "reshape", "unflatten")
+"""Calls that give a tensor a shape: the sizes that a model's code writes in them can be exchanged."""
+
+
+class Resized(nn.Module):
+    """A module whose code writes sizes as literals: each becomes another number, where the code writes the old one.
+
+    ``sizes``: which of the module's own shaping calls, which dimension of its result, the old size and the new one.
+    """
+
+    sizes: list[list[int]]
+
+    def adopt(self, sizes: list[list[int]]) -> None:
+        """Remember the sizes."""
+        self.sizes = sizes
+        self._own_calls: list[bool] = []
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module's, with the other sizes."""
+        mode = _OtherSizes(self)
+        with mode:
+            out = super().forward(*args, **kwargs)
+        if not _reads_bytecode():
+            self._own_calls = mode.own
+        return out
+
+
+class _OtherSizes(TorchFunctionMode):
+    """Exchanges sizes in the module's own shaping calls.
+
+    ``own`` says of each shaping call so far whether it is the module's own. An export that reads bytecode sees no
+    frames, and goes by what the last run found; whether the file computes the same is checked.
+    """
+
+    def __init__(self, module: Resized) -> None:
+        super().__init__()
+        self.module, self.count = module, 0
+        self.own: list[bool] = []
+
+    @no_type_check
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _SHAPING_CALLS and not kwargs:
+            calls = self.module._own_calls if _reads_bytecode() else []
+            own = calls[len(self.own)] if len(self.own) < len(calls) else self._own()
+            self.own.append(own)
+            if own:
+                args, self.count = self._with_sizes(func in _UNFLATTEN, args), self.count + 1
+        return func(*args, **kwargs)
+
+    def _own(self) -> bool:
+        """Whether the module itself makes the call, and none inside it."""
+        frame = sys._getframe(2)
+        while frame is not None:
+            owner = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
+            if isinstance(owner, nn.Module):
+                return owner is self.module
+            frame = frame.f_back
+        return False
+
+    @no_type_check
+    def _with_sizes(self, unflatten: bool, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, first = args[0], args[1] % args[0].dim() if unflatten else 0
+        shape = args[2:] if unflatten else args[1:]
+        shape = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else list(shape)
+        for call, dim, old, new in self.module.sizes:
+            if call == self.count and 0 <= dim - first < len(shape) and shape[dim - first] == old:
+                shape[dim - first] = new
+        return (x, args[1], shape) if unflatten else (x, shape)
+
+
+def _reads_bytecode() -> bool:
+    return torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling()
+
+
+_UNFLATTEN = (Tensor.unflatten, torch.unflatten)
+_SHAPING_CALLS = (Tensor.view, Tensor.reshape, torch.reshape, *_UNFLATTEN)
+
+ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight")
+
+KINDS: dict[str, Any] = {
+    "attention": PrunedAttention,
+    "norm": StreamNorm,
+    "selected": SelectedLinear,
+    "constant": Constant,
+    "resized": Resized,
+}
+
+
+def become(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give layers of a model their class for smaller sizes: by path, ``kind`` and what the kind wants to know."""
+    for path, facts in layers.items():
+        module = model.get_submodule(path)
+        options = {key: value for key, value in facts.items() if key != "kind"}
+        kind = KINDS[facts["kind"]]
+        # What writes other sizes stays the user's own class otherwise.
+        own = type(module)
+        module.__class__ = type(f"Resized{own.__name__}", (Resized, own), {}) if kind is Resized else kind
+        module.adopt(**options)  # type: ignore[operator]
+    for encoder in model.modules() if any(facts["kind"] == "attention" for facts in layers.values()) else ():
+        if isinstance(encoder, nn.TransformerEncoder) and any(
+            isinstance(m, PrunedAttention) for m in encoder.modules()
+        ):
+            encoder.use_nested_tensor = False  # only torch's fused layers can read nested tensors

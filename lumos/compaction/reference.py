@@ -1,0 +1,105 @@
+"""What a gated model computes at test time, found the quick way: for the probe, which runs many of them once.
+
+``GatedModel`` multiplies weights. Here the model runs as it is, and calls that read a gated weight are caught: a
+product multiplies its input where that is the smaller side, and gives its bias where every gate of its input is closed.
+All that this takes for granted is that products are linear; it knows nothing of what is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from lumos.gating.gated_model import GatedModel, along
+from lumos.gating.hard_concrete import median
+from lumos.tracing.dataflow import leaves
+from lumos.tracing.shape_only import product_shape
+from lumos.tracing.structure import INPUT
+from lumos.tracing.tracer import plain_name
+
+_CHANNELS = {"linear": -1, "conv1d": -2, "conv2d": -3, "conv3d": -4}
+"""The products whose input may be multiplied: the dimension of its channels. All read dimension 1 of their weight."""
+
+
+class Reference(TorchFunctionMode):
+    """For as long as it lasts, calls of a gated model's inner one read its weights as its test-time gates have them."""
+
+    def __init__(self, gated: GatedModel) -> None:
+        super().__init__()
+        with torch.no_grad():
+            values = gated.structure.at_sites(median(gated.gates.log_alpha, gated.gates.settings))
+        self.model = gated.model
+        self.inputs = [(gated.model.get_submodule(path), v) for (path, dim), v in values.items() if dim == INPUT]
+        self.gates: dict[int, dict[int, Tensor]] = {}
+        for (name, dim), v in values.items():
+            if dim != INPUT:
+                self.gates.setdefault(id(gated.model.get_parameter(name)), {})[dim] = v
+        self.made: dict[int, Tensor] = {}
+
+    def run(self, *inputs: Any) -> Any:
+        """The gated model's output in eval mode."""
+        handles = [module.register_forward_pre_hook(_multiply(values)) for module, values in self.inputs]
+        try:
+            with torch.no_grad(), self:
+                return self.model(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operands = leaves((args, kwargs), [])
+        if all(id(t) not in self.gates for t in operands):
+            return func(*args, **kwargs)
+        dim = _CHANNELS.get(plain_name(func))
+        weight = args[1] if len(args) > 1 else None
+        rest = [*operands[:1], *operands[2:]]
+        if dim is not None and isinstance(weight, Tensor) and all(id(t) not in self.gates for t in rest):
+            found = self._product(func, args, kwargs, dim, self.gates[id(weight)])
+            if found is not None:
+                return found
+        swapped = pytree.tree_map(lambda t: self._effective(t) if isinstance(t, Tensor) else t, (args, kwargs))
+        return func(*swapped[0], **swapped[1])
+
+    def _product(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dim: int, gates: dict[int, Tensor]
+    ) -> Tensor | None:
+        """A product whose input is multiplied; None where it is the weight that is to be."""
+        x, weight = args[:2]
+        if list(gates) != [1] or x.shape[dim] != weight.shape[1] or x.dtype != weight.dtype:
+            return None
+        if not gates[1].any():
+            return _of_nothing(func, x, weight, args[2:], kwargs, dim)
+        if x.numel() > weight.numel():
+            return None
+        return func(x * gates[1].to(x.dtype).view(-1, *[1] * (-1 - dim)), weight, *args[2:], **kwargs)
+
+    def _effective(self, t: Tensor) -> Tensor:
+        """A weight with its gates, made once."""
+        if id(t) not in self.gates:
+            return t
+        if id(t) not in self.made:
+            new = t
+            for dim, v in self.gates[id(t)].items():
+                new = new * along(v, dim, t.ndim).to(t.dtype)
+            self.made[id(t)] = new
+        return self.made[id(t)]
+
+
+def _of_nothing(
+    func: Any, x: Tensor, weight: Tensor, more: tuple[Any, ...], kwargs: dict[str, Any], dim: int
+) -> Tensor | None:
+    """A product of zeros: its bias at every place; None for a call in another form than torch's own layers have."""
+    if kwargs or not more:
+        return None
+    out = weight.new_empty(product_shape(plain_name(func), func, (x, weight, *more), kwargs))
+    return out.copy_(more[0].view(-1, *[1] * (-1 - dim))) if more[0] is not None else out.zero_()
+
+
+def _multiply(values: Tensor) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
+    return lambda _module, inputs: (inputs[0] * values.to(inputs[0].dtype), *inputs[1:])

@@ -1,0 +1,124 @@
+"""Check that gated and compact compute the same function, and find where they begin to differ."""
+
+from __future__ import annotations
+
+import copy
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lumos.compaction.compact import compact
+from lumos.compaction.model import CompactModel
+from lumos.compaction.surgery import to_double, wide
+from lumos.errors import CompactionError
+from lumos.gating.gated_model import GatedModel
+from lumos.tracing.inputs import mapped
+
+TOLERANCE = 1e-10
+"""Largest relative difference between gated and compact outputs in float64."""
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """How far gated and compact outputs are apart: the largest absolute difference, and that over the largest value."""
+
+    max_abs_diff: float
+    max_rel_diff: float
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"compact == gated to {self.max_rel_diff:.1e} ({self.dtype})"
+
+
+def difference(a: Any, b: Any) -> tuple[float, float]:
+    """Largest absolute and relative difference between two outputs; infinite where their shapes differ."""
+    worst, relative = 0.0, 0.0
+    for x, y in zip(pytree.tree_leaves(a), pytree.tree_leaves(b), strict=True):
+        if not isinstance(x, Tensor) or not x.numel():
+            continue
+        if x.shape != y.shape or not bool(torch.isfinite(y).all()):
+            return math.inf, math.inf
+        gap = float((x - y).abs().max())
+        worst, relative = max(worst, gap), max(relative, gap / max(float(x.abs().max()), 1e-300))
+    return worst, relative
+
+
+def verify(gated: GatedModel, inputs: tuple[Any, ...], tolerance: float = TOLERANCE) -> Equivalence:
+    """Check in float64 that gated and compact compute the same function on example inputs.
+
+    Raises CompactionError, naming the first module whose output differs.
+    """
+    double = gated
+    if gated.training or any(p.dtype != torch.float64 or p.device.type != "cpu" for p in gated.parameters()):
+        double = copy.deepcopy(gated).cpu().eval()
+        to_double(double)
+    inputs = mapped(inputs, lambda _path, x: _to_double(x))
+    with torch.no_grad(), wide():
+        small = compact(double)
+        want = double(*inputs)
+        try:
+            gap = Equivalence(*difference(want, small(*inputs)), "float64")
+        except Exception as error:
+            raise CompactionError(does_not_run(double, small, inputs, error, TOLERANCE)) from error
+        if not gap.max_rel_diff <= tolerance:
+            place = _first_difference(double, small, inputs)
+            raise CompactionError(
+                f"gated and compact differ by {gap.max_rel_diff:.1e} (allowed {tolerance:.0e}), {place}"
+            )
+    return gap
+
+
+def _to_double(x: Tensor) -> Tensor:
+    x = x.detach().cpu()
+    return x.double() if x.is_floating_point() else x.to(torch.complex128) if x.is_complex() else x
+
+
+def does_not_run(
+    gated: GatedModel, small: CompactModel, inputs: tuple[Any, ...], error: Exception, tolerance: float
+) -> str:
+    """What a compact model raised, and the first module whose output differs (by more than ``tolerance``)."""
+    place = _first_difference(gated, small, inputs, tolerance)
+    return f"the compact model does not run, {place}: {type(error).__name__}: {error}"
+
+
+def _first_difference(
+    gated: GatedModel, small: CompactModel, inputs: tuple[Any, ...], tolerance: float = TOLERANCE
+) -> str:
+    """Where the two begin to differ: outputs of each module, compared at the units that stay."""
+    padded = gated.structure.padded(gated.gates.is_open())
+    maps = gated.structure.module_maps
+    found: list[dict[str, Tensor]] = []
+    for model, run in ((gated.model, gated), (small.model, small)):
+        outputs: dict[str, Tensor] = {}
+        handles = [m.register_forward_hook(_keep_output(outputs, n)) for n, m in model.named_modules() if n]
+        # The caller reports why a run fails; here only what ran before it counts.
+        with suppress(Exception):
+            run(*inputs)
+        for handle in handles:
+            handle.remove()
+        found.append(outputs)
+    for name, full in found[0].items():
+        if name not in found[1]:
+            return f"first in {name}"
+        units = maps.get(name)
+        if units is not None and units.ndim == full.ndim:
+            full = full[padded[units].expand(full.shape)]
+        if (
+            full.numel() != found[1][name].numel()
+            or difference(full.flatten(), found[1][name].flatten())[1] > tolerance
+        ):
+            return f"first in {name} ({type(gated.model.get_submodule(name)).__name__})"
+    return "in the model's own code"
+
+
+def _keep_output(outputs: dict[str, Tensor], name: str) -> Any:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs[name] = output.detach()
+
+    return hook

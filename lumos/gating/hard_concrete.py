@@ -1,0 +1,51 @@
+"""The hard-concrete gate: LUMOS equations 1-5; Louizos, Welling and Kingma, ICLR 2018."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lumos.gating.settings import GateSettings
+
+OPEN = 1e-6
+"""Noise stays this far inside (0, 1): at 0 and 1 the logit is infinite."""
+
+
+LOG_ALPHA_BOUND = 8.0
+"""|log_alpha| is kept below this, so that a gate that went far can still come back."""
+
+
+def sample(
+    log_alpha: Float[Tensor, " units"], noise: Float[Tensor, " units"], settings: GateSettings
+) -> Float[Tensor, " units"]:
+    """Gate values in [0, 1] for noise in (0, 1): equations 2 and 3.
+
+    ``sigmoid((log(noise / (1 - noise)) + log_alpha) / tau)``, stretched to (gamma, zeta) and clipped. The paper's
+    equation 2 prints the division outside the sigmoid, where the value could exceed 1; the published
+    distribution has it inside, and so do we.
+    """
+    # hardtanh is clamp with a backward of one kernel: beside a layer's products, small operations cost by their number.
+    concrete = torch.sigmoid((torch.logit(noise) + log_alpha) / settings.tau)
+    return F.hardtanh(concrete * (settings.zeta - settings.gamma) + settings.gamma, 0.0, 1.0)
+
+
+def median(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
+    """Gate values at test time, the distribution's median: ``sigmoid(log_alpha / tau)``, stretched and clipped."""
+    return (torch.sigmoid(log_alpha / settings.tau) * (settings.zeta - settings.gamma) + settings.gamma).clamp(0, 1)
+
+
+def open_probability(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
+    """Probability that each gate is not exactly zero, differentiable in log_alpha: equation 5.
+
+    Units: none, in (0, 1).  Source: LUMOS eq. 5; Louizos et al. 2018, eq. 12.  Exact for t_l = 0 and t_u = 1.
+    """
+    return torch.sigmoid(log_alpha - settings.shift)
+
+
+def log_alpha_of(probability: float, settings: GateSettings) -> float:
+    """The log_alpha at which a gate is open with this probability."""
+    return math.log(probability / (1 - probability)) + settings.shift

@@ -1,0 +1,103 @@
+"""An exponential moving average of the weights, which goes through the cut as the weights do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lumos.compaction.compact import compact
+from lumos.gating.gated_model import GatedModel
+
+
+def decay_at(decay: float, updates: int) -> float:
+    """The decay after so many updates: ``(1 + n) / (10 + n)``, at most ``decay``.
+
+    A short training would otherwise keep a share ``decay ** steps`` of its first weights: 20% of them after 1,600 steps
+    at .999.  Source: TensorFlow's ``ExponentialMovingAverage(num_updates)``.
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+class Average:
+    """The averaged copy of a network while it trains: ``model`` is called as the network is.
+
+    Of a gated network the weights are averaged and the gates are not: the copy has the very gates that train, so that
+    what is scored are averaged weights behind today's gates, and :meth:`cut` takes out of them what is taken out of the
+    weights. Buffers are those of the network; batch statistics have to be taken anew for every score.
+    """
+
+    model: nn.Module
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.restart(model)
+
+    def restart(self, model: nn.Module) -> None:
+        """Begin anew with a network: of the first update on, its weights are the average."""
+        inner = _weights_of(model)
+        self._mean = AveragedModel(inner, multi_avg_fn=self._toward)
+        self.model = self._mean.module
+        if isinstance(model, GatedModel):
+            self.model = GatedModel(self.model, model.structure, model.gates.settings)
+            # One module in both: whatever puts one of them into eval mode does so to the gates, and has to put it back.
+            self.model.gates = model.gates
+
+    def update(self, model: nn.Module) -> None:
+        """Follow a step of the network."""
+        self._mean.update_parameters(_weights_of(model))
+
+    def cut(self) -> None:
+        """Cut the closed units out of a gated copy and fold its gates, as those of the network; the average goes on."""
+        assert isinstance(self.model, GatedModel)
+        updates = int(self._mean.n_averaged)
+        self.restart(compact(self.model.train()))
+        self._mean.n_averaged.fill_(updates)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights, and the number of updates."""
+        return {"model": self._mean.module.state_dict(), "updates": int(self._mean.n_averaged)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`state_dict` returned."""
+        self._mean.module.load_state_dict(state["model"])
+        self._mean.n_averaged.fill_(state["updates"])
+
+    def _toward(self, means: Any, weights: Any, updates: Tensor | int) -> None:
+        get_ema_multi_avg_fn(decay_at(self.decay, int(self._mean.n_averaged)))(means, weights, updates)
+
+
+def average_of(model: nn.Module, decay: float | None) -> Average | None:
+    """The averaged copy that ``trainer.ema`` asks for; None for none."""
+    return None if decay is None else Average(model, decay)
+
+
+def snapshot(average: Average | None) -> list[dict[str, Any]]:
+    """A copy of the average's state, which later updates leave as it is; nothing where there is no average."""
+    if average is None:
+        return []
+    state = average.state_dict()
+    return [state | {"model": {name: t.detach().clone() for name, t in state["model"].items()}}]
+
+
+def _weights_of(model: nn.Module) -> nn.Module:
+    return model.model if isinstance(model, GatedModel) else model
+
+
+@contextmanager
+def swapped(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
+    """The parameters hold other values for a while."""
+    kept = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for p, value in zip(parameters, values, strict=True):
+            p.copy_(value)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, kept, strict=True):
+                p.copy_(value)

@@ -1,0 +1,165 @@
+"""A budget for the compact model: how large it is expected to become, and which gates to keep to meet it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lumos.errors import ConfigError
+from lumos.gating.gates import rounded_up
+from lumos.tracing.structure import Structure
+
+SLACK = 0.02
+"""How far below a budget the compact model may stay, as a share of the budget."""
+GROUPS = 6
+"""How many groups take part in an exchange where units are too large to fill the budget."""
+
+Quantity = Literal["params", "macs", "features"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on one quantity of the compact model.
+
+    ``limit`` is a share of the dense network's parameters or multiply-accumulates, or a number of input features. The
+    kept units of each hidden group are rounded up to a multiple of ``align``, which the limit counts.
+    """
+
+    quantity: Quantity
+    limit: float
+    align: int = 1
+
+    @property
+    def key(self) -> str:
+        """The key of the configuration that sets it."""
+        return f"lumos.target.{self.quantity}"
+
+    def size(self, structure: Structure, gates: Float[Tensor, " units"]) -> Float[Tensor, ""]:
+        """Expected size for gates that are open with these probabilities, in the unit of ``limit``; differentiable."""
+        if self.quantity == "features":
+            return expected_features(structure, gates)
+        which = {"params": 0, "macs": 1}[self.quantity]
+        return structure.expected_sizes(gates)[which] / max(1.0, structure.dense_sizes[which])
+
+    def check(self, structure: Structure) -> None:
+        """Raise ConfigError where no choice of gates meets the budget."""
+        if self.quantity == "features" and not len(_feature_units(structure)):
+            raise ConfigError(f"{self.key}={self.limit:g}: no input feature of this model can be removed")
+        floor = torch.zeros(structure.units, dtype=torch.float64)
+        floor[[g.start for g in structure.groups]] = 1.0
+        floor = rounded_up(structure.groups, torch.zeros_like(floor), floor > 0, self.align).double()
+        least, most = float(self.size(structure, floor)), float(self.size(structure, torch.ones_like(floor)))
+        if not least <= self.limit <= most:
+            more = "; `python -m lumos explain` says what is fixed and why, and lumos.streams=true frees some of it"
+            raise ConfigError(
+                f"{self.key}={self.limit:g}: this model can only have {least:.3g} to {most:.3g}"
+                + (more if self.limit < least and self.quantity != "features" else "")
+            )
+
+    def rounding(
+        self, structure: Structure, log_alpha: Float[Tensor, " units"], is_open: Bool[Tensor, " units"]
+    ) -> float:
+        """How many times as large the compact model is with what rounding adds to these open gates."""
+        if self.align == 1:
+            return 1.0
+        added = rounded_up(structure.groups, log_alpha, is_open, self.align)
+        bare, whole = (float(self.size(structure, gates.double())) for gates in (is_open, added))
+        return whole / max(bare, 1e-12)
+
+    def fit(
+        self, structure: Structure, log_alpha: Float[Tensor, " units"], is_open: Bool[Tensor, " units"]
+    ) -> Bool[Tensor, " units"]:
+        """The gates to keep: the widest open ones that meet the budget from below.
+
+        Within ``SLACK`` of the budget, where units are small enough for that. Gates are ranked by ``log_alpha``; in
+        each group the widest one stays, and each hidden group is rounded up. For a budget of features the other gates
+        stay as they are, ``is_open``.
+        """
+        values = log_alpha.detach().double().cpu()
+        movable = torch.ones(structure.units, dtype=torch.bool)
+        if self.quantity == "features":
+            movable[:] = False
+            movable[_feature_units(structure)] = True
+        keep = is_open.cpu() & ~movable
+        for group in structure.groups:
+            if movable[group.gates].any():
+                keep[group.start + int(values[group.gates].argmax())] = True
+        # Open gates first. Of the closed ones, a hidden unit adds capacity where a feature that closed adds noise.
+        feature = torch.zeros(structure.units, dtype=torch.bool)
+        feature[_feature_units(structure)] = True
+        rank = [(bool(is_open[u]), bool(is_open[u] or not feature[u]), float(values[u])) for u in range(len(values))]
+        order = sorted(
+            (u for u in range(len(values)) if movable[u] and not keep[u]), key=lambda u: rank[u], reverse=True
+        )
+
+        def size(more: list[int]) -> float:
+            chosen = keep.clone()
+            chosen[more] = True
+            return float(self.size(structure, rounded_up(structure.groups, values, chosen, self.align).double()))
+
+        # The size grows with every gate, so the longest prefix that fits is found by bisection.
+        limit = self.limit * (1 + 1e-9)
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if size(order[:middle]) <= limit else (low, middle - 1)
+        group = {u: g.name for g in structure.groups for u in range(g.start, g.stop)}
+        keep[_filled(order[:low], order[low:], group, size, self.limit)] = True
+        return rounded_up(structure.groups, values, keep, self.align)
+
+
+def _filled(
+    chosen: list[int], left: list[int], group: dict[int, str], size: Callable[[list[int]], float], limit: float
+) -> list[int]:
+    """The chosen units, by rank, and what it takes of those left to come within the slack of the limit.
+
+    First those that still fit, in the order of their rank. Where none does, the best exchange: one unit out, up to two
+    in, each the nearest to the border of its group (the units of a group cost about the same), until none is better.
+    """
+    chosen, best = list(chosen), size(chosen)
+    for unit in left:
+        if best >= (1 - SLACK) * limit:
+            return chosen
+        if size([*chosen, unit]) <= limit * (1 + 1e-9):
+            chosen.append(unit)
+            best = size(chosen)
+    while best < (1 - SLACK) * limit:
+        out = _border(list(reversed(chosen)), group, 1)
+        into = _border([u for u in left if u not in chosen], group, 2)
+        trials = [
+            [*(u for u in chosen if u != gone), *new]
+            for gone in [None, *out]
+            for new in ([], *combinations(into, 1), *combinations(into, 2))
+        ]
+        sizes = [s if s <= limit * (1 + 1e-9) else 0.0 for s in map(size, trials)]
+        if max(sizes) <= best:
+            break
+        best = max(sizes)
+        chosen = trials[sizes.index(best)]
+    return chosen
+
+
+def _border(units: list[int], group: dict[int, str], each: int) -> list[int]:
+    """The first few units of each group, of the few groups that come first."""
+    found: dict[str, list[int]] = {}
+    for unit in units:
+        if len(found.setdefault(group[unit], [])) < each:
+            found[group[unit]].append(unit)
+    return [unit for some in list(found.values())[:GROUPS] for unit in some]
+
+
+def expected_features(structure: Structure, gates: Float[Tensor, " units"]) -> Float[Tensor, ""]:
+    """Expected number of input features that are read; differentiable. Features without a gate count one."""
+    padded = torch.cat([gates.new_ones(1), gates])
+    return torch.stack([padded[selection.units.to(gates.device)].sum() for selection in structure.inputs]).sum()
+
+
+def _feature_units(structure: Structure) -> Tensor:
+    units = torch.cat([torch.zeros(0, dtype=torch.int64), *(s.units.flatten() for s in structure.inputs)])
+    return units[units > 0].unique() - 1

@@ -1,0 +1,58 @@
+"""What of a configuration names a run: two runs with the same name are the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+MACHINE_KEYS = ("paths", "force", "data.cache", "data.workers", "workload.data", "trainer.device", "trainer.threads",
+                "trainer.devices", "trainer.nodes", "trainer.checkpoint_seconds",
+                "trainer.checkpoint_steps")  # fmt: skip
+"""What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is
+the copy of ``data`` that it is made with."""
+
+
+WITH_GATES = ("lumos", "scratch")
+"""Methods that train gates or take the shape that they leave; settings of gates name no run of another one."""
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name a configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What names a run: all but the machine's keys, the modes that are not set, and gates of which there are none."""
+    kept = without(config, MACHINE_KEYS)
+    if (kept.get("method") or {}).get("name", "lumos") not in WITH_GATES:
+        del kept["lumos"]
+        return kept
+    target = {k: v for k, v in kept["lumos"].get("target", {}).items() if v is not None}
+    kept["lumos"] = {k: v for k, v in {**kept["lumos"], "target": target or None}.items() if v is not None}
+    return kept
+
+
+def without(config: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    """A configuration less some keys, which are paths with dots."""
+    out = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if path not in keys:
+            out[key] = without(value, keys, f"{path}.") if isinstance(value, Mapping) else value
+    return out
+
+
+SUITE = "lumos."
+"""The package that the suite's own workloads live in."""
+
+
+def short_target(target: str) -> str:
+    """A workload's class as ids and records name it, ``workloads.cfd.CFD``, wherever the package keeps it."""
+    return target.removeprefix(SUITE) if target.startswith(f"{SUITE}workloads.") else target
+
+
+def full_target(target: str) -> str:
+    """The path from which the class that :func:`short_target` names is imported."""
+    return SUITE + target if target.startswith("workloads.") else target

@@ -1,0 +1,105 @@
+"""What the other methods share: their task, and the phase of a training that ends in a pruned network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from lumos.errors import UnsupportedError
+from lumos.measure.sizes import parameters
+from lumos.suite.config import MethodConfig
+from lumos.suite.console import log
+from lumos.suite.training.loop import cut_step
+from lumos.suite.training.phases import Handover, Phase, make_optimizer, rate
+from lumos.suite.training.state import TrainState
+from lumos.suite.workload import Workload, to_device
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method has to do: its settings, the steps of the training, the training samples, and a shape to take."""
+
+    settings: MethodConfig
+    total: int
+    samples: int
+    donor: Path | None = None
+
+
+@dataclass
+class Report:
+    """What is noted on the way: ``share`` of the dense parameters that is left, and what else a method has to say."""
+
+    share: float | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+class PruningPhase(Phase):
+    """Train, prune to the target at step ``freeze_at``, fine-tune. A method says how in :meth:`shrink`."""
+
+    names = ("dense", "fine-tuning")
+
+    def __init__(self, state: TrainState, task: Task) -> None:
+        self.model, self.settings = state.model, task.settings
+        self.freeze_at = cut_step(task.settings.prune_at, task.total)
+        self.dense = parameters(state.model)
+        self.report = Report()
+
+    def shrink(self, workload: Workload) -> nn.Module:
+        """The pruned network. Raises UnsupportedError."""
+        raise NotImplementedError
+
+    def rate(self, step: int, total: int) -> float:
+        """A cosine before the pruning and one after it, where the rate restarts; else as in a gated training."""
+        if self.settings.restart and step < self.freeze_at:
+            return rate(step, self.freeze_at, -1)
+        return super().rate(step, total)
+
+    def cut(self, given: Handover) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The pruned network in training mode, and a new optimiser."""
+        small = self.shrink(given.workload).train()
+        expect_same_outputs(self.model, small, given.workload, next(small.parameters()).device)
+        self.done = True
+        if given.average:  # the libraries do not say which places they kept
+            given.average.restart(small)
+        self.report.share = parameters(small) / self.dense
+        log.info(f"{self.settings.name}: pruned at step {self.freeze_at} to {self.report.share:.2%} of the parameters")
+        return small, make_optimizer(small, given.workload, given.settings)
+
+    def conclude(self, trained: Any) -> None:
+        """Add what was asked for and reached."""
+        trained.steering = {"key": "method.target", "asked": self.settings.target, "reached": self.report.share,
+                            **self.report.more}  # fmt: skip
+
+
+def example(workload: Workload, device: torch.device) -> tuple[Any, ...]:
+    """The workload's example on a device."""
+    return to_device(workload.example(), device)
+
+
+def shapes(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[int, ...]]:
+    """The shapes of the outputs, in eval mode; the mode stays."""
+    mode = model.training
+    with torch.no_grad():
+        out = model.eval()(*inputs)
+    model.train(mode)
+    return [tuple(t.shape) for t in pytree.tree_leaves(out) if isinstance(t, torch.Tensor)]
+
+
+def expect_same_outputs(dense: nn.Module, small: nn.Module, workload: Workload, device: torch.device) -> None:
+    """Raise UnsupportedError unless the pruned network runs and returns what the dense one does, by shape."""
+    inputs = example(workload, device)
+    try:
+        same = shapes(small, inputs) == shapes(dense, inputs)
+    except Exception as error:  # whatever a broken network raises
+        raise UnsupportedError(f"the pruned network does not run: {type(error).__name__}: {_line(error)}") from error
+    if not same:
+        raise UnsupportedError("the pruned network returns outputs of another shape")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,51 @@
+"""Everything that is made from records: tables, figures, the page."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from lumos.suite.report import page, sweeps, tables
+from lumos.suite.report.paper import Evaluation
+from lumos.suite.report.published import Published
+from lumos.suite.report.results import Results
+from lumos.suite.report.tables import Table
+
+
+def evaluation(folders: Sequence[Path], paper: Path, scale: str | None = None) -> Evaluation:
+    """The records below some results folders beside the published numbers. Raises RecordError."""
+    return Evaluation(Results(tuple(folders), scale), Published.read(paper))
+
+
+def all_tables(data: Evaluation) -> list[Table]:
+    """Every table: the paper's, and those behind the figures."""
+    return [
+        *data.tables(), sweeps.features(data), sweeps.scaling(data), sweeps.pareto(data), *sweeps.sweep_tables(data),
+        sweeps.widths(data), sweeps.convergence(data), sweeps.runs(data),
+    ]  # fmt: skip
+
+
+def write_tables(data: Evaluation, folder: Path) -> None:
+    """Write every table as CSV and LaTeX."""
+    for table in all_tables(data):
+        tables.write(table, folder)
+
+
+def write_figures(data: Evaluation, folder: Path) -> list[str]:
+    """Write every figure as PDF and PNG. Returns their names."""
+    from lumos.suite.report.figures import draw_all
+
+    return list(draw_all(data, folder))
+
+
+def write_page(data: Evaluation, path: Path) -> None:
+    """Write the page."""
+    from lumos.suite.report.figures import draw_all
+
+    # The course of each loss has thousands of rows; the page shows it as a figure only.
+    shown = [t for t in all_tables(data) if not t.name.startswith("fig13")]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        titles = draw_all(data, folder, kinds=("svg",))
+        page.write(path, data, shown, {name: (title, folder / f"{name}.svg") for name, title in titles.items()})

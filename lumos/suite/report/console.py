@@ -1,0 +1,173 @@
+"""Tables on the terminal: of one run, of all runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from lumos.suite.report import quantities as q
+from lumos.suite.report.results import method_of
+
+COUNTS_DIFFER = 0.01
+"""Share by which torch's and the trace's count of multiply-accumulates may differ before a run's table says so."""
+
+
+def print_run(entry: dict[str, Any], folder: Path, *, finished_before: bool = False) -> None:
+    """Print a run's table on stdout."""
+    console = Console(soft_wrap=False)
+    if finished_before:
+        when = entry["provenance"]["started_utc"]
+        line = f"This run is finished (started {when}); force=true runs it again."
+        console.print(line, highlight=False, soft_wrap=True)
+    if entry["status"] == "unsupported":
+        line = f"{method_of(entry)} on {entry['workload']}: unsupported: {entry['error']['line']}"
+        for text in (line, f"record: {folder}"):
+            console.print(Text(text), soft_wrap=True)
+        return
+    console.print(run_table(entry))
+    for line in run_lines(entry, folder):
+        console.print(Text(line), soft_wrap=True)
+
+
+def run_table(entry: dict[str, Any]) -> Table:
+    """Dense beside compact, a row for each figure."""
+    table = Table(title=f"{entry['workload']} · scale {entry['scale']} · seed {entry['seed']}", title_justify="left")
+    for name, justify in (("", "left"), ("dense", "right"), ("compact", "right"), ("change", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in run_rows(entry):
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def runs_table(entries: list[dict[str, Any]]) -> Table:
+    """All runs, a row for each."""
+    table = Table(title=f"{len(entries)} run{'s' * (len(entries) != 1)}", title_justify="left")
+    columns = ("workload", "run", "scale", "seed", "status", "metric", "dense", "compact", "parameters", "MACs",
+               "speed-up", "features", "method")  # fmt: skip
+    words = ("workload", "run", "method", "scale", "status", "metric")
+    for name in columns:
+        table.add_column(name, justify="left" if name in words else "right")
+    for entry in entries:
+        row = [entry["workload"], entry["run_id"], entry["scale"], str(entry["seed"]), entry["status"]]
+        if entry["status"] == "finished":
+            dense, compact, gates = entry["dense"], entry["compact"], entry.get("gates")
+            row += [entry["metric"]["name"], f"{dense['score']:.4f}", f"{compact['score']:.4f}"]
+            row += [_less(dense[key], compact[key]) for key in ("params", "macs")]
+            faster = q.best_speedup(q.device_kind(entry))(entry)
+            row.append(f"{faster:.2f}x" if faster else "-")
+            row.append(f"{len(gates['features_kept'])}/{gates['features_total']}" if gates else "-")
+            row.append(method_of(entry))
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The rows of a run's table as text."""
+    dense, compact, metric = entry["dense"], entry["compact"], entry["metric"]
+    arrow = "higher is better" if metric["higher_is_better"] else "lower is better"
+    unit = f" [{metric['unit']}]" if metric["unit"] else ""
+    faster = {kind: q.speedup(kind, q.device_kind(entry))(entry) for kind in ("latency", "throughput", "dynamic")}
+    rows = [
+        (f"test {metric['name']}{unit} ({arrow})", f"{dense['score']:.4f}", f"{compact['score']:.4f}",
+         f"{compact['score'] - dense['score']:+.4f}"),
+        *((title, f"{dense[key]:,}", f"{compact[key]:,}", _less(dense[key], compact[key]))
+          for key, title in (("params", "parameters"), ("macs", "MACs a sample"), ("bytes", "bytes on disk"))),
+        (f"latency p50{_batches(entry, 'latency_ms', 'batch')} [ms]", f"{dense['latency_ms']['p50']:.3f}",
+         f"{compact['latency_ms']['p50']:.3f}", _times(faster["latency"])),
+        (f"samples a second{_batches(entry, 'throughput_batch')}", f"{dense['throughput']:,.0f}",
+         f"{compact['throughput']:,.0f}", _times(faster["throughput"])),
+    ]  # fmt: skip
+    if "dynamic" in dense:
+        title = f"samples a second in {dense['dynamic']['bound_mb']:.0f} MB{_batches(entry, 'dynamic', 'batch')}"
+        rates = [f"{side['dynamic']['samples_per_second']:,.0f}" for side in (dense, compact)]
+        rows.append((title, rates[0], rates[1], _times(faster["dynamic"])))
+    many = _batches(entry, "peak_batch" if "peak_batch" in dense else "throughput_batch")
+    rows.append((f"peak memory{many} [MB]", f"{dense['peak_mb']:.2f}", f"{compact['peak_mb']:.2f}",
+                 _less(dense["peak_mb"], compact["peak_mb"])))  # fmt: skip
+    if dense.get("energy_j") and compact.get("energy_j"):
+        rows.append(("energy of 1,000 samples [J]", f"{dense['energy_j']:.4g}", f"{compact['energy_j']:.4g}",
+                     _less(dense["energy_j"], compact["energy_j"])))  # fmt: skip
+    if entry.get("gates"):
+        kept, of = len(entry["gates"]["features_kept"]), entry["gates"]["features_total"]
+        rows.append(("input features", f"{of}", f"{kept}", _less(of, kept)))
+    seconds = dense["train_seconds"], compact["train_seconds"]
+    rows.append(("training time [s]", f"{seconds[0]:.1f}", f"{seconds[1]:.1f}",
+                 _times(seconds[0] / seconds[1] if seconds[1] else None)))  # fmt: skip
+    return rows
+
+
+def _batches(entry: dict[str, Any], *path: str) -> str:
+    """``, batch 512``, or ``, batch 512 / 4096`` where dense and compact have different ones."""
+    dense, compact = (q.field(side, *path)(entry) for side in ("dense", "compact"))
+    if not dense:
+        return ""
+    return f", batch {dense:.0f}" if dense == compact or not compact else f", batch {dense:.0f} / {compact:.0f}"
+
+
+def run_lines(entry: dict[str, Any], folder: Path) -> list[str]:
+    """What stands below a run's table."""
+    gates, equal, lines = entry.get("gates"), entry.get("equivalence"), []
+    if gates:
+        features = gates["features_kept"]
+        lines.append(f"features kept ({len(features)} of {gates['features_total']}): {', '.join(features) or 'none'}")
+        widths = [f"{name} {g['open']}/{g['total']}" for name, g in gates["groups"].items()]
+        lines.append(f"units kept: {', '.join(widths)}")
+    lines += _steering_lines(entry)
+    trivial = [f"{name} {score:.4f}" for name, score in entry["baselines"].items()]
+    if trivial:
+        lines.append(f"trivial predictors, test {entry['metric']['name']}: {', '.join(trivial)}")
+    lines += _training_lines(entry)
+    if equal:
+        lines.append(
+            f"compact == gated at the cut: largest relative difference {equal['max_rel_diff']:.1e} in {equal['dtype']}"
+        )
+    if entry.get("note"):
+        lines.append(f"data: {entry['note']}")
+    lines.append(f"record: {folder}")
+    return lines
+
+
+def _training_lines(entry: dict[str, Any]) -> list[str]:
+    """What gates cost in a step; and where the two counts of multiply-accumulates differ."""
+    lines, training = [], entry.get("training")
+    if training:
+        step, spread = training["overhead"], training["gated"]["step_ms"]["p50"]
+        lines.append(
+            f"a step with gates: {spread:.3g} ms, {100 * step['p50']:+.0f}% of a dense one "
+            f"(quartiles {100 * step['p25']:+.0f}% and {100 * step['p75']:+.0f}%); after the cut "
+            f"{training['compact']['step_ms']['p50']:.3g} ms; gates: {100 * training['share']:.2g}% of the parameters"
+        )
+    for name in ("dense", "compact"):
+        torch_says, trace_says = entry[name]["macs"], entry[name].get("macs_traced")
+        if trace_says and abs(torch_says / trace_says - 1) > COUNTS_DIFFER:
+            lines.append(f"MACs of {name}: torch counts {torch_says:,}, products with weights alone are {trace_says:,}")
+    return lines
+
+
+def _steering_lines(entry: dict[str, Any]) -> list[str]:
+    """What became of a budget or a tolerance; nothing where lambda was given."""
+    steering = entry.get("steering") or {}
+    if "reached" in steering:
+        share = steering["reached"] / steering["asked"]
+        reached = f"{steering['reached']:.4g} at the cut ({100 * share:.1f}% of the budget)"
+        return [f"{steering['key']}={steering['asked']:g}: {reached}"]
+    if "line" in steering:
+        met = "kept" if steering["met"] else "MISSED; ask for a larger tolerance, or train longer"
+        against = f"validation {entry['compact']['valid_score']:.4f} against a line of {steering['line']:.4f}"
+        return [f"{steering['key']}={steering['asked']:g}: {against}: {met}"]
+    return []
+
+
+def _less(before: float, after: float) -> str:
+    return f"{100 * (after / before - 1):+.1f}%" if before else "-"
+
+
+def _times(ratio: float | None) -> str:
+    if not ratio:
+        return "-"
+    return f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"

@@ -1,0 +1,241 @@
+"""Figures of runs: features, convergence, scaling, score against size, sweeps, kept widths."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from lumos.suite.report import quantities as q
+from lumos.suite.report import sweeps as runs
+from lumos.suite.report.paper import Evaluation
+from lumos.suite.report.quantities import DASH
+from lumos.suite.report.results import Group
+from lumos.suite.report.style import COLUMN, DENSE, LUMOS, PAGE, PUBLISHED, log_ticks, method_style, panels
+
+MOST_NAMES, MOST_LAYERS = 40, 24
+"""More features, or layers, than this are drawn without their names."""
+
+
+def features(evaluation: Evaluation) -> Figure | None:
+    """Figure 10: |Pearson| of every feature, and which are kept."""
+    found = {w: runs.feature_rows(evaluation, g) for w, g in evaluation.headlines.items()}
+    found = {w: rows for w, rows in found.items() if any(isinstance(r["abs_pearson"], float) for r in rows)}
+    if not found:
+        return None
+    longest = max((len(rows) for rows in found.values() if len(rows) <= MOST_NAMES), default=12)
+    figure, axes = panels(len(found), min(4, len(found)), PAGE, 0.115 * max(12, longest) + 0.7)
+    for axis, (name, rows) in zip(axes, found.items(), strict=True):
+        named = len(rows) <= MOST_NAMES
+        if not named:
+            rows = sorted(rows, key=lambda r: r["abs_pearson"] or 0.0, reverse=True)
+        for y, row in enumerate(rows):
+            colour = LUMOS if row["kept"] else "#CCCCCC"
+            axis.barh(y, row["abs_pearson"] or 0.0, height=0.75 if named else 1.0, color=colour)
+        axis.set(xlim=(0, None), xlabel="|Pearson|", title=evaluation.paper.title(name))
+        information = [r["mutual_information"] for r in rows]
+        if named and all(isinstance(v, float) for v in information):
+            above = axis.twiny()
+            above.plot(information, range(len(rows)), "o", ms=2.5, color="black")
+            above.set(xlim=(0, None), xlabel="mutual information [nat]")
+            above.spines["top"].set_visible(True)
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        if named:
+            axis.set_yticks(range(len(rows)), [r["feature"] for r in rows], fontsize=5.5)
+            axis.tick_params(axis="y", length=0)
+            for label, row in zip(axis.get_yticklabels(), rows, strict=True):
+                label.set(color=LUMOS if row["kept"] else "#888888", fontweight="bold" if row["kept"] else "normal")
+        else:
+            axis.set(ylabel=f"{len(rows)} features, by |Pearson|", yticks=[])
+        count = sum(bool(r["kept"]) for r in rows)
+        axis.text(0.98, 0.02, f"{count} of {len(rows)} kept", transform=axis.transAxes, ha="right", fontsize=6.5)
+    marks = (("kept", LUMOS, "s"), ("cut", "#CCCCCC", "s"), ("mutual information", "black", "o"))
+    handles = [Line2D([], [], marker=m, ls="", color=c, label=t) for t, c, m in marks]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def convergence(evaluation: Evaluation) -> Figure | None:
+    """Figure 13: the loss, dense and gated."""
+    shown = {w: g for w, g in evaluation.headlines.items() if runs.curve(evaluation, g.first, "gated")[0]}
+    if not shown:
+        return None
+    figure, axes = panels(len(shown), min(4, len(shown)), PAGE if len(shown) > 1 else COLUMN, 1.55)
+    for axis, (name, group) in zip(axes, shown.items(), strict=True):
+        seen: list[float] = []
+        for phase, colour in (("dense", DENSE), ("gated", LUMOS)):
+            steps, losses = runs.curve(evaluation, group.first, phase)
+            axis.plot(steps, losses, color=colour, lw=0.6, alpha=0.5)
+            axis.plot(steps, runs.smoothed(losses), color=colour, lw=1.4)
+            seen += losses
+        cut = _cut(evaluation, group)
+        if cut:
+            axis.axvline(cut, color=PUBLISHED, lw=0.8, ls="--")
+        axis.set(title=evaluation.paper.title(name))
+        if min(seen) > 0:
+            log_ticks(axis, "y", seen)
+        axis.xaxis.set_major_locator(MaxNLocator(3))
+        axis.set_xlim(0, None)
+    figure.supxlabel("training step", fontsize=7.5)
+    figure.supylabel("training loss", fontsize=7.5)
+    lines = (("dense, smoothed", DENSE, "-"), ("LUMOS, smoothed", LUMOS, "-"), ("cut", PUBLISHED, "--"))
+    handles = [Line2D([], [], color=c, ls=s, label=t) for t, c, s in lines]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _cut(evaluation: Evaluation, group: Group) -> float | None:
+    """The step of the last row of the curve that still has gates."""
+    steps = [
+        r["step"]
+        for r in evaluation.results.curve(group.first)
+        if r["phase"] == "gated" and r.get("open_gates") is not None
+    ]
+    return float(steps[-1]) if steps else None  # type: ignore[arg-type]
+
+
+def scaling(evaluation: Evaluation) -> Figure | None:
+    """Figure 12: samples a second over processes; a dash for a workload without a measurement."""
+    rows = runs.scaling_rows(evaluation)
+    if not rows:
+        return None
+    names = list(dict.fromkeys([*evaluation.paper.shown("12"), *(r["workload"] for r in rows)]))
+    figure, axes = panels(len(names), 4, PAGE, 1.6)
+    for axis, name in zip(axes, names, strict=True):
+        axis.set(title=evaluation.paper.title(name))
+        mine = [r for r in rows if r["workload"] == name]
+        if not mine:
+            axis.text(0.5, 0.5, DASH, transform=axis.transAxes, ha="center")
+            axis.set(xticks=[], yticks=[])
+            continue
+        for method in dict.fromkeys(r["method"] for r in mine):
+            found = sorted((int(r["processes"]), float(r["samples_per_second"])) for r in mine if r["method"] == method)
+            colour, marker = method_style(method)
+            xs, ys = zip(*found, strict=True)
+            axis.plot(xs, ys, color=colour, marker=marker, label=evaluation.paper.method_title(method))
+            axis.plot(xs, [ys[0] / xs[0] * x for x in xs], color=colour, lw=0.6, ls=":")
+        axis.set_xscale("log")
+        log_ticks(axis, "y", [float(r["samples_per_second"]) for r in mine])
+        ticks = sorted({int(r["processes"]) for r in mine})
+        axis.set_xticks(ticks, [str(t) for t in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.legend()
+    figure.supxlabel("processes (dotted: perfect scaling)", fontsize=7.5)
+    figure.supylabel("samples a second", fontsize=7.5)
+    return figure
+
+
+def pareto(evaluation: Evaluation) -> Figure | None:
+    """Score against size of every run, all methods; the front is joined."""
+    found = {w: runs.points(evaluation, w) for w in evaluation.workloads}
+    found = {w: points for w, points in found.items() if points}
+    if not found:
+        return None
+    figure, axes = panels(len(found), min(4, len(found)), PAGE if len(found) > 1 else COLUMN, 1.6)
+    for axis, (name, points) in zip(axes, found.items(), strict=True):
+        metric = evaluation.results.of(name)[0].first["metric"]
+        worst = _worst_shown(points, metric["higher_is_better"])
+        limit = max if metric["higher_is_better"] else min
+        for method in sorted({p.method for p in points}):
+            colour, marker = method_style(method)
+            mine = [p for p in points if p.method == method]
+            # What is worse than the edge is drawn on it, hollow.
+            for fill, there in ((colour, [p for p in mine if limit(p.score, worst) == p.score]),
+                                ("none", [p for p in mine if limit(p.score, worst) != p.score])):  # fmt: skip
+                xs, ys = [p.params for p in there], [limit(p.score, worst) for p in there]
+                axis.plot(xs, ys, marker, color=colour, mfc=fill, alpha=0.85)
+        front = [p for p in points if not p.dominated(points, metric["higher_is_better"])]
+        axis.plot([p.params for p in front], [p.score for p in front], color="#999999", lw=0.7, zorder=1)
+        arrow = "" if metric["higher_is_better"] else ", lower is better"
+        axis.set(title=evaluation.paper.title(name), ylabel=f"{metric['name']}{arrow}")
+        log_ticks(axis, "x", [p.params for p in points])
+        axis.grid()
+    figure.supxlabel("parameters", fontsize=7.5)
+    methods = sorted({p.method for points in found.values() for p in points})
+    handles = [
+        Line2D(
+            [], [], ls="", marker=method_style(m)[1], color=method_style(m)[0], label=evaluation.paper.method_title(m)
+        )
+        for m in methods
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, max(1, len(handles))))
+    return figure
+
+
+def _worst_shown(points: list[runs.Point], higher_is_better: bool) -> float:
+    """The score at the edge of a panel: four times as far from the best as the dense networks and ours reach, so that a
+    method that fails altogether does not press all others into one line."""
+    best = (max if higher_is_better else min)(p.score for p in points)
+    reach = max((abs(best - p.score) for p in points if p.method in ("dense", "lumos")), default=0.0)
+    farthest = max(abs(best - p.score) for p in points)
+    far = min(farthest, 4 * reach) if reach else farthest
+    return best - far if higher_is_better else best + far
+
+
+def sweep_figures(evaluation: Evaluation) -> dict[str, Figure]:
+    """One figure for each key that is swept: score and parameters left against its value, a panel a workload."""
+    found = runs.sweeps(evaluation)
+    out = {}
+    for key in dict.fromkeys(s.name for s in found):
+        mine = [s for s in found if s.name == key]
+        workloads = list(dict.fromkeys(s.workload for s in mine))
+        figure, axes = panels(len(workloads), min(3, len(workloads)), PAGE if len(workloads) > 1 else COLUMN, 1.7)
+        for axis, name in zip(axes, workloads, strict=True):
+            _sweep(axis, [s for s in mine if s.workload == name], evaluation.paper.title(name))
+        out[key] = figure
+    return out
+
+
+def _sweep(axis: Axes, found: list[runs.Sweep], title: str) -> None:
+    right = axis.twinx()
+    right.spines["right"].set_visible(True)
+    values = [v[0] for s in found for v, _ in s.groups]
+    for sweep in found:
+        lines = sweep.lines()
+        for number, (second, line) in enumerate(lines.items()):
+            xs, strength = [v[0] for v, _ in line], (number + 1) / len(lines)
+            scores = [g.mean(q.field("compact", "score")) or 0.0 for _, g in line]
+            axis.plot(xs, scores, "-o", ms=3, color=LUMOS, alpha=strength, label=second)
+            left = [100 - (g.mean(q.params_reduction) or 0.0) for _, g in line]
+            right.plot(xs, left, "--s", color=PUBLISHED, ms=2.5, alpha=strength)
+        if len(lines) > 1:
+            axis.legend(fontsize=5.5)
+    dense = found[0].groups[0][1].mean(q.field("dense", "score"))
+    if dense is not None:
+        axis.axhline(dense, color=DENSE, lw=0.8)
+    metric = found[0].groups[0][1].first["metric"]["name"]
+    axis.set(title=title, xlabel=found[0].label if "" in found[0].lines() else found[0].label.split(", ")[0])
+    axis.set_ylabel(metric, color=LUMOS)
+    right.set_ylabel("parameters left [%]", color=PUBLISHED)
+    right.set_ylim(0, None)
+    if min(values) > 0 and max(values) / min(values) > 20:
+        axis.set_xscale("log")
+
+
+def widths(evaluation: Evaluation) -> Figure | None:
+    """Units kept in each group, of the runs that stand for each workload."""
+    shown = {w: g for w, g in evaluation.headlines.items() if (g.first.get("gates") or {}).get("groups")}
+    if not shown:
+        return None
+    most = max(len(g.first["gates"]["groups"]) for g in shown.values())
+    figure, axes = panels(
+        len(shown), min(3, len(shown)), PAGE if len(shown) > 1 else COLUMN, 0.4 + 0.13 * min(24, max(6, most))
+    )
+    for axis, (name, group) in zip(axes, shown.items(), strict=True):
+        layers = list(group.first["gates"]["groups"])
+        for y, layer in enumerate(layers):
+            kept, total = (group.mean(runs.width(layer, side)) or 0.0 for side in ("open", "total"))
+            axis.barh(y, 100, height=0.8, color="#E2E2E2")
+            axis.barh(y, 100 * kept / max(1.0, total), height=0.8, color=LUMOS)
+            if len(layers) <= MOST_LAYERS:
+                axis.text(102, y, f"{kept:.3g} of {total:.0f}", va="center", fontsize=5.5)
+        if len(layers) <= MOST_LAYERS:
+            axis.set_yticks(range(len(layers)), layers, fontsize=5.5)
+        else:
+            axis.set(yticks=[], ylabel=f"{len(layers)} groups, from input to output")
+        axis.tick_params(axis="y", length=0)
+        axis.set(xlim=(0, 100), title=evaluation.paper.title(name))
+        axis.set_ylim(len(layers) - 0.4, -0.6)
+    figure.supxlabel("units kept [%]", fontsize=7.5)
+    return figure

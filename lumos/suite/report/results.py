@@ -1,0 +1,182 @@
+"""Which records there are, which of them differ only by their seed, and which stand for a workload in the tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lumos.errors import RecordError
+from lumos.suite import record
+from lumos.suite.identity import MACHINE_KEYS
+
+SUITE = "suite.json"
+"""A results folder's list of the runs that stand for their workloads, written by the suite."""
+SCALES = ("tiny", "bench", "small", "paper")
+_SEED = ("seed", "workload.seed")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Finished runs of one configuration that differ only by their seed."""
+
+    runs: tuple[Record, ...]
+
+    @property
+    def first(self) -> Record:
+        """The run with the lowest seed."""
+        return self.runs[0]
+
+    @property
+    def workload(self) -> str:
+        """The workload's name."""
+        return self.first["workload"]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The runs' ids."""
+        return tuple(r["run_id"] for r in self.runs)
+
+    def mean(self, quantity: Callable[[Record], float | None]) -> float | None:
+        """The mean over the seeds; None where no run has the quantity."""
+        values = [v for v in map(quantity, self.runs) if v is not None]
+        return statistics.fmean(values) if values else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every record below some results folders. A run that is in several counts once, from the first that has it."""
+
+    folders: tuple[Path, ...]
+    scale: str | None = None
+    found: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Every record, finished or not, oldest first."""
+        known: dict[str, Record] = {}
+        for folder in self.folders:
+            for path in sorted((folder / "runs").glob(f"*/*/{record.FILE}")):
+                entry = record.read(path)
+                if entry["run_id"] not in known and self.scale in (None, entry["scale"]):
+                    known[entry["run_id"]] = entry
+                    self.found[entry["run_id"]] = path.parent
+        return sorted(known.values(), key=lambda r: r["provenance"]["started_utc"])
+
+    @property
+    def finished(self) -> list[Record]:
+        """The finished ones."""
+        return [r for r in self.records if r["status"] == "finished"]
+
+    def folder(self, entry: Record) -> Path:
+        """Where a record lies."""
+        _ = self.records
+        return self.found[entry["run_id"]]
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Finished runs by configuration, whatever the seed."""
+        by_key: dict[str, list[Record]] = {}
+        for entry in self.finished:
+            by_key.setdefault(configuration(entry), []).append(entry)
+        return [Group(tuple(sorted(runs, key=lambda r: r["seed"]))) for runs in by_key.values()]
+
+    def of(self, workload: str, method: str | None = None) -> list[Group]:
+        """The groups of a workload, of one method or of all."""
+        return [g for g in self.groups if g.workload == workload and method in (None, method_of(g.first))]
+
+    def headline(self, workload: str, method: str = "lumos") -> Group | None:
+        """The runs that stand for a workload: those the suite names; without, the largest scale, most seeds, latest.
+
+        Scores play no part in it, so nothing is picked for being good.
+        """
+
+        def rank(group: Group) -> tuple[bool, int, int, str, str]:
+            scale = SCALES.index(group.first["scale"]) if group.first["scale"] in SCALES else -1
+            latest = max(r["provenance"]["started_utc"] for r in group.runs)
+            return bool(set(group.ids) & self.suite), scale, len(group.runs), latest, group.ids[0]
+
+        return max(self.of(workload, method), key=rank, default=None)
+
+    @cached_property
+    def suite(self) -> set[str]:
+        """The ids that the suites of these folders name."""
+        named: set[str] = set()
+        for folder in self.folders:
+            path = folder / SUITE
+            if path.exists():
+                try:
+                    named |= {run["run_id"] for run in json.loads(path.read_text())["runs"]}
+                except (ValueError, KeyError, TypeError) as error:
+                    raise RecordError(f"{path}: not a suite's list ({error}); run the suite again") from None
+        return named
+
+    def curve(self, entry: Record, name: str = "curve.csv") -> list[dict[str, float | str | None]]:
+        """A run's table beside its record: numbers where they are numbers, None for empty cells; [] without one."""
+        path = self.folder(entry) / name
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(file)]
+
+
+def method_of(entry: Record) -> str:
+    """The method of a record."""
+    return entry.get("method") or "lumos"
+
+
+def configuration(entry: Record, *without: str) -> str:
+    """What names a record's configuration, less seed and machine and less the keys given."""
+    kept = [entry["workload"], method_of(entry), entry["scale"], flat(entry.get("config") or {}, *without)]
+    return json.dumps(kept, sort_keys=True)
+
+
+def problem(entry: Record) -> str:
+    """A record's configuration without what is the methods' own: what they are compared on."""
+    return configuration({**entry, "method": "any"}, "lumos", "method")
+
+
+def flat(config: dict[str, Any], *without: str) -> dict[str, Any]:
+    """A configuration with dotted keys, less what is null, less seed and machine and less the keys given."""
+    out: dict[str, Any] = {}
+    left_out = (*_SEED, *MACHINE_KEYS, *without)
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(inner, f"{path}.{key}" if path else key)
+        elif value is not None and not any(f"{path}.".startswith(f"{key}.") for key in left_out):
+            out[path] = value
+
+    walk(config, "")
+    return out
+
+
+def on_front(entries: Sequence[Record]) -> list[Record]:
+    """The finished runs than which no other one of the same workload and scale is smaller and no worse."""
+    done = [r for r in entries if r["status"] == "finished" and r["compact"].get("score") is not None]
+    return [r for r in done if not any(_beats(other, r) for other in done)]
+
+
+def _beats(a: Record, b: Record) -> bool:
+    if (a["workload"], a["scale"]) != (b["workload"], b["scale"]):
+        return False
+    sign = 1 if a["metric"]["higher_is_better"] else -1
+    mine, theirs = ((-r["compact"]["params"], sign * r["compact"]["score"]) for r in (a, b))
+    return mine != theirs and mine[0] >= theirs[0] and mine[1] >= theirs[1]
+
+
+def _value(text: str | None) -> float | str | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,278 @@
+"""Several processes that train one model together, and what has to be the same on all of them.
+
+Each process holds the whole model and reads its share of every batch, so that ``workload.batch_size`` is that of all
+together. Gradients are averaged by torch's DistributedDataParallel. Whatever decides something (a score, a loss, a
+request to stop) is first made the same everywhere, so that gates, budgets and the cut stay in step.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import os
+import random
+import sys
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lumos.errors import ConfigError, OtherProcessError
+from lumos.suite.config import TrainerConfig
+
+TIMEOUT = timedelta(hours=2)
+"""How long a process waits for the others: one may be generating data or scoring a large split for all."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+
+ALONE = World()
+
+
+def world() -> World:
+    """This process's place; alone where no group was started."""
+    if not dist.is_available() or not dist.is_initialized():
+        return ALONE
+    return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def launched() -> bool:
+    """Whether torchrun or a Slurm or submitit task with several processes started this one."""
+    return "RANK" in os.environ or "SUBMITIT_EXECUTOR" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+@contextmanager
+def group(trainer: TrainerConfig) -> Iterator[World]:
+    """Join the group of ``trainer.devices`` times ``trainer.nodes`` processes; with one process nothing happens.
+
+    The places come from torchrun's environment, or from submitit's or Slurm's. Raises ConfigError where there is
+    neither, or where they started another number of processes.
+    """
+    if trainer.processes == 1:
+        yield ALONE
+        return
+    asked = f"trainer.devices={trainer.devices} trainer.nodes={trainer.nodes}"
+    _export_places(asked)
+    started = int(os.environ["WORLD_SIZE"])
+    if started != trainer.processes:
+        raise ConfigError(f"{asked}: {trainer.processes} processes are asked for, but {started} were started")
+    on_gpus = trainer.device != "cpu" and torch.cuda.is_available()
+    if on_gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=TIMEOUT)
+    try:
+        yield world()
+    finally:
+        leave()
+
+
+def leave() -> None:
+    """Leave the group: from here on this process is alone, whatever the others do."""
+    if world().size > 1:
+        dist.destroy_process_group()
+
+
+def start(processes: int) -> NoReturn:
+    """Run this very command in as many processes on this machine, as torchrun does, and end with their exit code."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    launch = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0,
+    )  # fmt: skip
+    try:
+        elastic_launch(launch, sys.executable)(*sys.argv)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        sys.exit(code if code > 0 else 128 - code)
+    sys.exit(0)
+
+
+def _export_places(asked: str) -> None:
+    """Set torch's variables (RANK, WORLD_SIZE, MASTER_ADDR…) where a launcher other than torchrun knows them."""
+    if "RANK" in os.environ:
+        return
+    from submitit import JobEnvironment
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    try:
+        # Tasks that srun starts without submitit have the same variables.
+        here = SlurmJobEnvironment() if "SLURM_PROCID" in os.environ else JobEnvironment()
+        places = {"RANK": here.global_rank, "WORLD_SIZE": here.num_tasks, "LOCAL_RANK": here.local_rank,
+                  "LOCAL_WORLD_SIZE": here.num_tasks // here.num_nodes}  # fmt: skip
+    except (RuntimeError, KeyError):
+        raise ConfigError(
+            f"{asked}: start it with torchrun --nproc-per-node N run.py …, with hydra/launcher=slurm or by sbatch"
+        ) from None
+    os.environ.setdefault("MASTER_ADDR", here.hostnames[0])
+    os.environ.setdefault("MASTER_PORT", str(random.Random(here.job_id).randint(20_000, 60_000)))
+    os.environ.update({name: str(value) for name, value in places.items()})
+
+
+# ---- what has to be the same everywhere -----------------------------------------------------------------------------
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """What ``make`` returns on the first process, on all of them. Its error is raised on all."""
+    here = world()
+    if here.size == 1:
+        return make()
+    told: list[Any] = [None, None]
+    failure: BaseException | None = None
+    if here.main:
+        try:
+            told[0] = make()
+        except BaseException as error:
+            failure = error
+            told[1] = f"{type(error).__name__}: {error}"
+    dist.broadcast_object_list(told, src=0)
+    if failure is not None:
+        raise failure
+    if told[1] is not None:
+        raise OtherProcessError(told[1])
+    return told[0]
+
+
+def drawn_by_main(make: Callable[[], T], device: torch.device) -> T:
+    """As :func:`from_main`; whatever random numbers it draws there, the generators are in step afterwards."""
+    if world().size == 1:
+        return make()
+    made, states = from_main(lambda: (make(), noise_state(device)))
+    set_noise_state(states, device)
+    return made
+
+
+def one_after_another(make: Callable[[], T]) -> T:
+    """What ``make`` returns here: first on the first process, then on the first of each node, then on the rest.
+
+    So samples are generated once where the nodes share the cache, and once on each node where they do not.
+    """
+    here, result = world(), None
+    turn = 0 if here.main else 1 if here.local_rank == 0 else 2
+    for now in range(3 if here.size > 1 else 1):
+        if now == turn:
+            result = make()
+        if here.size > 1:
+            dist.barrier()
+    return result  # type: ignore[return-value]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set on any process."""
+    if world().size == 1:
+        return flag
+    told = torch.tensor([float(flag)])
+    dist.all_reduce(told, dist.ReduceOp.MAX)
+    return bool(told)
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean of a tensor over the processes, without gradient."""
+    size = world().size
+    if size == 1:
+        return value
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value / size
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes."""
+    for tensor in tensors if world().size > 1 else []:
+        tensor.copy_(mean(tensor))
+
+
+# ---- the model and its noise ----------------------------------------------------------------------------------------
+
+
+def replicated(model: nn.Module, trial: Callable[[nn.Module], Tensor], *, statistics: bool) -> nn.Module:
+    """The model as DistributedDataParallel, or as it is where one process trains.
+
+    ``trial`` is a loss of a copy of the model: parameters that it does not reach need a search in every step.
+    ``statistics`` says whether the model has running batch statistics, which then follow the first process.
+    """
+    if world().size == 1:
+        return model
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        copied = copy.deepcopy(model).train()
+        trial(copied).backward()
+    unused = any(p.requires_grad and p.grad is None for p in copied.parameters())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how gradients are laid out in memory
+        return DistributedDataParallel(model, broadcast_buffers=statistics, find_unused_parameters=unused)
+
+
+class Noise:
+    """Random numbers where several processes train: the gates' are shared, the model's own (dropout) are private.
+
+    The global generator is the shared one. Inside :meth:`private` it draws this process's own numbers, a function of
+    seed, step and rank, so that a checkpoint needs to hold the shared state only.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed, self.device = seed, device
+        self.kept: list[Tensor] | None = None
+
+    def share(self, gates: nn.Module) -> None:
+        """Let a module's calls draw shared numbers, wherever they happen."""
+        if world().size > 1:
+            gates.register_forward_pre_hook(self._swap)
+            gates.register_forward_hook(self._swap)
+
+    def _swap(self, *_: Any) -> None:
+        if self.kept is not None:
+            now = noise_state(self.device)
+            set_noise_state(self.kept, self.device)
+            self.kept = now
+
+    @contextmanager
+    def private(self, step: int) -> Iterator[None]:
+        """Draw this process's own numbers."""
+        here = world()
+        if here.size == 1:
+            yield
+            return
+        self.kept = noise_state(self.device)
+        torch.manual_seed(int(hashlib.sha256(f"{self.seed} {step} {here.rank}".encode()).hexdigest()[:15], 16))
+        try:
+            yield
+        finally:
+            set_noise_state(self.kept, self.device)
+            self.kept = None
+
+
+def noise_state(device: torch.device) -> list[Tensor]:
+    """The states of torch's generators that a training on this device draws from."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_noise_state(states: list[Tensor], device: torch.device) -> None:
+    """Set the states that :func:`noise_state` returned."""
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1].cpu(), device)

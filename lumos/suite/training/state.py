@@ -1,0 +1,183 @@
+"""All that changes while a network trains: a checkpoint of it is the whole training."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import deque
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lumos.api import gate
+from lumos.compaction.compact import compact
+from lumos.compaction.explain import trace
+from lumos.gating.gated_model import GatedModel
+from lumos.pruning.averaging import Average
+from lumos.suite.config import RunConfig
+from lumos.suite.training import distributed
+from lumos.suite.training.evaluation import STATISTICS_BATCHES, Best, has_statistics
+from lumos.suite.training.loading import Reader
+from lumos.suite.training.objective import compiled_objective, objective_of, of_one_shape
+from lumos.suite.training.phases import GatedPhase, Handover, Phase, make_optimizer
+from lumos.suite.training.pretrained import freeze_backbone, initialize
+from lumos.suite.workload import Batch, Workload, to_device
+from lumos.tracing.structure import Structure
+
+PLACE = ("epoch", "batch", "step", "losses_from")
+"""Where a training is: the open epoch, its next batch, the steps so far, and the batch of the first of its losses."""
+
+
+class TrainState:
+    """A network on its way: fresh from the seed, or as a checkpoint left it.
+
+    ``model`` is gated until the cut and compact after it, and ``replica`` is what a step calls: the same module, or
+    its DistributedDataParallel, by ``objective``. ``average`` is its averaged copy
+    where one is asked for, and ``scored`` the one of the two that is validated and kept. ``epoch`` and ``batch`` say
+    where the next batch is read, ``step`` how many were; ``losses`` are those of the open epoch from batch
+    ``losses_from`` on, ``recent`` the latest batches, for models with batch statistics.
+    """
+
+    def __init__(self, workload: Workload, config: RunConfig, device: torch.device, *, gated: bool) -> None:
+        self.workload, self.config, self.device = workload, config, device
+        torch.manual_seed(config.seed)
+        self.model: nn.Module = workload.model().to(device)
+        if config.init_from:
+            initialize(self.model, config.init_from, config.init_strict)
+        if gated:
+            self.model = gate(
+                self.model,
+                workload.example(),
+                features=workload.features(),
+                settings=config.lumos.gates,
+                options=config.lumos.structure,
+            )
+        if config.freeze_backbone:
+            inner, structure = self._structure()
+            freeze_backbone(inner, structure)
+        self.optimizer = make_optimizer(self.model, workload, config.lumos)
+        self.phase: Phase | None = None
+        self.average: Average | None = None
+        self.best = Best(workload.metric.higher_is_better)
+        self.curve: list[dict[str, Any]] = []
+        self.losses: list[Tensor] = []
+        self.epoch = self.batch = self.step = self.losses_from = 0
+        self.recent: deque[Batch] = deque(maxlen=STATISTICS_BATCHES if has_statistics(self.model) else 0)
+        self.noise = distributed.Noise(config.seed, device)
+        self._resumed_noise: list[Tensor] | None = None
+        self._earlier, self._started = 0.0, time.perf_counter()
+        self.replica = self.model
+        self.objective = objective_of(workload)
+
+    def _structure(self) -> tuple[nn.Module, Structure]:
+        """The network without its gates, and what the trace says of it."""
+        if isinstance(self.model, GatedModel):
+            return self.model.model, self.model.structure
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            return self.model, trace(copy.deepcopy(self.model), self.workload.example())
+
+    @property
+    def scored(self) -> nn.Module:
+        """What is validated and kept: the averaged copy, or the model where there is none."""
+        return self.average.model if self.average else self.model
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a restart included."""
+        return self._earlier + time.perf_counter() - self._started
+
+    def prepare(self, reader: Reader) -> None:
+        """Before the first step: ``replica`` where several processes train, ``objective`` where it is compiled."""
+        self.replica = self.model
+        several = distributed.world().size > 1
+        if several and isinstance(self.model, GatedModel):
+            self.noise.share(self.model.gates)
+        if not several and not self.config.trainer.compile:
+            return
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            first, *more = islice(reader.open(0), 2)
+        if several:
+            self._wrap(to_device(first, self.device))
+        if self.config.trainer.compile:
+            # Once as it stands, so that what a workload computes at its first loss, from its files say, is there.
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+                self.workload.loss(copy.deepcopy(self.model), to_device(first, self.device))
+            # What earlier trainings of this process compiled counts against the limit past which torch gives up.
+            torch.compiler.reset()
+            dynamic = not all(of_one_shape(first, batch) for batch in more)
+            self.objective = compiled_objective(self.workload, dynamic=dynamic)
+
+    def cut(self, example: Batch) -> None:
+        """End the gated phase: the compact model trains on. ``example`` is a batch that it can be tried on."""
+        assert self.phase is not None
+        given = Handover(self.optimizer, self.workload, self.config.lumos, self.recent, self.average)
+        self.model, self.optimizer = self.phase.cut(given)
+        self.losses.clear()
+        self.losses_from = self.batch
+        self._wrap(to_device(example, self.device))
+
+    def _wrap(self, example: Batch) -> None:
+        statistics = has_statistics(self.model)
+        self.replica = distributed.replicated(
+            self.model, lambda copied: self.workload.loss(copied, example), statistics=statistics
+        )
+
+    def next_epoch(self) -> None:
+        """The open epoch is validated; go on with the next one."""
+        self.epoch, self.batch, self.losses_from = self.epoch + 1, 0, 0
+        self.losses.clear()
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+
+    def good_weights(self) -> dict[str, Tensor] | None:
+        """The model's state if it is finite, or else the best one by validation score, if there is one."""
+        return dict(self.model.state_dict()) if self.is_finite() else self.best.state
+
+    # ---- checkpoints ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole training, between two steps."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "phase": self.phase.state_dict() if self.phase else None,
+            "best": self.best.state_dict(),
+            "curve": self.curve,
+            "losses": self.losses,
+            "place": {name: getattr(self, name) for name in PLACE},
+            "noise": distributed.noise_state(self.device),
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any], reader: Reader) -> None:
+        """Take a state that :meth:`state_dict` returned; the latest batches are read again."""
+        if self.phase:
+            self.phase.load_state_dict(to_device(saved["phase"], self.device))
+            if isinstance(self.phase, GatedPhase) and self.phase.done:
+                self.model = self.replica = compact(self.phase.gated.train())
+                self.optimizer = make_optimizer(self.model, self.workload, self.config.lumos)
+                if self.average:
+                    self.average.restart(self.model)
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average:
+            self.average.load_state_dict(saved["average"])
+        self.best.load_state_dict(saved["best"])
+        self.curve, self.losses = saved["curve"], to_device(saved["losses"], self.device)
+        for name in PLACE:
+            setattr(self, name, saved["place"][name])
+        if self.recent.maxlen:
+            latest = reader.latest(self.epoch, self.batch, self.recent.maxlen)
+            self.recent.extend(to_device(batch, self.device) for batch in latest)
+        self._resumed_noise, self._earlier = saved["noise"], saved["seconds"]
+
+    def restore_noise(self) -> None:
+        """Once, after a restart: the generators as the checkpoint found them, whatever was drawn to get there."""
+        if self._resumed_noise is not None:
+            distributed.set_noise_state(self._resumed_noise, self.device)
+            self._resumed_noise = None

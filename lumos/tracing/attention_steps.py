@@ -1,0 +1,117 @@
+"""torch's attention in steps that a trace can follow and whose sizes may shrink."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PrunedAttention(nn.MultiheadAttention):
+    """Multi-head attention of which whole heads can be gone; called as ``torch.nn.MultiheadAttention`` is.
+
+    The number of heads follows from the weights, and so does that of queries' and keys' dimensions in a head; those of
+    values and the model's width stay. Averaged attention weights are those of the heads that are left.
+    """
+
+    def adopt(self) -> None:
+        """Torch's fused encoder layer takes the number of heads from the width; it must not be used."""
+        self._qkv_same_embed_dim = False
+        self._width = self.head_dim
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether a module is torch's attention in a form that this class computes."""
+        return type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As the parent's: outputs and, with ``need_weights``, attention weights."""
+        batched = query.dim() == 3
+        if not batched:
+            query, key, value = (t.unsqueeze(0 if self.batch_first else 1) for t in (query, key, value))
+        same = query is key and key is value
+        if not self.batch_first:
+            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
+        heads = self.out_proj.weight.shape[1] // self._width
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in self._projected(query, key, value, same))
+        mask = _joined(attn_mask, key_padding_mask, q)
+        weights = None
+        if need_weights:
+            scores = q @ k.transpose(-2, -1) / math.sqrt(self._width)
+            attention = torch.softmax(scores if mask is None else scores + mask, -1)
+            out = F.dropout(attention, self.dropout, self.training) @ v
+            # Outside the trace: an average over heads that nobody reads must not hold them.
+            with torch._C.DisableTorchFunction():
+                weights = attention.mean(1) if average_attn_weights else attention
+                weights = weights if batched else weights.squeeze(0)
+        else:
+            out = F.scaled_dot_product_attention(
+                q, k, v, mask, self.dropout if self.training else 0.0, scale=self._width**-0.5
+            )
+        out = self.out_proj(out.transpose(1, 2).flatten(2))
+        out = out if self.batch_first else out.transpose(0, 1)
+        return (out if batched else out.squeeze(0 if self.batch_first else 1)), weights
+
+    def _rows(self) -> list[int]:
+        """How many rows of the packed weight make queries, keys and values."""
+        values = self.out_proj.weight.shape[1]
+        both = (self.in_proj_weight.shape[0] - values) // 2
+        return [both, both, values]
+
+    def _projected(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> list[Tensor]:
+        if self.in_proj_weight is not None and same:
+            return list(F.linear(query, self.in_proj_weight, self.in_proj_bias).split(self._rows(), -1))
+        weights = (
+            [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
+            if self.in_proj_weight is None
+            else list(self.in_proj_weight.split(self._rows()))
+        )
+        rows = [len(w) for w in weights]
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.split(rows)
+        return [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
+
+
+def _joined(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
+    """Both masks as one that is added to the scores (batch, heads, target, source)."""
+    parts = []
+    if mask is not None:
+        parts.append(mask if mask.dim() == 2 else mask.unflatten(0, (q.shape[0], -1)))
+    if padding is not None:
+        parts.append(padding.view(-1, 1, 1, padding.shape[-1]))
+    total = None
+    for part in parts:
+        if part.dtype == torch.bool:
+            part = torch.zeros_like(part, dtype=q.dtype).masked_fill(part, -math.inf)
+        total = part if total is None else total + part
+    return total
+
+
+@contextmanager
+def followed(model: nn.Module) -> Iterator[list[str]]:
+    """For as long as it lasts, attention computes in steps that a trace can follow; gives the paths of those layers."""
+    found = [(path, m) for path, m in model.named_modules() if PrunedAttention.fits(m)]
+    known = [m._qkv_same_embed_dim for _, m in found]  # type: ignore[union-attr]
+    for _, module in found:
+        module.__class__ = PrunedAttention
+        module.adopt()  # type: ignore[operator]
+    try:
+        yield [path for path, _ in found]
+    finally:
+        for (_, module), same in zip(found, known, strict=True):
+            module.__class__ = nn.MultiheadAttention
+            del module._width
+            module._qkv_same_embed_dim = same  # type: ignore[assignment]

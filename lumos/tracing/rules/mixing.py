@@ -1,0 +1,155 @@
+"""Rules for calls that mix values: reductions, normalisations, pooling, Fourier transforms."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from lumos.tracing.rules.movement import elementwise, freeze
+from lumos.tracing.tracer import Call, Trace, squash, varies
+
+
+def reduce(trace: Trace, call: Call) -> None:
+    """Mixes positions along dimensions. Units that stand there are fixed, unless whole blocks of them can go."""
+    x = call.tensors[0]
+    dims = _dims(call, x.ndim)
+    shadow = mixed(trace, trace.shadow(x), dims, trace.where(call.name))
+    for t in call.outputs:
+        if t.shape == x.shape:
+            trace.set(t, shadow)
+            continue
+        line = shadow
+        for d in sorted(dims, reverse=True):
+            line = line.narrow(d, 0, 1) if t.ndim == x.ndim else line.select(d, 0)
+        fits = all(a in (1, b) for a, b in zip(line.shape, t.shape, strict=True)) if line.ndim == t.ndim else False
+        trace.set(t, line if fits else torch.zeros((), dtype=torch.int64))
+
+
+def mixed(trace: Trace, shadow: Tensor, dims: list[int], where: str) -> Tensor:
+    """The shadow after a call that mixes along ``dims``.
+
+    Where units vary along them, what is mixed together is tied: if blocks along another dimension stay apart (the
+    heads of an attention, the channels of a spatial mean), each block is one unit; otherwise all of it is fixed.
+    """
+    along = [d for d in dims if varies(shadow, d)]
+    if not along:
+        return shadow
+    first = shadow
+    for d in along:
+        first = first.narrow(d, 0, 1)
+    if any(d not in dims and _apart(first, d) for d in range(shadow.ndim)):
+        trace.merge(shadow, first.expand(shadow.shape), where)
+        return first.expand(shadow.shape)
+    trace.fix(shadow, f"mixed by {where}")
+    return torch.zeros((), dtype=torch.int64).expand(shadow.shape)
+
+
+def _apart(shadow: Tensor, dim: int) -> bool:
+    """Whether every position along a dimension holds another unit."""
+    if shadow.shape[dim] <= 1 or shadow.stride(dim) == 0:
+        return False
+    line = squash(shadow, keep=dim)[0].movedim(dim, 0).reshape(shadow.shape[dim], -1)[:, 0]
+    return bool((line > 0).all()) and len(line.unique()) == len(line)
+
+
+def _dims(call: Call, ndim: int) -> list[int]:
+    """The dimensions of a reduction: all of them where none is named."""
+    dim = call.kwargs.get("dim", call.kwargs.get("axis"))
+    if dim is None and call.name in ("norm", "topk", "vector_norm", "linalg_vector_norm", "normalize"):
+        dim = call.arg(2, "dim", {"topk": -1, "normalize": 1}.get(call.name))
+    elif dim is None and len(call.args) > 1 and not isinstance(call.args[1], bool):
+        dim = call.args[1] if isinstance(call.args[1], int | tuple | list) else None
+    if dim is None and call.name in ("sort", "argsort", "median") and call.outputs[0].ndim:
+        dim = -1
+    if dim is None or (isinstance(dim, tuple | list) and not dim):
+        return list(range(ndim))
+    return [d % ndim for d in ([dim] if isinstance(dim, int) else dim)]
+
+
+def extremum(trace: Trace, call: Call) -> None:
+    """``max`` and ``min``: elementwise with two tensors, a reduction with one."""
+    (elementwise if len(call.tensors) > 1 else reduce)(trace, call)
+
+
+def pool(trace: Trace, call: Call) -> None:
+    """Acts on space, channel by channel: the units of one place are those of every place."""
+    x, out = call.tensors[0], call.outputs[0]
+    shadow = trace.shadow(x)
+    digit = re.search(r"pool(\d)d", call.name)
+    space = int(digit[1]) if digit else x.ndim - 2
+    dims = range(x.ndim - space, x.ndim)
+    place = shadow
+    for d in dims:
+        if varies(shadow, d):
+            place = trace.merge(place, place.narrow(d, 0, 1).expand(place.shape), trace.where(call.name))
+    for d in dims:
+        place = place.narrow(d, 0, 1)
+    for t in call.outputs:
+        trace.set(t, place.expand(out.shape))
+
+
+def batch_norm(trace: Trace, call: Call) -> None:
+    """Per-channel affine: statistics, weight and bias follow the units of dimension 1."""
+    shadow = trace.shadow(call.arg(0, "input"))
+    units = trace.line(shadow, 1, call.name)
+    for position, key in enumerate(("running_mean", "running_var", "weight", "bias"), start=1):
+        if not trace.follow(call.arg(position, key), units):
+            freeze(trace, call)
+            return
+    trace.set(call.outputs[0], shadow)
+
+
+def group_norm(trace: Trace, call: Call) -> None:
+    """Normalises blocks of channels: a block goes as a whole, and its channels are tied."""
+    x, groups = call.arg(0, "input"), call.arg(1, "num_groups")
+    units = trace.line(trace.shadow(x), 1, call.name)
+    if len(units) > groups:
+        if groups == 1:
+            trace.fix(units, f"mixed by {trace.where(call.name)}")
+        blocks = units.view(groups, -1)
+        trace.merge(blocks, blocks[:, :1].expand(blocks.shape), trace.where(call.name))
+    if not all(trace.follow(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
+        freeze(trace, call)
+        return
+    trace.set(call.outputs[0], units.view(1, -1, *[1] * (x.ndim - 2)))
+
+
+def layer_norm(trace: Trace, call: Call) -> None:
+    """Mean and variance over the units: all of them are fixed, unless they form blocks that stay apart, or the layer
+    can be made to know its original width (``streams``)."""
+    x, shape = call.arg(0, "input"), call.arg(1, "normalized_shape")
+    path, module = trace.module
+    plain = isinstance(module, nn.LayerNorm) and len(shape) == 1 and x is trace.module_input
+    if trace.options.streams and plain and path not in trace.norms and varies(trace.shadow(x), x.ndim - 1):
+        units = trace.line(trace.shadow(x), -1, call.name)
+        if all(trace.follow(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
+            trace.norms[path] = units
+            trace.set(call.outputs[0], units)
+            return
+    dims = list(range(x.ndim - len(shape), x.ndim))
+    trace.set(call.outputs[0], mixed(trace, trace.shadow(x), dims, trace.where(call.name)))
+
+
+def prelu(trace: Trace, call: Call) -> None:
+    """One slope a channel follows dimension 1; a single slope follows nothing."""
+    x, weight = call.args[0], call.arg(1, "weight")
+    shadow = trace.shadow(x)
+    if weight.numel() > 1 and not trace.follow(weight, trace.line(shadow, 1, call.name)):
+        freeze(trace, call)
+        return
+    trace.set(call.outputs[0], shadow)
+
+
+def fourier(trace: Trace, call: Call) -> None:
+    """Transforms mix along space; channels beside it keep their units."""
+    x, out = call.args[0], call.outputs[0]
+    dims = call.arg(2, "dim")
+    if dims is None:
+        dims = {"2": (-2, -1), "n": range(x.ndim)}.get(call.name[-1], -1)
+    dims = [d % x.ndim for d in ((dims,) if isinstance(dims, int) else dims)]
+    shadow = mixed(trace, trace.shadow(x), dims, trace.where(call.name))
+    for d in dims:
+        shadow = shadow.narrow(d, 0, 1)
+    trace.set(out, shadow.expand(out.shape))
