@@ -34,7 +34,7 @@ import lumos  # noqa: E402
 from benchmarks import peer  # noqa: E402
 from lumos.exporting import exportable
 from lumos.tracing.options import StructureOptions
-from tests.unit.families import FAMILIES  # noqa: E402
+from tests.families import FAMILIES  # noqa: E402
 
 RECORD = PROJECT / "results" / "reference" / "families.json"
 PAGE = PROJECT / "docs" / "families.md"

@@ -13,8 +13,8 @@ from lumos.suite.training.loop import train
 from lumos.suite.training.objective import compiled_objective, objective_of
 from lumos.suite.training.state import TrainState
 from lumos.workloads.synthetic import Synthetic
-from tests.unit.test_checkpoint import IDENTITY, Killed, killer
-from tests.unit.test_training import CPU, run_config
+from tests.suite.training.test_checkpoint import IDENTITY, Killed, killer
+from tests.suite.training.test_loop import CPU, run_config
 
 
 def main(folder: Path) -> None:

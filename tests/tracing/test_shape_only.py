@@ -9,7 +9,7 @@ from lumos.tracing.build_structure import _run_trace, trace_structure
 from lumos.tracing.inputs import tensors
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.shape_only import ValuesRead
-from tests.unit.families import Net
+from tests.families import Net
 
 WIDE = 1200
 """Wide enough for products to be spared."""

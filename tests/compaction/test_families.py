@@ -7,8 +7,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 import lumos
-from tests.unit.families import FAMILIES
-from tests.unit.networks import random_gates
+from tests.families import FAMILIES
+from tests.networks import random_gates
 
 GROUPS = {
     "MLP + BN + skip": {"input": 7, "a": 12},

@@ -18,7 +18,7 @@ from lumos.suite.training.loop import train
 from lumos.suite.training.pretrained import freeze_backbone, initialize, learning, read_weights
 from lumos.suite.training.state import TrainState
 from lumos.workloads.synthetic import Synthetic
-from tests.unit.test_training import CPU, run_config
+from tests.suite.training.test_loop import CPU, run_config
 
 
 def configured(*changes):

@@ -22,9 +22,9 @@ from lumos.suite.training.pretrained import read_weights
 from lumos.suite.training.state import TrainState
 from lumos.suite.workload import Metric
 from lumos.workloads.synthetic import Synthetic
-from tests.unit.test_checkpoint import IDENTITY, Killed, WithStatistics, assert_same, dies_at, outcome
-from tests.unit.test_methods import configured, needs
-from tests.unit.test_training import CPU, GATES, run_config
+from tests.suite.methods.test_methods import configured, needs
+from tests.suite.training.test_checkpoint import IDENTITY, Killed, WithStatistics, assert_same, dies_at, outcome
+from tests.suite.training.test_loop import CPU, GATES, run_config
 
 
 def averaged(ema=0.9, **changes):

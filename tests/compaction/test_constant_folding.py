@@ -9,7 +9,7 @@ import lumos
 from lumos.compaction.explain import trace
 from lumos.compaction.layers import become
 from lumos.tracing.options import StructureOptions
-from tests.unit.families import FAMILIES, Net, PlainViT
+from tests.families import FAMILIES, Net, PlainViT
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

@@ -14,7 +14,7 @@ from lumos.compaction.verify import difference
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.tracing.build_structure import trace_structure
-from tests.unit.networks import RandomMLP, random_gates
+from tests.networks import RandomMLP, random_gates
 
 RANDOM_NETWORKS = 10_000
 

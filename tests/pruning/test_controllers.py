@@ -16,7 +16,7 @@ from lumos.suite.config import TargetConfig
 from lumos.suite.training.loop import train
 from lumos.suite.workload import Metric
 from lumos.workloads.synthetic import Synthetic
-from tests.unit.test_training import CPU, GATES, run_config
+from tests.suite.training.test_loop import CPU, GATES, run_config
 
 
 def mlp(features=40, width=60):

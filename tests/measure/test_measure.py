@@ -13,7 +13,7 @@ from lumos import measure
 from lumos.measure import batches, energy, timing
 from lumos.measure.memory import peak_bytes
 from lumos.suite.config import LumosConfig
-from tests.unit.families import FAMILIES
+from tests.families import FAMILIES
 
 # torch-geometric scripts some of its functions.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")

@@ -11,7 +11,7 @@ import pytest
 from lumos.suite.paths import PROJECT
 from lumos.suite.report import build
 from lumos.suite.report.figures import draw_all
-from tests.unit.records import entry, full, put
+from tests.records import entry, full, put
 
 PAPER = PROJECT / "results" / "paper.csv"
 FIGURES = {"averages", "fig9a_speedup", "fig9b_score", "fig9c_parameters", "fig9d_macs", "fig11a_energy",

@@ -12,7 +12,7 @@ from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Number, Published
 from lumos.suite.report.results import Results, on_front
 from lumos.suite.report.tables import Cell, Table, difference, latex, number, published, to_html, write
-from tests.unit.records import entry, full, put
+from tests.records import entry, full, put
 
 PAPER = PROJECT / "results" / "paper.csv"
 

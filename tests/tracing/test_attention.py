@@ -14,7 +14,7 @@ from lumos.compaction.explain import trace
 from lumos.compaction.layers import Resized
 from lumos.suite.paths import PROJECT
 from lumos.tracing.options import StructureOptions
-from tests.unit.families import FAMILIES, Net, SeparateAttention, separate_vit
+from tests.families import FAMILIES, Net, SeparateAttention, separate_vit
 
 ON = StructureOptions(query_key=True)
 

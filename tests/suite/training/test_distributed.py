@@ -21,7 +21,7 @@ from lumos.suite.training.loop import train
 from lumos.suite.workload import tensor_loader
 from lumos.workloads.common.streaming import sample_loader
 from lumos.workloads.synthetic import Synthetic
-from tests.unit.test_training import CPU, run_config
+from tests.suite.training.test_loop import CPU, run_config
 
 TRAINER = TrainerConfig("cpu", 1, None, None, devices=2)
 IDENTITY = {"run": "abc"}

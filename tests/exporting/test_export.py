@@ -20,8 +20,8 @@ from lumos.exporting.program import input_names, sample_axis, trace
 from lumos.suite.export_run import export_run
 from lumos.suite.paths import PROJECT
 from lumos.workloads.common.mlp import ScaledMLP
-from tests.unit.families import FAMILIES
-from tests.unit.networks import random_gates
+from tests.families import FAMILIES
+from tests.networks import random_gates
 
 NAMES = ["rho", "mx", "my", "mz", "E"]
 CFD = next((PROJECT / "results" / "reference" / "runs" / "cfd").glob("*/compact.pt"))
@@ -338,8 +338,8 @@ UNABLE: dict[tuple[str, str], str] = {}
 EVERY_FAMILY = """
 import json, random, sys, lumos
 from lumos.deploy import exportable
-from tests.unit.families import FAMILIES
-from tests.unit.networks import random_gates
+from tests.families import FAMILIES
+from tests.networks import random_gates
 
 found = {}
 for name, build in FAMILIES.items():

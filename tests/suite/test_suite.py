@@ -12,7 +12,7 @@ from lumos.errors import ConfigError
 from lumos.suite import record
 from lumos.suite.paths import CONF, PROJECT
 from lumos.suite.report.results import Results
-from tests.unit.records import entry
+from tests.records import entry
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lumos.suite import cli, record, sweep
 from lumos.suite.paths import CONF
-from tests.unit.test_record import entry
+from tests.suite.test_record import entry
 
 
 @pytest.fixture

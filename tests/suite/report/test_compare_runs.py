@@ -5,7 +5,7 @@ import pytest
 from lumos.__main__ import main
 from lumos.errors import ConfigError, RecordError
 from lumos.suite.report import compare
-from tests.unit.records import entry, put
+from tests.records import entry, put
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from lumos.pruning.controllers import Steering
 from lumos.suite.training.evaluation import has_statistics, recalibrate
 from lumos.suite.training.phases import GatedPhase, Handover, make_optimizer
 from lumos.workloads.synthetic import Synthetic
-from tests.unit.test_training import GATES
+from tests.suite.training.test_loop import GATES
 
 
 class Normalised(Synthetic):
