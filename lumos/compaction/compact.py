@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from lumos.compaction.constant_folding import constants
@@ -15,6 +14,7 @@ from lumos.compaction.model import CompactModel, Selection
 from lumos.compaction.plan import Plan
 from lumos.compaction.surgery import own_sizes, replace_tensors, set_attributes, times, without_copies, written_sizes
 from lumos.gating.gated_model import GatedModel, along
+from lumos.shapes import Bool
 from lumos.tracing.modules import own_tensors
 from lumos.tracing.structure import Structure
 

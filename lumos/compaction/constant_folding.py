@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lumos.gating.gated_model import GatedModel
+from lumos.shapes import Bool, Float
 from lumos.tracing.inputs import mapped
 
 

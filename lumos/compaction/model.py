@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from lumos.compaction.layers import become
 from lumos.compaction.surgery import replace_tensors, set_attributes
 from lumos.errors import CompactionError
 from lumos.files import atomic
+from lumos.shapes import Int
 from lumos.tracing.inputs import InputPath, replaced, tensors
 
 FORMAT = "lumos-compact-1"

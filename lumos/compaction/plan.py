@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lumos.compaction.surgery import rectangle
+from lumos.shapes import Bool, Int
 from lumos.tracing.structure import Axis, Structure
 
 

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from lumos.shapes import Bool, Int
 from lumos.tracing.modules import own_tensors, walk
 from lumos.tracing.structure import Structure
 

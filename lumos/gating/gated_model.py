@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lumos.gating.gates import Gates, rounded_up
 from lumos.gating.hard_concrete import median
 from lumos.gating.settings import GateSettings, Penalty
+from lumos.shapes import Float
 from lumos.tracing.inputs import tensors
 from lumos.tracing.structure import INPUT, Axis, Structure
 

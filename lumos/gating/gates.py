@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lumos.gating.hard_concrete import LOG_ALPHA_BOUND, OPEN, log_alpha_of, median, open_probability, sample
 from lumos.gating.settings import GateSettings
+from lumos.shapes import Bool, Float
 from lumos.tracing.structure import Group
 
 

@@ -6,10 +6,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from lumos.gating.settings import GateSettings
+from lumos.shapes import Float
 
 OPEN = 1e-6
 """Noise stays this far inside (0, 1): at 0 and 1 the logit is infinite."""

@@ -8,11 +8,11 @@ from itertools import combinations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lumos.errors import ConfigError
 from lumos.gating.gates import rounded_up
+from lumos.shapes import Bool, Float
 from lumos.tracing.structure import Structure
 
 SLACK = 0.02

@@ -8,7 +8,6 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumos.errors import TrainingError
@@ -17,6 +16,7 @@ from lumos.pruning.averaging import Average, snapshot, swapped
 from lumos.pruning.budget import Budget
 from lumos.pruning.resumable import Resumable
 from lumos.pruning.settings import DEFAULT_LAMBDA
+from lumos.shapes import Float
 from lumos.suite.config import LumosConfig
 from lumos.suite.workload import Metric
 

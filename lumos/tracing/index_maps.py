@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
+
+from lumos.shapes import Bool
 
 Key = TypeVar("Key", bound=Hashable)
 

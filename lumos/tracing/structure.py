@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lumos.errors import StructureError
+from lumos.shapes import Bool, Float, Int
 from lumos.tracing.dataflow import Axis, Flow
 from lumos.tracing.index_maps import Flat
 from lumos.tracing.inputs import InputPath

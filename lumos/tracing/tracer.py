@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lumos.shapes import Int
 from lumos.tracing.dataflow import Flow, FlowRecord, leaves
 from lumos.tracing.modules import own_tensors
 from lumos.tracing.options import StructureOptions
