@@ -5,8 +5,8 @@ class LumosError(Exception):
     """An expected error; the command line prints its line without a traceback."""
 
 
-class ConfigError(LumosError):
-    """A key or a value of the configuration cannot be used."""
+class ConfigError(LumosError, ValueError):
+    """A setting, or a key or a value of the configuration, cannot be used."""
 
 
 class DataError(LumosError):

@@ -1,17 +1,17 @@
-"""A budget for the compact model: how large it is expected to become, and which gates to keep to meet it exactly."""
+"""A target in numbers: how large the compact model is expected to become, and which gates to keep to meet it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lumos.errors import ConfigError
 from lumos.gating.gates import rounded_up
+from lumos.pruning.settings import Target
 from lumos.shapes import Bool, Float
 from lumos.tracing.structure import Structure
 
@@ -20,52 +20,62 @@ SLACK = 0.02
 GROUPS = 6
 """How many groups take part in an exchange where units are too large to fill the budget."""
 
-Quantity = Literal["params", "macs", "features"]
-
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on one quantity of the compact model.
+    """Turns a target into numbers for a traced model: its size for given gates, and the gates that meet it.
 
-    ``limit`` is a share of the dense network's parameters or multiply-accumulates, or a number of input features. The
-    kept units of each hidden group are rounded up to a multiple of ``align``, which the limit counts.
+    Args:
+        target: A share of the dense network's parameters or multiply-accumulates, or a number of input features.
+        align: The kept units of each hidden group are rounded up to a multiple of it, which the limit counts.
     """
 
-    quantity: Quantity
-    limit: float
+    target: Target
     align: int = 1
 
     @property
-    def key(self) -> str:
-        """The key of the configuration that sets it."""
-        return f"lumos.target.{self.quantity}"
+    def limit(self) -> float:
+        """The target's value."""
+        return self.target.value
 
     def size(self, structure: Structure, gates: Float[Tensor, " units"]) -> Float[Tensor, ""]:
-        """Expected size for gates that are open with these probabilities, in the unit of ``limit``; differentiable."""
-        if self.quantity == "features":
+        """Compute the expected size for gates that are open with these probabilities.
+
+        Args:
+            structure: The traced model.
+            gates: Open probabilities (units,).
+
+        Returns:
+            The size in the unit of ``limit``; differentiable in ``gates``.
+        """
+        if self.target.quantity == "features":
             return expected_features(structure, gates)
-        which = {"params": 0, "macs": 1}[self.quantity]
+        which = {"params": 0, "macs": 1}[self.target.quantity]
         return structure.expected_sizes(gates)[which] / max(1.0, structure.dense_sizes[which])
 
     def check(self, structure: Structure) -> None:
-        """Raise ConfigError where no choice of gates meets the budget."""
-        if self.quantity == "features" and not len(_feature_units(structure)):
-            raise ConfigError(f"{self.key}={self.limit:g}: no input feature of this model can be removed")
+        """Tell at once where no choice of gates meets the budget.
+
+        Raises:
+            ConfigError: The least or the largest possible size lies on the wrong side of it.
+        """
+        if self.target.quantity == "features" and not len(_feature_units(structure)):
+            raise ConfigError(f"{self.target.key}={self.limit:g}: no input feature of this model can be removed")
         floor = torch.zeros(structure.units, dtype=torch.float64)
         floor[[g.start for g in structure.groups]] = 1.0
         floor = rounded_up(structure.groups, torch.zeros_like(floor), floor > 0, self.align).double()
         least, most = float(self.size(structure, floor)), float(self.size(structure, torch.ones_like(floor)))
         if not least <= self.limit <= most:
-            more = "; `python -m lumos explain` says what is fixed and why, and lumos.streams=true frees some of it"
+            more = "; `lumos explain` says what is fixed and why, and the option lumos.streams=true frees some of it"
             raise ConfigError(
-                f"{self.key}={self.limit:g}: this model can only have {least:.3g} to {most:.3g}"
-                + (more if self.limit < least and self.quantity != "features" else "")
+                f"{self.target.key}={self.limit:g}: this model can only have {least:.3g} to {most:.3g}"
+                + (more if self.limit < least and self.target.quantity != "features" else "")
             )
 
     def rounding(
         self, structure: Structure, log_alpha: Float[Tensor, " units"], is_open: Bool[Tensor, " units"]
     ) -> float:
-        """How many times as large the compact model is with what rounding adds to these open gates."""
+        """Compute how many times as large the compact model is with what rounding adds to these open gates."""
         if self.align == 1:
             return 1.0
         added = rounded_up(structure.groups, log_alpha, is_open, self.align)
@@ -75,15 +85,22 @@ class Budget:
     def fit(
         self, structure: Structure, log_alpha: Float[Tensor, " units"], is_open: Bool[Tensor, " units"]
     ) -> Bool[Tensor, " units"]:
-        """The gates to keep: the widest open ones that meet the budget from below.
+        """Choose the gates to keep: the widest open ones that meet the budget from below.
 
-        Within ``SLACK`` of the budget, where units are small enough for that. Gates are ranked by ``log_alpha``; in
-        each group the widest one stays, and each hidden group is rounded up. For a budget of features the other gates
-        stay as they are, ``is_open``.
+        They come within ``SLACK`` of the budget, where units are small enough for that. In each group the widest one
+        stays, and each hidden group is rounded up. For a budget of features the other gates stay as they are.
+
+        Args:
+            structure: The traced model.
+            log_alpha: What gates are ranked by (units,).
+            is_open: Which gates are open now (units,).
+
+        Returns:
+            Which gates to keep (units,).
         """
         values = log_alpha.detach().double().cpu()
         movable = torch.ones(structure.units, dtype=torch.bool)
-        if self.quantity == "features":
+        if self.target.quantity == "features":
             movable[:] = False
             movable[_feature_units(structure)] = True
         keep = is_open.cpu() & ~movable
@@ -155,7 +172,7 @@ def _border(units: list[int], group: dict[int, str], each: int) -> list[int]:
 
 
 def expected_features(structure: Structure, gates: Float[Tensor, " units"]) -> Float[Tensor, ""]:
-    """Expected number of input features that are read; differentiable. Features without a gate count one."""
+    """Compute the expected number of input features that are read; differentiable. Those without a gate count one."""
     padded = torch.cat([gates.new_ones(1), gates])
     return torch.stack([padded[selection.units.to(gates.device)].sum() for selection in structure.inputs]).sum()
 

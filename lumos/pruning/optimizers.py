@@ -1,18 +1,74 @@
-"""The optimiser at the cut."""
+"""Takes an optimizer through the cut: its state, and the rate that fits a narrower network."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from lumos.compaction.model import CompactModel
+from lumos.compaction.plan import Plan
+from lumos.gating.gated_model import GatedModel
+
+POWERS = {"exp_avg": 1, "momentum_buffer": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}
+"""State that is laid out as its parameter: the power of the gradient with which it scales."""
+LEAST_GATE = 1e-3
+"""Gates below this do not make the state behind them any larger."""
+
+
+def transfer_state(
+    source: torch.optim.Optimizer, target: torch.optim.Optimizer, gated: GatedModel, small: CompactModel
+) -> None:
+    """Give the optimizer of a compact model the state that the gated model's optimizer has, cut and rescaled.
+
+    A folded weight is ``m`` times the old one, so its gradient is the old one's divided by ``m``. Numbers are copied. A
+    parameter with state of any other kind starts anew.
+
+    Args:
+        source: An optimizer over the gated model's parameters.
+        target: The same over the compact model's; its state is replaced.
+        gated: The gated model, its gates as they were when ``small`` was made.
+        small: ``compact(gated)``.
+    """
+    plan = Plan.of(gated.structure, gated.structure.with_places(gated.gates.is_open()))
+    multipliers, new = gated.multipliers(), dict(small.model.named_parameters())
+    for name, old in gated.model.named_parameters():
+        state = source.state.get(old)
+        if not state or name not in new:
+            continue
+        m = plan.cut(name, multipliers[name].expand(old.shape)) if name in multipliers else torch.ones(())
+        m = m.to(old.device).clamp(min=LEAST_GATE)
+        arrays = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.ndim}
+        if arrays.keys() <= POWERS.keys():
+            numbers = {key: deepcopy(value) for key, value in state.items() if key not in arrays}
+            moments = {key: plan.cut(name, value) / m ** POWERS[key] for key, value in arrays.items()}
+            target.state[new[name]] = numbers | moments
+
+
+def matrix_sizes(dense: nn.Module, compact: nn.Module) -> list[tuple[int, int]]:
+    """List the numbers of elements of each weight of two dimensions or more, dense and compact."""
+    before = dict(dense.named_parameters())
+    pairs = ((before.get(name), p) for name, p in compact.named_parameters() if p.ndim > 1)
+    return [(old.numel(), p.numel()) for old, p in pairs if old is not None]
 
 
 def rate_gain(matrices: Sequence[tuple[int, int]], most: float) -> float:
-    """The factor by which the weights' peak rate rises, from the sizes of each weight matrix, dense and compact.
+    """Compute the factor by which the weights' peak rate rises at the cut.
 
-    With Adam the rate that fits a layer falls as its width rises (Yang & Hu et al. 2021, muP, table 3), and the
-    recipe's was chosen for the dense network. How many times narrower a matrix became is the square root of its sizes'
-    ratio; the factor is the geometric mean of these, so that one large layer that nearly goes does not speak for all,
-    and a residual stream that stays is not forgotten. At most ``most``.
+    With Adam the rate that fits a layer falls as its width rises, and the given one was chosen for the dense network.
+    How many times narrower a matrix became is the square root of its sizes' ratio; the factor is the geometric mean of
+    these, so that one large layer that nearly goes does not speak for all, and a residual stream that stays is not
+    forgotten.  Source: Yang & Hu et al. 2021, muP, table 3.
+
+    Args:
+        matrices: The sizes of each weight matrix, dense and compact, as :func:`matrix_sizes` lists them.
+        most: The largest factor.
+
+    Returns:
+        The factor, a number from 1 to ``most``.
     """
     narrower = [0.5 * math.log(dense / max(1, compact)) for dense, compact in matrices]
     return min(most, math.exp(math.fsum(narrower) / max(1, len(narrower))))

@@ -1,4 +1,189 @@
-"""What steers a gated training, as plain values. Imports no torch."""
+"""What a gated training is asked for, as plain values: a lambda, a target or a tolerance. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from lumos.errors import ConfigError
+from lumos.gating.settings import Penalty
 
 DEFAULT_LAMBDA = 1e-3
 """What lambda is where neither it nor a target nor a tolerance is given."""
+
+Quantity = Literal["params", "macs", "features"]
+"""What a target can limit."""
+
+
+@dataclass(frozen=True)
+class Lambda:
+    """Ask for a given coefficient of the penalty: ``loss + lambda * penalty`` is minimised (equation 6).
+
+    Args:
+        value: The coefficient, >= 0, in units of the loss per gate.
+        penalty: What is penalised: the expected number of open ``gates``, or the expected share of ``params`` or
+            ``macs`` times the number of gates.
+
+    Raises:
+        ConfigError: The value is negative or not a number.
+
+    Example:
+        >>> from lumos.pruning.settings import Lambda
+        >>> Lambda(0.01).remedy
+        'lower it: lumos.lambda=0.001, say'
+    """
+
+    value: float = DEFAULT_LAMBDA
+    penalty: Penalty = "gates"
+
+    key: ClassVar[str] = "lumos.lambda"
+
+    def __post_init__(self) -> None:
+        _expect(0 <= self.value < math.inf, self.key, self.value, "a number >= 0")
+
+    @property
+    def remedy(self) -> str:
+        """What to change where too little of the network is left."""
+        return f"lower it: {self.key}={self.value / 10:g}, say"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Ask for a size of the compact model; lambda is found on the way. Exactly one quantity is given.
+
+    Args:
+        params: Share of the dense network's parameters, between 0 and 1.
+        macs: Share of the dense network's multiply-accumulates, between 0 and 1.
+        features: Number of input features, >= 1.
+
+    Raises:
+        ConfigError: None or several of them are given, or a value is out of its range.
+
+    Example:
+        >>> from lumos.pruning.settings import Target
+        >>> target = Target(params=0.1)
+        >>> target.quantity, target.value, target.key
+        ('params', 0.1, 'lumos.target.params')
+    """
+
+    params: float | None = None
+    macs: float | None = None
+    features: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in get_args(Quantity) if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ConfigError(f"a target has {found}: expected one of {', '.join(get_args(Quantity))}")
+        if self.quantity == "features":
+            _expect(int(self.value) == self.value >= 1, self.key, self.value, "a whole number >= 1")
+        else:
+            _expect(0 < self.value < 1, self.key, self.value, "a share between 0 and 1")
+
+    @property
+    def quantity(self) -> Quantity:
+        """What is limited."""
+        return next(name for name in get_args(Quantity) if getattr(self, name) is not None)
+
+    @property
+    def value(self) -> float:
+        """The limit: a share of the dense network, or a number of features."""
+        return getattr(self, self.quantity)
+
+    @property
+    def key(self) -> str:
+        """Its name in messages, in records and in the suite's configuration."""
+        return f"lumos.target.{self.quantity}"
+
+    @property
+    def remedy(self) -> str:
+        """What to change where too little of the network is left."""
+        return "ask for a larger one"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Ask for the smallest model whose validation score is worse than the dense one's by no more than a share.
+
+    Args:
+        share: How much worse the score may be, as a share of the dense score, in [0, 1).
+        score: Scores a model on validation data.
+        baseline: The score of the trained dense network.
+        higher_is_better: Whether a higher score is better.
+        penalty: What is penalised, see :class:`Lambda`.
+
+    Raises:
+        ConfigError: The share is out of its range.
+
+    Example:
+        >>> from lumos.pruning.settings import Tolerance
+        >>> Tolerance(0.1, baseline=2.0, higher_is_better=False).threshold
+        2.2
+    """
+
+    share: float
+    score: Callable[[Any], float] | None = None
+    baseline: float | None = None
+    higher_is_better: bool = True
+    penalty: Penalty = "gates"
+
+    key: ClassVar[str] = "lumos.tolerance"
+
+    def __post_init__(self) -> None:
+        _expect(0 <= self.share < 1, self.key, self.share, "a share in [0, 1)")
+
+    @property
+    def value(self) -> float:
+        """The share."""
+        return self.share
+
+    @property
+    def threshold(self) -> float:
+        """The worst score that is allowed."""
+        assert self.baseline is not None
+        return self.baseline - self.sign * self.share * abs(self.baseline)
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher score is better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def remedy(self) -> str:
+        """What to change where too little of the network is left."""
+        return "ask for a smaller tolerance"
+
+
+Goal = Lambda | Target | Tolerance
+"""What a gated training is asked for."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Say when a gated training does what, in steps of the optimizer.
+
+    Args:
+        steps: Steps of the whole training.
+        gated_steps: Steps before the cut, in which gates and weights train together.
+        warmup: Share of all steps over which the penalty's coefficient grows from zero.
+    """
+
+    steps: int
+    gated_steps: int
+    warmup: float = 0.1
+
+    def warm_up(self, step: int) -> float:
+        """The factor by which the penalty's coefficient has grown."""
+        return warm_up(step, self.steps, self.warmup)
+
+
+def warm_up(step: int, total: int, share: float) -> float:
+    """Grow linearly from 0 to 1 over the first ``share`` of ``total`` steps."""
+    return min(1.0, step / (share * total)) if share > 0 else 1.0
+
+
+def _expect(condition: bool, key: str, value: float, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{key}={value}: expected {expected}")

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError, one_line
 from lumos.gating.settings import GateSettings, Penalty
-from lumos.pruning.settings import DEFAULT_LAMBDA
+from lumos.pruning.settings import DEFAULT_LAMBDA, Goal, Lambda, Target, Tolerance
 from lumos.suite.identity import MACHINE_KEYS, digest, of_run, short_target, without
 from lumos.suite.paths import CONF, PROJECT
 from lumos.tracing.options import StructureOptions
@@ -35,13 +35,6 @@ class TargetConfig:
     params: float | None = None
     macs: float | None = None
     features: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("params", "macs"):
-            share = getattr(self, name)
-            expect(share is None or 0 < share < 1, f"lumos.target.{name}", share, "a share between 0 and 1, or null")
-        least = self.features is None or self.features >= 1
-        expect(least, "lumos.target.features", self.features, "a whole number >= 1, or null")
 
 
 @dataclass(frozen=True)
@@ -76,9 +69,10 @@ class LumosConfig:
             raise ConfigError(f"{' and '.join(f'{k}={v}' for k, v in given.items())}: set one of them and not both")
         if not given:
             object.__setattr__(self, "lambda_", DEFAULT_LAMBDA)
-        expect(self.lambda_ is None or self.lambda_ >= 0, "lumos.lambda", self.lambda_, "a number >= 0")
-        small = self.tolerance is None or 0 <= self.tolerance < 1
-        expect(small, "lumos.tolerance", self.tolerance, "a share in [0, 1), or null")
+        try:
+            self.goal  # noqa: B018 -- as the gates below
+        except ValueError as error:
+            raise ConfigError(f"{error}, or null") from None
         expect(self.learning_rate > 0, "lumos.learning_rate", self.learning_rate, "a number > 0")
         expect(0 <= self.warmup < 1, "lumos.warmup", self.warmup, "a number in [0, 1)")
         expect(0 < self.freeze_at < 1, "lumos.freeze_at", self.freeze_at, "a number between 0 and 1")
@@ -95,6 +89,16 @@ class LumosConfig:
         keys = {"lumos.lambda": self.lambda_, "lumos.tolerance": self.tolerance}
         keys |= {f"lumos.target.{name}": value for name, value in asdict(self.target).items()}
         return {key: value for key, value in keys.items() if value is not None}
+
+    @property
+    def goal(self) -> Goal:
+        """What steers the training, as the engine takes it."""
+        if self.tolerance is not None:
+            return Tolerance(self.tolerance, penalty=self.penalty)
+        if any(value is not None for value in asdict(self.target).values()):
+            return Target(**asdict(self.target))
+        assert self.lambda_ is not None
+        return Lambda(self.lambda_, self.penalty)
 
     @property
     def structure(self) -> StructureOptions:

@@ -337,7 +337,7 @@ UNABLE: dict[tuple[str, str], str] = {}
 
 EVERY_FAMILY = """
 import json, random, sys, lumos
-from lumos.deploy import exportable
+from lumos.exporting import exportable
 from tests.families import FAMILIES
 from tests.networks import random_gates
 

@@ -104,7 +104,7 @@ def test_project_lifts_at_every_step_what_it_would_alone():
 def test_noise_stays_inside_the_thresholds(thresholds, monkeypatch):
     gates = Gates([Group("g", "hidden", 0, 3)], GateSettings(t_l=thresholds[0], t_u=thresholds[1]))
     seen = []
-    monkeypatch.setattr("lumos.gates.sample", lambda log_alpha, noise, settings: seen.append(noise) or log_alpha)
+    monkeypatch.setattr("lumos.gating.gates.sample", lambda log_alpha, noise, settings: seen.append(noise) or log_alpha)
     for drawn in (0.0, 0.25, 1.0):
         monkeypatch.setattr(torch, "rand_like", lambda x, drawn=drawn, **_: torch.full_like(x, drawn).detach())
         gates()

@@ -11,7 +11,8 @@ from lumos.compaction.compact import compact
 from lumos.compaction.plan import Plan
 from lumos.compaction.verify import difference
 from lumos.pruning.averaging import Average, decay_at
-from lumos.pruning.controllers import WithinTolerance
+from lumos.pruning.controllers import ToleranceController
+from lumos.pruning.settings import Schedule, Tolerance
 from lumos.suite import runner
 from lumos.suite.config import TargetConfig
 from lumos.suite.training import checkpoint
@@ -20,11 +21,10 @@ from lumos.suite.training.evaluation import Best, evaluate
 from lumos.suite.training.loop import train
 from lumos.suite.training.pretrained import read_weights
 from lumos.suite.training.state import TrainState
-from lumos.suite.workload import Metric
 from lumos.workloads.synthetic import Synthetic
 from tests.suite.methods.test_methods import configured, needs
 from tests.suite.training.test_checkpoint import IDENTITY, Killed, WithStatistics, assert_same, dies_at, outcome
-from tests.suite.training.test_loop import CPU, GATES, run_config
+from tests.suite.training.test_loop import CPU, run_config
 
 
 def averaged(ema=0.9, **changes):
@@ -197,21 +197,18 @@ def test_a_cut_that_returns_to_an_earlier_state_returns_to_its_average():
     torch.manual_seed(0)
     gated = lumos.gate(MODELS["mlp"][0](), torch.randn(4, 6))
     average = Average(gated, 0.9)
-    scores, looked = [0.85, 0.5], []
-    settings = replace(GATES, lambda_=None, tolerance=0.1)
-    metric = Metric("R2", "", higher_is_better=True)
-    steering = WithinTolerance(
-        settings, 100, 80, metric, 0.9, lambda model: (looked.append(model), scores.pop(0))[1], average
-    )
+    scores, scored = [0.85, 0.5], []
+    goal = Tolerance(0.1, score=lambda model: (scored.append(model), scores.pop(0))[1], baseline=0.9)
+    controller = ToleranceController(goal, Schedule(100, 80), average)
     optimizer = torch.optim.AdamW(gated.parameters())
     average.update(gated)
-    steering.after(gated, optimizer, 2)
+    controller.after_step(gated, optimizer, 2)
     means = {n: t.clone() for n, t in average.state_dict()["model"].items()}
     shaken(gated)
     average.update(gated)
-    steering.after(gated, optimizer, 4)
-    steering.settle(gated, optimizer)
-    assert looked == [average.model] * 2
+    controller.after_step(gated, optimizer, 4)
+    controller.finalize(gated, optimizer)
+    assert scored == [average.model] * 2
     assert average.state_dict()["updates"] == 1
     for name, tensor in average.state_dict()["model"].items():
         assert torch.equal(tensor, means[name])

@@ -1,4 +1,4 @@
-"""What sets the price of the gates: a budget, a tolerance; what is settled at the cut, and what a collapse says."""
+"""What sets the penalty's coefficient: a target, a tolerance; what is decided at the cut, and what a collapse says."""
 
 import math
 from dataclasses import replace
@@ -10,13 +10,13 @@ from torch import nn
 import lumos
 from lumos.errors import ConfigError, TrainingError
 from lumos.pruning.budget import Budget
-from lumos.pruning.collapse_detection import CollapseWatch, at_floor
-from lumos.pruning.controllers import PATIENCE, ToBudget, WithinTolerance, nearly_decided, steer
+from lumos.pruning.collapse_detection import CollapseDetector, at_floor
+from lumos.pruning.controllers import PATIENCE, TargetController, ToleranceController, make_controller, nearly_decided
+from lumos.pruning.settings import Lambda, Schedule, Target, Tolerance
 from lumos.suite.config import TargetConfig
 from lumos.suite.training.loop import train
-from lumos.suite.workload import Metric
 from lumos.workloads.synthetic import Synthetic
-from tests.suite.training.test_loop import CPU, GATES, run_config
+from tests.suite.training.test_loop import CPU, run_config
 
 
 def mlp(features=40, width=60):
@@ -39,7 +39,7 @@ def test_what_is_kept_is_at_or_under_the_budget_and_within_two_percent(quantity,
     gated = mlp()
     for seed in range(5):
         log_alpha = torch.randn(gated.structure.units, generator=torch.Generator().manual_seed(seed)) * 3
-        keep = Budget(quantity, limit).fit(gated.structure, log_alpha, log_alpha > 0)
+        keep = Budget(Target(**{quantity: limit})).fit(gated.structure, log_alpha, log_alpha > 0)
         which = {"params": 0, "macs": 1}[quantity]
         share = float(gated.structure.expected_sizes(keep.double())[which]) / gated.structure.dense_sizes[which]
         assert 0.98 * limit <= share <= limit * (1 + 1e-9)
@@ -51,7 +51,7 @@ def test_what_is_kept_is_at_or_under_the_budget_and_within_two_percent(quantity,
 def test_a_budget_counts_what_rounding_the_widths_adds(multiple, limit):
     gated = mlp()
     hidden = [g for g in gated.structure.groups if g.kind == "hidden"]
-    budget = Budget("params", limit, multiple)
+    budget = Budget(Target(params=limit), multiple)
     for seed in range(5):
         log_alpha = torch.randn(gated.structure.units, generator=torch.Generator().manual_seed(seed)) * 3
         added = sum(-int((log_alpha[g.gates] > 0).sum()) % multiple for g in hidden)
@@ -64,13 +64,13 @@ def test_a_budget_counts_what_rounding_the_widths_adds(multiple, limit):
         gated.gates.log_alpha.data = torch.where(keep, 3.0, -3.0)
         gated.align(multiple)
         assert torch.equal(gated.gates.is_open(), keep)
-    assert Budget("params", limit).rounding(gated.structure, log_alpha, log_alpha > 0) == 1.0
+    assert Budget(Target(params=limit)).rounding(gated.structure, log_alpha, log_alpha > 0) == 1.0
 
 
 def test_gates_are_kept_by_rank():
     gated = mlp()
     log_alpha = torch.linspace(4, 1, gated.structure.units)  # all open, the first widest
-    keep = Budget("features", 3).fit(gated.structure, log_alpha, log_alpha > 0)
+    keep = Budget(Target(features=3)).fit(gated.structure, log_alpha, log_alpha > 0)
     group = gated.structure.group("input")
     assert keep[group.gates].nonzero().flatten().tolist() == [0, 1, 2]
     assert keep[group.stop :].all()  # a budget of features leaves hidden units alone
@@ -82,7 +82,7 @@ def test_a_hidden_unit_is_opened_before_a_feature_that_closed():
     log_alpha = torch.full((gated.structure.units,), -8.0)
     log_alpha[group.gates] = -7.0
     log_alpha[[g.start for g in gated.structure.groups]] = 3.0
-    keep = Budget("params", 0.5).fit(gated.structure, log_alpha, log_alpha > 0)
+    keep = Budget(Target(params=0.5)).fit(gated.structure, log_alpha, log_alpha > 0)
     assert keep[group.gates].sum() == 1
     assert keep.sum() > len(gated.structure.groups)
 
@@ -91,10 +91,10 @@ def test_a_hidden_unit_is_opened_before_a_feature_that_closed():
     ("budget", "line"),
     [
         (
-            Budget("params", 1e-6),
+            Budget(Target(params=1e-6)),
             "lumos.target.params=1e-06: this model can only have 0.000[0-9]* to 1; .*lumos.streams=true",
         ),
-        (Budget("features", 41), "lumos.target.features=41: this model can only have 1 to 40"),
+        (Budget(Target(features=41)), "lumos.target.features=41: this model can only have 1 to 40"),
     ],
 )
 def test_a_budget_that_cannot_be_met_is_said_at_once(budget, line):
@@ -106,52 +106,52 @@ def test_features_of_a_model_without_feature_gates():
     net = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 1))
     gated = lumos.gate(net, torch.arange(4))
     with pytest.raises(ConfigError, match=r"lumos.target.features=3: no input feature of this model can be removed"):
-        Budget("features", 3).check(gated.structure)
+        Budget(Target(features=3)).check(gated.structure)
 
 
-def budget_steering(gated, **target):
-    settings = replace(GATES, lambda_=None, target=TargetConfig(**target))
-    return steer(settings, 200, 100, gated, Metric("R2"), None, lambda model: 0.0)
+SCHEDULE = Schedule(200, 100, 0.1)
 
 
 def test_dual_ascent_by_hand():
     gated = mlp()
-    steering = budget_steering(gated, params=0.2)
-    assert isinstance(steering, ToBudget)
-    start = float(Budget("params", 0.2).size(gated.structure, nearly_decided(gated.gates.log_alpha.detach(),
-                                                                             gated.gates.settings.shift)))  # fmt: skip
-    assert [steering.limit(s) for s in (0, 15, 30, 99)] == pytest.approx([start, (start + 0.2) / 2, 0.2, 0.2])
-    # far above the budget: r is cut off at 1/2
-    steering.prices(gated, 50)
-    assert steering.log_lambda == pytest.approx(math.log(1e-4) + 20 / 100 * 0.5)
-    assert steering.price(50) == pytest.approx(math.exp(steering.log_lambda + 4 * 0.5))
-    # below the budget the price falls
+    controller = make_controller(Target(params=0.2), SCHEDULE, gated)
+    assert isinstance(controller, TargetController)
+    gates = nearly_decided(gated.gates.log_alpha.detach(), gated.gates.settings.shift)
+    start = float(Budget(Target(params=0.2)).size(gated.structure, gates))
+    assert [controller.limit(s) for s in (0, 15, 30, 99)] == pytest.approx([start, (start + 0.2) / 2, 0.2, 0.2])
+    # far above the budget: r is clipped to 1/2
+    controller.before_step(gated, 50)
+    assert controller.log_lambda == pytest.approx(math.log(1e-4) + 20 / 100 * 0.5)
+    assert controller.coefficient(50) == pytest.approx(math.exp(controller.log_lambda + 4 * 0.5))
+    # below the budget lambda falls
     with torch.no_grad():
         gated.gates.log_alpha.fill_(-3.0)
-    before = steering.log_lambda
-    steering.prices(gated, 51)
-    assert steering.log_lambda == pytest.approx(before - 20 / 100 * 0.5)
+    before = controller.log_lambda
+    controller.before_step(gated, 51)
+    assert controller.log_lambda == pytest.approx(before - 20 / 100 * 0.5)
 
 
-def penalty(steering, gated, step):
-    return sum(p * float(s.detach()) for p, s in zip(steering.prices(gated, step), steering.sizes(gated), strict=True))
+def penalty(controller, gated, step):
+    controller.before_step(gated, step)
+    pairs = zip(controller.coefficients(step), controller.penalty_terms(gated), strict=True)
+    return sum(c * float(term.detach()) for c, term in pairs)
 
 
-def test_the_penalty_of_a_budget_counts_the_full_network_as_its_gates():
+def test_the_penalty_of_a_target_counts_the_full_network_as_its_gates():
     gated = mlp()
-    steering = budget_steering(gated, macs=0.2)
+    controller = make_controller(Target(macs=0.2), SCHEDULE, gated)
     with torch.no_grad():
         gated.gates.log_alpha.fill_(40.0)
-    assert penalty(steering, gated, 50) == pytest.approx(steering.price(50) * gated.structure.units)
+    assert penalty(controller, gated, 50) == pytest.approx(controller.coefficient(50) * gated.structure.units)
 
 
-def test_hidden_units_keep_their_default_price_beside_a_budget_of_features():
+def test_hidden_units_keep_their_default_coefficient_beside_a_target_of_features():
     gated = mlp()
-    steering = budget_steering(gated, features=5)
+    controller = make_controller(Target(features=5), SCHEDULE, gated)
     with torch.no_grad():
         gated.gates.log_alpha.fill_(40.0)
-    got = penalty(steering, gated, 50)
-    assert got == pytest.approx(40 * steering.price(50) + 120 * 1e-3, rel=1e-5)
+    got = penalty(controller, gated, 50)
+    assert got == pytest.approx(40 * controller.coefficient(50) + 120 * 1e-3, rel=1e-5)
 
 
 @pytest.mark.parametrize("target", [{"params": 0.4}, {"macs": 0.3}, {"features": 4}])
@@ -174,52 +174,54 @@ def test_a_training_meets_its_budget(tiny, target):
 
 def tolerant(higher=True, dense=0.9, scores=()):
     given = iter(scores)
-    settings = replace(GATES, lambda_=None, tolerance=0.1)
-    metric = Metric("error", higher_is_better=higher)
-    steering = steer(settings, 200, 100, mlp(), metric, dense, lambda model: next(given))
-    assert isinstance(steering, WithinTolerance)
-    return steering
+    goal = Tolerance(0.1, score=lambda model: next(given), baseline=dense, higher_is_better=higher)
+    controller = make_controller(goal, SCHEDULE, mlp())
+    assert isinstance(controller, ToleranceController)
+    return controller
 
 
-def test_the_line_lies_on_the_worse_side_of_the_dense_score():
-    assert tolerant(True, 0.9).line == pytest.approx(0.81)
-    assert tolerant(True, -0.5).line == pytest.approx(-0.55)
-    assert tolerant(False, 2.0).line == pytest.approx(2.2)
-    assert tolerant(False, 2.0).above(2.1)
-    assert not tolerant(False, 2.0).above(2.3)
+def test_the_threshold_lies_on_the_worse_side_of_the_dense_score():
+    assert tolerant(True, 0.9).threshold == pytest.approx(0.81)
+    assert tolerant(True, -0.5).threshold == pytest.approx(-0.55)
+    assert tolerant(False, 2.0).threshold == pytest.approx(2.2)
+    assert tolerant(False, 2.0).within(2.1)
+    assert not tolerant(False, 2.0).within(2.3)
+
+
+def checked(controller, *scores):
+    """Lambda after checks that find these scores, from its start on, as logarithms."""
+    gated = mlp()
+    optimizer = torch.optim.AdamW(gated.parameters())
+    given, found = iter(scores), [controller.log_lambda]
+    controller.score = lambda model: next(given)
+    for number in range(len(scores)):
+        controller.after_step(gated, optimizer, controller.interval * (number + 1))
+        found.append(controller.log_lambda)
+    return [b - found[0] for b in found[1:]]
 
 
 def test_lambda_follows_the_score():
-    steering = tolerant()
-    start = steering.log_lambda
-    steering._steer(0.3)  # still learning
-    assert steering.log_lambda == start
-    steering._steer(0.85)
-    assert steering.log_lambda == pytest.approx(start + steering.up)
-    steering._steer(0.8)  # it was above: lambda is too high now
-    assert steering.log_lambda == pytest.approx(start + steering.up - steering.down)
+    up, down = ToleranceController.up, ToleranceController.down
+    # still learning; within the tolerance; below what it had been
+    assert checked(tolerant(), 0.3, 0.85, 0.8) == pytest.approx([0.0, up, up - down])
 
 
-def test_a_network_that_stops_learning_below_the_line_pays_less():
-    steering = tolerant()
-    start = steering.log_lambda
-    for _ in range(1 + PATIENCE):
-        steering._steer(0.3)
-    assert steering.log_lambda == pytest.approx(start - steering.down)
+def test_a_network_that_stops_learning_below_the_threshold_pays_less():
+    assert checked(tolerant(), *[0.3] * (1 + PATIENCE)) == pytest.approx([0.0] * PATIENCE + [-ToleranceController.down])
 
 
-def test_the_cut_returns_to_the_smallest_state_above_the_line():
-    steering, gated = tolerant(scores=[0.85, 0.5]), mlp()
+def test_the_cut_returns_to_the_smallest_state_within_the_tolerance():
+    controller, gated = tolerant(scores=[0.85, 0.5]), mlp()
     optimizer = torch.optim.AdamW(gated.parameters())
-    steering.after(gated, optimizer, 2)
+    controller.after_step(gated, optimizer, 2)
     kept = gated.gates.log_alpha.detach().clone()
     with torch.no_grad():
         gated.gates.log_alpha.fill_(-3.0)
-    steering.after(gated, optimizer, 4)
-    steering.settle(gated, optimizer)
+    controller.after_step(gated, optimizer, 4)
+    controller.finalize(gated, optimizer)
     assert torch.equal(gated.gates.log_alpha, kept)
-    assert steering.report(0.7)["returned_at_cut"]
-    assert not steering.report(0.7)["met"]
+    assert controller.report(0.7)["returned_at_cut"]
+    assert not controller.report(0.7)["met"]
 
 
 def test_a_tolerance_is_kept(tiny):
@@ -240,13 +242,13 @@ def test_a_tolerance_needs_the_dense_score(tiny):
 
 
 def test_a_collapse_is_noticed_within_two_hundred_steps():
-    watch = CollapseWatch(10_000, {"lumos.lambda": 0.5})
+    detector = CollapseDetector(10_000, Lambda(0.5))
     for step in range(1, 200):
-        watch.after(torch.tensor(1.0), step, [(1, 20), (1, 30)] if watch.due(step) else None)
+        detector.update(torch.tensor(1.0), step, lambda: [(1, 20), (1, 30)])
     with pytest.raises(
         TrainingError, match=r"at step 200 every .* lumos.lambda=0.5 is too strong, lower it: .*=0.05, say"
     ):
-        watch.after(torch.tensor(1.0), 200, [(1, 20), (1, 30)])
+        detector.update(torch.tensor(1.0), 200, lambda: [(1, 20), (1, 30)])
 
 
 @pytest.mark.parametrize(
@@ -255,16 +257,16 @@ def test_a_collapse_is_noticed_within_two_hundred_steps():
     ids=["it predicts", "units are left", "there was no choice"],
 )
 def test_what_is_no_collapse(loss, widths):
-    watch = CollapseWatch(100, {"lumos.lambda": 0.5})
+    detector = CollapseDetector(100, Lambda(0.5))
     for step in range(1, 100):
-        watch.after(torch.tensor(1.0 if step == 1 else loss), step, widths if watch.due(step) else None)
+        detector.update(torch.tensor(1.0 if step == 1 else loss), step, lambda: widths)
 
 
 def test_noisy_data_are_no_collapse():
     """Where the dense network itself ends at a loss of .95, a loss of .955 is no trivial one."""
-    watch = CollapseWatch(100, {"lumos.lambda": 0.5}, dense_loss=0.95)
+    detector = CollapseDetector(100, Lambda(0.5), dense_loss=0.95)
     for step in range(1, 100):
-        watch.after(torch.tensor(1.0 if step == 1 else 0.955), step, [(1, 20)])
+        detector.update(torch.tensor(1.0 if step == 1 else 0.955), step, lambda: [(1, 20)])
 
 
 def test_at_floor_by_hand():
@@ -274,11 +276,11 @@ def test_at_floor_by_hand():
 
 
 def test_a_finished_network_that_predicts_nothing_is_an_error():
-    watch = CollapseWatch(100, {"lumos.target.params": 0.01}, dense_loss=0.1)
-    watch.verdict(0.8)
+    detector = CollapseDetector(100, Target(params=0.01), dense_loss=0.1)
+    detector.check_finished(0.8)
     with pytest.raises(TrainingError, match=r"after the last step the loss is 0.95, .* ask for a larger one"):
-        watch.verdict(0.95)
-    CollapseWatch(100, {"lumos.lambda": 0.01}, dense_loss=0.99).verdict(1.0)  # nor did the dense one learn
+        detector.check_finished(0.95)
+    CollapseDetector(100, Lambda(0.01), dense_loss=0.99).check_finished(1.0)  # nor did the dense one learn
 
 
 @pytest.mark.parametrize("epochs", [2, 10])

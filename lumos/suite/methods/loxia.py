@@ -25,6 +25,7 @@ from lumos.gating.hard_concrete import LOG_ALPHA_BOUND, open_probability, sample
 from lumos.gating.settings import GateSettings
 from lumos.pruning.budget import SLACK, Budget
 from lumos.pruning.report import gate_report
+from lumos.pruning.settings import Target
 from lumos.suite.methods.base import PruningPhase, Task
 from lumos.suite.training.state import TrainState
 from lumos.suite.workload import Workload
@@ -82,7 +83,7 @@ class Loxia(PruningPhase):
     def __init__(self, state: TrainState, task: Task, structure: Structure) -> None:
         super().__init__(state, task)
         assert task.settings.target is not None
-        self.structure, self.budget = structure, Budget("params", task.settings.target)
+        self.structure, self.budget = structure, Budget(Target(params=task.settings.target))
         self.price = task.settings.lambda_ / task.samples
         self.layers = _gated_layers(state.model, structure, task)
         if not self.layers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,9 +20,10 @@ from lumos.compaction.verify import Equivalence
 from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.averaging import average_of
-from lumos.pruning.collapse_detection import CollapseWatch
-from lumos.pruning.controllers import steer
+from lumos.pruning.collapse_detection import CollapseDetector
+from lumos.pruning.controllers import make_controller
 from lumos.pruning.report import gate_columns
+from lumos.pruning.settings import Schedule, Tolerance
 from lumos.suite.config import RunConfig
 from lumos.suite.console import log, progress
 from lumos.suite.training import distributed
@@ -201,11 +202,15 @@ def _gated_phase(state: TrainState, loaders: Loaders, dense: Trained | None, tot
     settings, metric = state.config.lumos, state.workload.metric
     freeze_at = cut_step(settings.freeze_at, total)
     score, loss = (dense.valid_score, dense.curve[-1]["loss"]) if dense and dense.curve else (None, 0.0)
-    steering = steer(
-        settings, total, freeze_at, state.model, metric, score, lambda model: _validate(state, loaders, model),
-        state.average,
-    )  # fmt: skip
-    return GatedPhase(state.model, steering, CollapseWatch(total, settings.mode, loss), freeze_at)
+    goal = settings.goal
+    if isinstance(goal, Tolerance):
+        goal = replace(
+            goal, score=lambda model: _validate(state, loaders, model), baseline=score,
+            higher_is_better=metric.higher_is_better,
+        )  # fmt: skip
+    schedule = Schedule(total, freeze_at, settings.warmup)
+    controller = make_controller(goal, schedule, state.model, align=settings.align or 1, average=state.average)
+    return GatedPhase(state.model, controller, CollapseDetector(total, goal, loss), freeze_at)
 
 
 def _begun(fresh: Callable[[], TrainState], reader: Reader, label: str, store: Store | None) -> TrainState:

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from lumos.compaction.compact import compact
 from lumos.compaction.model import CompactModel
-from lumos.compaction.plan import Plan
 from lumos.compaction.verify import Equivalence, verify
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.averaging import Average
-from lumos.pruning.collapse_detection import CollapseWatch
-from lumos.pruning.controllers import Steering
+from lumos.pruning.collapse_detection import CollapseDetector, open_widths
+from lumos.pruning.controllers import Controller
 from lumos.pruning.feature_history import FeatureHistory
-from lumos.pruning.optimizers import rate_gain
+from lumos.pruning.optimizers import matrix_sizes, rate_gain, transfer_state
 from lumos.pruning.report import gate_report, summary
 from lumos.pruning.resumable import Resumable
 from lumos.suite.config import LumosConfig
@@ -92,8 +91,8 @@ class GatedPhase(Phase):
 
     names = ("gated", "compact")
 
-    def __init__(self, gated: GatedModel, steering: Steering, watch: CollapseWatch, freeze_at: int) -> None:
-        self.gated, self.steering, self.watch, self.freeze_at = gated, steering, watch, freeze_at
+    def __init__(self, gated: GatedModel, controller: Controller, detector: CollapseDetector, freeze_at: int) -> None:
+        self.gated, self.controller, self.detector, self.freeze_at = gated, controller, detector, freeze_at
         self.history = FeatureHistory(gated, freeze_at)
         self.equivalence: Equivalence | None = None
         self.gates: dict[str, Any] | None = None
@@ -106,7 +105,7 @@ class GatedPhase(Phase):
     @property
     def parts(self) -> dict[str, Resumable]:
         """What of it changes from step to step, by name."""
-        return {"steering": self.steering, "watch": self.watch, "history": self.history}
+        return {"controller": self.controller, "detector": self.detector, "history": self.history}
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint has to keep beside the model: the parts, and, after the cut, what was cut."""
@@ -127,36 +126,33 @@ class GatedPhase(Phase):
 
     def prices(self, step: int) -> Sequence[float]:
         """What ``sizes`` cost at this step, before the cut, in the units of the loss."""
-        return self.steering.prices(self.gated, step)
+        self.controller.before_step(self.gated, step)
+        return self.controller.coefficients(step)
 
     def sizes(self) -> Sequence[Tensor]:
         """How many gates are open, or what else is steered."""
-        return self.steering.sizes(self.gated)
+        return self.controller.penalty_terms(self.gated)
 
     def after(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor) -> None:
         """Follow a step. Raises TrainingError where the network has collapsed."""
         if not self.gates:
             self.gated.project()
-            self.steering.after(self.gated, optimizer, step)
+            self.controller.after_step(self.gated, optimizer, step)
             self.history.note(self.gated, step)
         # After the cut the gates stand still, and so do the widths.
-        self.watch.after(loss, step, self._widths() if self.watch.due(step) else None)
-
-    def _widths(self) -> list[tuple[int, int]]:
-        is_open = self.gated.gates.is_open().cpu()
-        return [(int(is_open[g.gates].sum()), g.size) for g in self.gated.structure.groups]
+        self.detector.update(loss, step, lambda: open_widths(self.gated))
 
     def conclude(self, trained: Any) -> None:
         """Add what the gates decided. Raises TrainingError where the network collapsed."""
-        self.watch.verdict(trained.curve[-1]["loss"])
+        self.detector.check_finished(trained.curve[-1]["loss"])
         trained.gates, trained.equivalence = self.gates, self.equivalence
-        trained.steering = self.steering.report(trained.valid_score)
+        trained.steering = self.controller.report(trained.valid_score)
         trained.features = self.history.rows(self.gates["features_kept"]) if self.gates else []
 
     def cut(self, given: Handover) -> tuple[CompactModel, torch.optim.Optimizer]:
         """Settle and freeze the gates, verify, and return the compact model with an optimiser that goes on."""
         gated, settings, average = self.gated, given.settings, given.average
-        self.steering.settle(gated, given.optimizer)
+        self.controller.finalize(gated, given.optimizer)
         if settings.align:
             gated.align(settings.align)
         found = []
@@ -179,25 +175,10 @@ def cut(
     """The compact model in training mode, and an optimiser that goes on where the gated one's was."""
     small = compact(gated.train())
     fresh = make_optimizer(small, workload, settings)
-    dense, new = (dict(m.named_parameters()) for m in (gated.model, small.model))
-    matrices = [(dense[name].numel(), p.numel()) for name, p in new.items() if p.ndim > 1 and name in dense]
-    gain = rate_gain(matrices, settings.rate_gain)
+    gain = rate_gain(matrix_sizes(gated.model, small.model), settings.rate_gain)
     for group in fresh.param_groups:
         group["peak"] *= gain
-    plan = Plan.of(gated.structure, gated.structure.with_places(gated.gates.is_open()))
-    multiplier = gated.multipliers()
-    for name, old in dense.items():
-        state = optimizer.state.get(old)
-        if not state or name not in new:
-            continue
-        # A folded weight is m times the old one, so its gradient is the old one's divided by m.
-        m = plan.cut(name, multiplier[name].expand(old.shape)) if name in multiplier else torch.ones(())
-        m = m.to(old.device).clamp(min=1e-3)
-        fresh.state[new[name]] = {
-            "step": state["step"].clone(),
-            "exp_avg": plan.cut(name, state["exp_avg"]) / m,
-            "exp_avg_sq": plan.cut(name, state["exp_avg_sq"]) / m**2,
-        }
+    transfer_state(optimizer, fresh, gated, small)
     return small, fresh
 
 
@@ -226,6 +207,3 @@ def make_optimizer(model: nn.Module, workload: Workload, settings: LumosConfig) 
         groups.append({"name": "gates", "params": [model.gates.log_alpha], "peak": settings.learning_rate,
                        "weight_decay": 0.0})  # fmt: skip
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-
-
-# ---- what the gates decided -----------------------------------------------------------------------------------------

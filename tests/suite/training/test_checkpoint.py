@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-import lumos
 from lumos.compaction.model import CompactModel
 from lumos.errors import RecordError, TrainingError
+from lumos.suite.config import TargetConfig
 from lumos.suite.training import checkpoint
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.loop import train
@@ -88,7 +88,7 @@ def assert_same(first, second):
     ("settings", "deaths"),
     [
         ({"lambda_": 0.02}, (7, 11, 12, 13, 23)),
-        ({"lambda_": None, "target": lumos.config.TargetConfig(params=0.5)}, (5, 14)),
+        ({"lambda_": None, "target": TargetConfig(params=0.5)}, (5, 14)),
         ({"lambda_": None, "tolerance": 0.3}, (9, 17)),
     ],
     ids=["lambda", "budget", "tolerance"],
@@ -160,7 +160,7 @@ def test_pickles_are_refused(tmp_path):
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lumos.console.log.propagate", True)
+    monkeypatch.setattr("lumos.suite.console.log.propagate", True)
     Store(tmp_path, "gated", IDENTITY).save({}, 1)
     assert list(Store(tmp_path, "gated", {**IDENTITY, "data": "other"}).candidates()) == []
     assert "checkpoint of another training, data f00, expected other; passed over" in caplog.text
@@ -175,12 +175,12 @@ def test_a_checkpoint_that_does_not_fit_starts_anew(tiny, tmp_path):
 
 
 def test_a_full_disk_does_not_stop_the_training(tiny, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("lumos.console.log.propagate", True)
+    monkeypatch.setattr("lumos.suite.console.log.propagate", True)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lumos.checkpoint.write", full)
+    monkeypatch.setattr("lumos.suite.training.checkpoint.write", full)
     trained = train(tiny, tiny.loaders(), run_config(), CPU, gated=True, store=Store(tmp_path, "x", IDENTITY, None, 10))
     assert isinstance(trained.model, CompactModel)
     assert "no checkpoint could be written (No space left on device); going on without" in caplog.text

@@ -10,8 +10,8 @@ from torch import nn
 
 import lumos
 from lumos.errors import TrainingError
-from lumos.pruning.controllers import warm_up
 from lumos.pruning.optimizers import rate_gain
+from lumos.pruning.settings import warm_up
 from lumos.suite.config import LumosConfig, RunConfig, TrainerConfig
 from lumos.suite.training.loop import train
 from lumos.suite.training.phases import cut, make_optimizer, rate
