@@ -32,8 +32,8 @@ sys.path.insert(0, str(PROJECT))
 
 import lumos  # noqa: E402
 from benchmarks import peer  # noqa: E402
-from lumos.exporting import exportable
-from lumos.tracing.options import StructureOptions
+from lumos.exporting import exportable  # noqa: E402
+from lumos.tracing.options import StructureOptions  # noqa: E402
 from tests.families import FAMILIES  # noqa: E402
 
 RECORD = PROJECT / "results" / "reference" / "families.json"

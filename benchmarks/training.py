@@ -19,11 +19,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from lumos import measure
 from lumos.suite.cli import build_workload, exit_on_error
 from lumos.suite.config import read
 from lumos.suite.paths import CONF
 from lumos.suite.runner import prepare
+from lumos.suite.step_cost import step_cost
 from lumos.suite.training.loop import Trained, train
 
 ROUNDS = 3
@@ -49,7 +49,7 @@ def ratios(name: str, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
         seconds[True].append(time.perf_counter() - began)
     assert dense is not None
     assert gated is not None
-    step = measure.training_step(
+    step = step_cost(
         workload, gated.model, next(iter(loaders.train)), config.lumos, device, compiled=bool(config.trainer.compile)
     )
     small, whole = (sum(p.numel() for p in t.model.parameters()) for t in (gated, dense))

@@ -4,52 +4,47 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lumos.api import gate
 from lumos.gating.gated_model import GatedModel
 from lumos.measure.memory import peak_bytes
+from lumos.measure.sizes import parameters
 from lumos.measure.timing import latencies, ratio, summary
-from lumos.pruning.settings import DEFAULT_LAMBDA
-from lumos.suite.config import LumosConfig
-from lumos.suite.training.objective import Objective, compiled_objective, objective_of
-from lumos.suite.training.phases import make_optimizer
-from lumos.suite.workload import Batch, Workload, to_device
 
 SECONDS = 0.4
 """How long each kind of step is timed in all."""
 
+MakeStep = Callable[[nn.Module], Callable[[], Any]]
+"""From a model in training mode: a function that does one step of its training."""
+
 
 def training_step(
-    workload: Workload,
-    compact: nn.Module,
-    batch: Batch,
-    settings: LumosConfig,
-    device: torch.device,
-    *,
-    compiled: bool = False,
+    dense: nn.Module, gated: GatedModel, compact: nn.Module, make_step: MakeStep, device: torch.device
 ) -> dict[str, Any]:
-    """Time and memory of one training step with this batch, of the dense, the gated and the compact model.
+    """Measure time and memory of one training step of the dense, the gated and the compact model.
 
-    A step is loss, backward and optimiser; of the gated model also penalty and projection. Units: ``step_ms``;
-    ``peak_mb`` megabytes that the step allocates beyond weights and optimiser state. ``overhead`` is the
-    time of a gated step over that of a dense one, less one, in rounds that take turns: median and quartiles. ``share``
-    is the number of gates over that of the dense parameters. Weights, batch statistics and random state of the
-    workload's models stay: the steps are taken by copies, ``compiled`` as trainings with ``trainer.compile`` are.
+    Copies of the models take the steps; the models themselves and torch's random state stay as they are.
+
+    Args:
+        dense: The network without gates.
+        gated: The same with gates.
+        compact: What is left of it after the cut.
+        make_step: Makes the step of a model: forward, loss, backward, optimizer; of a gated one also penalty and
+            projection. It should end with no gradients, so that a step starts and ends with the same memory.
+        device: Where the steps run.
+
+    Returns:
+        For ``dense``, ``gated`` and ``compact``: ``step_ms``, milliseconds, and ``peak_mb``, megabytes that a step
+        allocates beyond weights and optimizer state. ``overhead``: the time of a gated step over that of a dense one,
+        less one, in rounds that take turns, median and quartiles. ``share``: gates over the dense model's parameters.
     """
-    batch = to_device(batch, device)
-    fresh = partial(compiled_objective, workload, dynamic=False) if compiled else partial(objective_of, workload)
+    share = gated.structure.units / parameters(dense)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        dense = workload.model()
-        gated = gate(copy.deepcopy(dense), workload.example(), features=workload.features(), settings=settings.gates)
-        models = {"dense": dense, "gated": gated, "compact": copy.deepcopy(compact)}
-        models = {name: model.to(device).train() for name, model in models.items()}
-        steps = {name: _step(workload, fresh(), model, batch, settings) for name, model in models.items()}
+        models = {"dense": dense, "gated": gated, "compact": compact}
+        steps = {name: make_step(copy.deepcopy(m).to(device).train()) for name, m in models.items()}
         seconds = latencies(steps, device, SECONDS)
         out: dict[str, Any] = {
             name: {"step_ms": summary(seconds[name]), "peak_mb": peak_bytes(step, device) / 1e6}
@@ -57,26 +52,5 @@ def training_step(
         }
     slower = ratio(seconds["gated"], seconds["dense"])
     out["overhead"] = {key: value - 1 for key, value in slower.items()}
-    out["share"] = gated.structure.units / sum(p.numel() for p in dense.parameters())
+    out["share"] = share
     return out
-
-
-def _step(
-    workload: Workload, objective: Objective, model: nn.Module, batch: Batch, settings: LumosConfig
-) -> Callable[[], Tensor]:
-    optimizer = make_optimizer(model, workload, settings)
-    price = DEFAULT_LAMBDA if settings.lambda_ is None else settings.lambda_
-    gated = model if isinstance(model, GatedModel) else None
-    sizes, prices = ((lambda: (gated.penalty(settings.penalty),)), (price,)) if gated else (None, ())
-
-    def step() -> Tensor:
-        loss, cost = objective(model, batch, sizes, prices)
-        (loss if cost is None else loss + cost).backward()
-        optimizer.step()
-        if gated:
-            gated.project()
-        # At the end, so that a step starts and ends with the same memory.
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    return step

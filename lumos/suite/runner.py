@@ -25,6 +25,7 @@ from lumos.suite.config import RunConfig
 from lumos.suite.console import log, logging_to, silence
 from lumos.suite.feature_statistics import relevance
 from lumos.suite.paths import PROJECT
+from lumos.suite.step_cost import step_cost
 from lumos.suite.training import distributed
 from lumos.suite.training.checkpoint import Store, save_tensors
 from lumos.suite.training.evaluation import on_device
@@ -168,7 +169,7 @@ def _measured(
     training = None
     if other.equivalence is not None:
         batch = next(iter(loaders.train))
-        training = measure.training_step(
+        training = step_cost(
             workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile)
         )
     baselines = getattr(workload, "baselines", dict)()

@@ -12,7 +12,6 @@ import lumos
 from lumos import measure
 from lumos.measure import batches, energy, timing
 from lumos.measure.memory import peak_bytes
-from lumos.suite.config import LumosConfig
 from tests.families import FAMILIES
 
 # torch-geometric scripts some of its functions.
@@ -243,21 +242,32 @@ def test_a_graph_model_is_measured_on_its_example(quick):
 
 
 def test_a_training_step(monkeypatch):
-    from lumos.workloads.synthetic import Synthetic
-
     monkeypatch.setattr("lumos.measure.step.SECONDS", 0.02)
-    workload = Synthetic().tiny()
-    dense = workload.model()
-    small = lumos.compact(lumos.gate(dense, workload.example()).eval())
-    before = {name: t.clone() for name, t in small.state_dict().items()}
-    batch, state = next(iter(workload.loaders().train)), torch.get_rng_state()
-    settings = LumosConfig(None, "gates", 2 / 3, 0.0, 1.0, -0.1, 1.1, 0.9, 0.1, 0.1, 0.5, 1.0)
-    out = measure.training_step(workload, small, batch, settings, CPU)
-    for name in ("dense", "gated", "compact"):
+    dense, x = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 1)), torch.randn(8, 6)
+    gated = lumos.gate(dense, x)
+    small = lumos.compact(gated)
+    models = {"dense": dense, "gated": gated, "compact": small}
+    before = {key: {n: t.clone() for n, t in m.state_dict().items()} for key, m in models.items()}
+    state, trained = torch.get_rng_state(), []
+
+    def make_step(model):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        trained.append(model)
+
+        def step():
+            (model(x) + torch.rand(1)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    out = measure.training_step(dense, gated, small, make_step, CPU)
+    for name in models:
         assert out[name]["step_ms"]["p50"] > 0
         assert out[name]["peak_mb"] > 0
-    gates = sum(g.size for g in lumos.gate(dense, workload.example()).structure.groups)
-    assert out["share"] == pytest.approx(gates / measure.parameters(dense))
+    assert out["share"] == pytest.approx((6 + 9) / (6 * 9 + 9 + 2 * 9 + 9 + 1))
     assert out["overhead"]["p25"] <= out["overhead"]["p50"] <= out["overhead"]["p75"]
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(t, before[name]) for name, t in small.state_dict().items())
+    for key, model in models.items():
+        assert all(torch.equal(t, before[key][n]) for n, t in model.state_dict().items())
+    assert not {id(m) for m in trained} & {id(m) for m in models.values()}
