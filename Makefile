@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 ARGS ?=
 APT := apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
 
-.PHONY: help setup run suite figures report test test-all test-cluster lint docs lock clean
+.PHONY: help setup run suite figures report test test-all test-lowest test-cluster lint docs packages-drawing lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -49,16 +49,28 @@ test-cluster: $(STAMP)  ## sweeps, DDP, requeue and a dead node on a two-node Sl
 	  echo "slurm-wlm and munge cannot be installed here; the tests will be skipped"
 	LUMOS_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
-lint: $(STAMP)  ## ruff and pyright
+test-lowest: $(STAMP)  ## the engine's tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(BIN)/uv venv --quiet --clear --python 3.11 .venv-lowest
+	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet -r requirements-lowest.lock
+	.venv-lowest/bin/python -m pytest -m "not slow" tests/tracing tests/gating tests/compaction tests/pruning $(ARGS)
+
+lint: $(STAMP)  ## ruff, the direction of imports, pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/pyright
 
 docs: $(STAMP)  ## write docs/config.md anew from conf/
 	$(BIN)/python scripts/config_docs.py
 
-lock: $(STAMP)  ## pin the newest allowed versions in requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet -o requirements.lock
+packages-drawing: $(STAMP)  ## docs/figures/packages.svg: the packages of lumos and which imports which
+	$(BIN)/python scripts/draw_packages.py
+
+COMPILE := $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet
+
+lock: $(STAMP)  ## pin the newest allowed versions in requirements.lock, the engine's lowest in requirements-lowest.lock
+	$(COMPILE) --extra dev --universal -o requirements.lock
+	$(COMPILE) --group engine-tests --resolution lowest-direct -o requirements-lowest.lock
 
 clean:  ## remove the environment; data and results stay
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lumos.gating.settings import GateSettings
     from lumos.tracing.structure import Structure
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CompactModel",
@@ -58,8 +58,12 @@ _HOME = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
-    # On demand, so that tables and figures (lumos.report) are made without torch.
+    # On demand, so that a command that only reads records does not wait for torch.
     if name not in _HOME:
         raise AttributeError(f"module 'lumos' has no attribute {name!r}")
     return getattr(importlib.import_module(f"lumos.{_HOME[name]}"), name)

@@ -1,84 +1,150 @@
-"""The house keeps its shape: imports point one way, files stay small, the docs say what the configuration says."""
+"""The house keeps its shape: what the import contracts of pyproject.toml cannot say, and that they hold."""
+
+from __future__ import annotations
 
 import ast
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import grimp
 import pytest
-import yaml
+from importlinter.cli import lint_imports
 
-from lumos.gating.settings import GateSettings
-from lumos.suite.config import LumosConfig
-from lumos.suite.paths import PROJECT
-
-ENGINE = sorted((PROJECT / "lumos").rglob("*.py"))
-WORKLOADS = sorted((PROJECT / "workloads").rglob("*.py"))
+PROJECT = Path(__file__).resolve().parent.parent
+SCRIPTS = {p.stem for folder in ("scripts", "docs/examples") for p in (PROJECT / folder).rglob("*.py")}
+OWN = {"lumos", "tests"} | SCRIPTS
+ENGINE_TESTS = ("tracing", "gating", "compaction", "pruning")
 
 
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("lumos", cache_dir=None)
 
 
-@pytest.mark.parametrize("path", ENGINE, ids=lambda p: p.name)
-def test_the_engine_imports_no_workload(path):
-    assert not [n for n in imported(path) if n.split(".")[0] == "workloads"]
+def test_imports_point_one_way(capsys):
+    failed = lint_imports(config_filename=str(PROJECT / "pyproject.toml"), no_cache=True)
+    assert not failed, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", WORKLOADS, ids=lambda p: str(p.relative_to(PROJECT / "workloads")))
-def test_workloads_import_only_the_contract(path):
-    of_lumos = [n for n in imported(path) if n.split(".")[0] == "lumos"]
-    assert all(n.startswith("lumos.workload") for n in of_lumos)
-    own = path.relative_to(PROJECT / "workloads").parts[0]
-    others = [n for n in imported(path) if n.startswith("workloads.") and n.split(".")[1] not in (own, "common")]
-    assert not others
+def test_workloads_import_only_the_contract(graph):
+    allowed = {"lumos.suite.workload", "lumos.errors"}
+    for workload in graph.find_children("lumos.workloads"):
+        for module in {workload, *graph.find_descendants(workload)}:
+            imported = {
+                m for m in graph.find_modules_directly_imported_by(module) if not m.startswith("lumos.workloads")
+            }
+            assert imported <= allowed, f"{module} imports {imported - allowed}"
 
 
-@pytest.mark.parametrize("path", ENGINE, ids=lambda p: p.name)
-def test_only_the_command_line_and_config_know_hydra(path):
-    if path.name not in ("cli.py", "config.py", "__main__.py"):
-        assert not [n for n in imported(path) if n.split(".")[0] in ("hydra", "omegaconf")]
-
-
-def test_the_engine_knows_no_workload_by_name():
-    names = [p.stem for p in (PROJECT / "conf" / "workload").glob("*.yaml")]
-    for path in ENGINE:
+def test_the_package_knows_no_workload_by_name():
+    names = "|".join(p.stem for p in (PROJECT / "conf" / "workload").glob("*.yaml"))
+    for path in python_files("lumos"):
         code = re.sub(r'"""[\s\S]*?"""|#.*', "", path.read_text())
-        assert not [n for n in names if re.search(rf"\b{n}\b", code)], path
+        found = re.search(rf"\b({names})\b", code)
+        assert not found, f"{path} names {found[0]}"
 
 
-def test_reports_need_no_torch():
-    code = "import sys; sys.modules['torch'] = None; import lumos.report, lumos.record"
+def test_records_and_tables_need_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import lumos, lumos.suite.record, lumos.suite.report"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 
-@pytest.mark.parametrize("path", [*ENGINE, *WORKLOADS], ids=lambda p: str(p.relative_to(PROJECT)))
-def test_no_file_holds_two_rooms(path):
-    assert len(path.read_text().splitlines()) <= 370
+def test_tests_of_the_engine_need_only_the_engine():
+    """They run with the lowest versions of its dependencies, where the suite's are not installed."""
+    for room in ENGINE_TESTS:
+        for path in python_files(f"tests/{room}"):
+            used = {
+                m for m, _ in imports(path) if re.match(r"lumos\.(suite|workloads)|tests\.(suite|workloads|run)", m)
+            }
+            assert not used, f"{path} imports {used}"
 
 
-def test_library_defaults_are_the_configurations():
-    conf = yaml.safe_load((PROJECT / "conf" / "lumos" / "default.yaml").read_text())
-    conf = {("lambda_" if k == "lambda" else k): v for k, v in conf.items()}
-    modes = {k: conf.pop(k) for k in ("lambda_", "target", "tolerance", "streams", "private", "query_key", "align")}
-    assert set(modes.pop("target").values()) | set(modes.values()) == {None}
-    numbers = {"lambda_": None} | {k: v if k == "penalty" else float(v) for k, v in conf.items()}
-    ours, library = LumosConfig(**numbers).gates, GateSettings()
-    assert (ours.t_l, ours.t_u, ours.gamma, ours.zeta, ours.initial_open) == (
-        library.t_l, library.t_u, library.gamma, library.zeta, library.initial_open,
-    )  # fmt: skip
-    assert ours.tau == pytest.approx(library.tau, abs=1e-4)
+# ---- dependencies ---------------------------------------------------------------------------------------------------
+
+NOT_IMPORTED = {"hydra-submitit-launcher", "onnx"}
+"""A plug-in, which Hydra finds by itself, and what torch writes ONNX files with."""
 
 
-def test_docs_say_what_the_configuration_says():
-    script = PROJECT / "scripts" / "config_docs.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+def test_what_is_imported_is_declared():
+    """The engine's imports in the dependencies, the suite's in its extra; what a file imports only where it is used,
+    in some extra."""
+    engine, suite = declared(), declared("suite")
+    everything, developer = declared("all"), declared("dev")
+    for path in (*python_files("lumos"), *python_files("workloads")):
+        room = path.relative_to(PROJECT).parts
+        of_suite = room[0] == "workloads" or room[1] in ("suite", "__main__.py")
+        for module, always in third_party(path):
+            allowed = (suite if of_suite else engine) if always else everything
+            assert distribution(module) & allowed, f"{path}: {module} is not declared"
+    for folder in ("tests", "scripts", "benchmarks"):
+        for path in python_files(folder):
+            for module, _ in third_party(path):
+                assert distribution(module) & developer, f"{path}: {module} is not declared"
+
+
+def test_what_is_declared_is_imported():
+    used = {name for folder in ("lumos", "workloads", "scripts") for path in python_files(folder)
+            for module, _ in third_party(path) for name in distribution(module)}  # fmt: skip
+    assert declared("all") - NOT_IMPORTED <= used
+
+
+def declared(*extras: str) -> set[str]:
+    """The distributions that the package needs, with some of its extras."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    found: set[str] = set()
+    for requirement in (*project["dependencies"], *(r for e in extras for r in project["optional-dependencies"][e])):
+        name, inner = re.fullmatch(r"([\w.-]+)(?:\[([\w,-]+)\])?.*", requirement).groups()  # type: ignore[union-attr]
+        found |= declared(*inner.split(",")) if name == project["name"] else {normal(name)}
+    return found
+
+
+def distribution(module: str) -> set[str]:
+    """The distributions that a module of this environment comes from."""
+    return {normal(name) for name in installed().get(module, [module])}
+
+
+installed = cache(packages_distributions)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# ---- reading imports ------------------------------------------------------------------------------------------------
+
+
+def python_files(folder: str) -> list[Path]:
+    """The Python files of a folder of the project, without those behind symbolic links."""
+    return sorted(p for p in (PROJECT / folder).rglob("*.py") if p.resolve() == p)
+
+
+@cache
+def third_party(path: Path) -> set[tuple[str, bool]]:
+    """The top-level packages of others that a file imports, and whether it does so whenever it is imported."""
+    found = {(module.split(".")[0], always) for module, always in imports(path)}
+    return {(m, always) for m, always in found if m not in sys.stdlib_module_names and m not in OWN}
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    yield from _imports(ast.parse(path.read_text()).body, True)
+
+
+def _imports(body: Iterable[ast.AST], always: bool) -> Iterator[tuple[str, bool]]:
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, always) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from ((f"{node.module}.{alias.name}", always) for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called in ("import_module", "importorskip"):
+                yield str(node.args[0].value), False
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Try)
+        typing = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        yield from _imports(ast.iter_child_nodes(node), always and not (later or typing))

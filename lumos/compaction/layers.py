@@ -154,8 +154,12 @@ class _OtherSizes(TorchFunctionMode):
         return (x, args[1], shape) if unflatten else (x, shape)
 
 
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""Whether torch.export runs the code; torch 2.6 tells it from a compilation no further."""
+
+
 def _reads_bytecode() -> bool:
-    return torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling()
+    return is_exporting() and torch.compiler.is_dynamo_compiling()
 
 
 _UNFLATTEN = (Tensor.unflatten, torch.unflatten)

@@ -24,6 +24,7 @@ from torch.export import Dim, ExportedProgram
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from lumos.compaction.layers import is_exporting
 from lumos.compaction.model import CompactModel
 from lumos.errors import ExportError, one_line
 from lumos.tracing.inputs import InputPath, mapped, replaced, tensors
@@ -64,7 +65,7 @@ class Flat(nn.Module):
         else:
             assert self._example is not None
             args = replaced(self._example, dict(zip(self.paths, inputs, strict=True)))
-        if not torch.compiler.is_exporting():
+        if not is_exporting():
             return self.model(*args)
         with _Counts():
             return self.model(*args)
