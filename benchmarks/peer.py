@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumos.compaction.surgery import to_double
+from lumos.compaction.double_precision import to_double
 from lumos.compaction.verify import difference
 from lumos.exporting import exportable
 from lumos.tracing.inputs import mapped

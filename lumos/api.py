@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lumos.compaction.explain import trace
+from lumos.compaction.probe import trace_and_probe
 from lumos.errors import StructureError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
@@ -29,7 +29,7 @@ def gate(
     ``options`` makes more of the model removable, at the price of a changed layer.
     Raises StructureError where the model does not run on the example or nothing in it can be removed.
     """
-    structure = trace(model, example_inputs, features=features, options=options)
+    structure = trace_and_probe(model, example_inputs, features=features, options=options)
     if not structure.groups:
         reasons = "; ".join(dict.fromkeys(f"{f.name}: {f.reason}" for f in structure.fixed)) or "it has no weights"
         raise StructureError(f"nothing in {type(model).__name__} can be removed: {reasons}")

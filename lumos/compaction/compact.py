@@ -1,4 +1,4 @@
-"""Cutting the closed units out: the plan, the smaller model, and the proof that it computes the same function."""
+"""The cut: a smaller model without the closed units of a gated one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumos.compaction.constant_folding import constants
-from lumos.compaction.layers import ATTENTION_WEIGHTS, become
+from lumos.compaction.constant_folding import find_constants
+from lumos.compaction.layers import ATTENTION_WEIGHTS, convert_layers
 from lumos.compaction.model import CompactModel, Selection
-from lumos.compaction.plan import Plan
-from lumos.compaction.surgery import own_sizes, replace_tensors, set_attributes, times, without_copies, written_sizes
+from lumos.compaction.plan import Plan, attribute_sizes, literal_sizes
+from lumos.compaction.surgery import multiply, replace_tensors, set_attributes, without_copies
 from lumos.gating.gated_model import GatedModel, along
 from lumos.shapes import Bool
 from lumos.tracing.modules import own_tensors
 from lumos.tracing.structure import Structure
 
 
-def compact(
-    gated: GatedModel, select: bool = True, known: dict[str, Tensor] | None = None, lend: bool = False
-) -> CompactModel:
+def compact(gated: GatedModel, select: bool = True) -> CompactModel:
     """Cut every unit whose gate is closed at test time; fractional gates are folded into the weights.
 
-    The gated model is left as it is. With ``select`` the result takes the model's full inputs, without only the kept
-    features. ``known``: outputs of the modules that became constant (``lumos.constants.observed``), where a run of
-    the gated model gave them already. ``lend``: what is not cut is the gated model's very tensor, for a result that is
-    only run.
+    The gated model is left as it is. The result computes what the gated model computes in eval mode
+    (:func:`lumos.verify` shows it) and has the gated model's mode.
+
+    Args:
+        gated: The model with gates.
+        select: Whether the result takes the model's full inputs and selects what it needs; without, it takes inputs
+            that have the kept features and nothing else.
+
+    Returns:
+        The smaller model, of the user's own class, and the names of the features that it needs.
+
+    Example:
+        >>> import torch, lumos
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        >>> gated = lumos.gate(model, torch.randn(8, 3), features=["rho", "u", "T"]).eval()
+        >>> gated.gates.log_alpha.data[1] = -8.0  # as a training does that finds u useless
+        >>> small = lumos.compact(gated)
+        >>> small.features, small.model[0].in_features
+        (['rho', 'T'], 2)
+        >>> x = torch.randn(5, 3)
+        >>> torch.allclose(small(x), gated(x), atol=1e-6)
+        True
+    """
+    return cut_closed_units(gated, select)
+
+
+def cut_closed_units(
+    gated: GatedModel,
+    select: bool = True,
+    constant_outputs: dict[str, Tensor] | None = None,
+    share_storage: bool = False,
+) -> CompactModel:
+    """Do what :func:`compact` does, with what a caller knows already.
+
+    Args:
+        gated: The model with gates.
+        select: As in :func:`compact`.
+        constant_outputs: Outputs of the modules that no longer depend on the input, where a run of the gated model gave
+            them (:func:`lumos.compaction.constant_folding.run_recording`); else it runs once more.
+        share_storage: What is not cut is the gated model's very tensor, for a result that is only run.
     """
     structure, is_open = gated.structure, gated.gates.is_open().cpu()
     keep = structure.with_places(is_open)
@@ -39,27 +73,32 @@ def compact(
     for n, m in gates.items():
         m = plan.cut(n, m)
         if not bool((m == 1).all()):
-            new[n] = times(new[n], m, in_place=new[n].data_ptr() != own[n].data_ptr())
+            new[n] = multiply(new[n], m, in_place=new[n].data_ptr() != own[n].data_ptr())
     layers, more = _changed_layers(gated, plan)
-    for path, sizes in written_sizes(structure, keep).items():
+    for path, sizes in literal_sizes(structure, keep).items():
         layers.setdefault(path, {"kind": "resized", "sizes": sizes})
-    for path, (dim, value) in constants(gated, keep, known).items():
+    for path, (dim, value) in find_constants(gated, keep, constant_outputs).items():
         layers[path], more[f"{path}.value"] = {"kind": "constant", "dim": dim}, value
-    become(model, layers)
-    replace_tensors(model, new | more, lend)
-    padded = torch.cat([torch.ones(1, dtype=torch.bool), keep])
-    inputs = [
-        Selection(i.path, i.dim, padded[i.units].nonzero().squeeze(1), len(i.units) if i.whole else None)
-        for i in structure.inputs
-        if not padded[i.units].all()
-    ]
-    attributes = own_sizes(structure, keep)
+    convert_layers(model, layers)
+    replace_tensors(model, new | more, share_storage)
+    attributes = attribute_sizes(structure, keep)
     set_attributes(model, attributes)
-    small = CompactModel(model, inputs, structure.kept_features(keep), select, attributes, layers)
+    features = structure.kept_features(keep)
+    small = CompactModel(model, _selections(structure, keep), features, select, attributes, layers)
     device = next((p.device for p in gated.model.parameters()), torch.device("cpu"))
     if any(t.device != device for t in (*own.values(), *small.buffers(recurse=False))):
         small.to(device)
     return small.train(gated.training)
+
+
+def _selections(structure: Structure, keep: Bool[Tensor, " units"]) -> list[Selection]:
+    """What stays of each input of which something goes."""
+    padded = torch.cat([torch.ones(1, dtype=torch.bool), keep])
+    return [
+        Selection(i.path, i.dim, padded[i.units].nonzero().squeeze(1), len(i.units) if i.whole else None)
+        for i in structure.inputs
+        if not padded[i.units].all()
+    ]
 
 
 def _with_scales(structure: Structure, keep: Bool[Tensor, " units"], gates: dict[str, Tensor]) -> dict[str, Tensor]:

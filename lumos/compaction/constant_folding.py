@@ -1,4 +1,4 @@
-"""Layer removal: which modules no longer depend on their input when whole groups close, and what they return."""
+"""Finds the modules that no longer depend on their input when whole groups close, and what they return."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from lumos.shapes import Bool, Float
 from lumos.tracing.inputs import mapped
 
 
-def constants(
+def find_constants(
     gated: GatedModel, keep: Bool[Tensor, " units"], outputs: dict[str, Tensor] | None = None
 ) -> dict[str, tuple[int, Float[Tensor, " channels"]]]:
-    """For each such module, the dimension of its channels and the value of each that stays.
+    """Find the modules that a constant can stand for.
 
     A residual branch with nothing left is one, and so are layers whose output nobody reads any more (their value is
     zero). Only what keeps the shape of its input, but for the channels, can be written as a constant; the rest keeps
-    one unit of each closed group. ``outputs`` are what these modules return, where that is known (:func:`observed`).
+    one unit of each closed group.
+
+    Args:
+        gated: The model with gates.
+        keep: The units that stay.
+        outputs: What these modules return, where that is known (:func:`run_recording`); else the model runs once.
+
+    Returns:
+        For each module, by path, the dimension of its channels and the value of each channel that stays.
     """
     structure = gated.structure
     constant, unread = structure.flow.replaceable(structure.dead(gated.gates.is_open()))
@@ -58,12 +66,18 @@ def _outputs(gated: GatedModel, paths: list[str]) -> dict[str, Tensor]:
             module.training = mode
 
 
-def observed(
+def run_recording(
     gated: GatedModel, inputs: tuple[Any, ...], run: Callable[..., Any] | None = None
 ) -> tuple[Any, dict[str, Tensor]]:
-    """A gated model's output in eval mode, and what the modules return that :func:`constants` asks for.
+    """Run a gated model and record what the modules return that :func:`find_constants` asks for.
 
-    ``run`` computes the output by running the model's modules, where it is not to be ``gated`` that does.
+    Args:
+        gated: The model with gates, in eval mode.
+        inputs: Its positional inputs.
+        run: Computes the output by running the model's modules, where it is not to be ``gated`` that does.
+
+    Returns:
+        The output, and the modules' outputs by path.
     """
     structure = gated.structure
     constant, _ = structure.flow.replaceable(structure.dead(gated.gates.is_open()))

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lumos.compaction.probe import probed
-from lumos.tracing.build_structure import trace_structure
+from lumos.compaction.probe import trace_and_probe
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.structure import Group, Structure
 
@@ -21,15 +20,38 @@ def explain(
     features: Sequence[str] | None = None,
     options: StructureOptions | None = None,
 ) -> str:
-    """What LUMOS finds in a model, after the probe, as a page of text.
+    """Say what LUMOS finds in a model, after the probe, as a page of text.
 
-    Takes what ``lumos.gate`` takes. Raises StructureError where the model does not run on the example.
+    Args:
+        model: The model; it stays as it is.
+        example_inputs: A tensor, or a tuple of positional inputs, with at least two samples.
+        features: Names of the input features, in order.
+        options: What more of the model is made removable.
+
+    Returns:
+        The groups of removable units with what a unit of each costs, then what is fixed and why.
+
+    Raises:
+        StructureError: The model does not run on the example.
+
+    Example:
+        >>> import torch, lumos
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        >>> print(lumos.explain(model, torch.randn(8, 3)))  # doctest: +NORMALIZE_WHITESPACE
+        7 gates in 2 groups; 21 parameters, 16 MACs a sample
+        <BLANKLINE>
+        group  kind     units  parameters/unit  MACs/unit  touches
+        input  feature      3                4          4  0.weight[1]
+        0      hidden       4                5          4  0.weight[0], 0.bias[0], 2.weight[1]
+        <BLANKLINE>
+        fixed:
+          2 (1 units): it is an output of the model
     """
-    return describe(trace(model, example_inputs, features=features, options=options))
+    return describe(trace_and_probe(model, example_inputs, features=features, options=options))
 
 
 def describe(structure: Structure) -> str:
-    """The page for a structure: groups with what a unit of theirs costs, then what is fixed, by reason."""
+    """Write the page for a structure: groups with what a unit of theirs costs, then what is fixed, by reason."""
     parameters, macs = structure.dense_sizes
     samples = max(1, structure.example_rows)
     lines = [f"{structure.units} gates in {len(structure.groups)} groups; {parameters:,.0f} parameters, "
@@ -51,7 +73,11 @@ def describe(structure: Structure) -> str:
 
 
 def unit_cost(structure: Structure, group: Group) -> tuple[float, float]:
-    """Parameters, and MACs of the traced example, that go when one unit of the group goes: the mean over its units."""
+    """Compute what goes when one unit of a group goes, the mean over its units.
+
+    Returns:
+        Parameters, and multiply-accumulates of the traced example.
+    """
     gates = torch.ones(structure.units, dtype=torch.float64, requires_grad=True)
     costs = []
     for size in structure.expected_sizes(gates):
@@ -59,15 +85,3 @@ def unit_cost(structure: Structure, group: Group) -> tuple[float, float]:
         (slope,) = torch.autograd.grad(size, gates, retain_graph=True)
         costs.append(float(slope[group.gates].mean()))
     return costs[0], costs[1]
-
-
-def trace(
-    model: nn.Module,
-    example_inputs: Any,
-    *,
-    features: Sequence[str] | None = None,
-    options: StructureOptions | None = None,
-) -> Structure:
-    """What can be removed from a model, traced and probed; see :func:`gate` for the arguments."""
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    return probed(model, trace_structure(model, inputs, features, options), inputs)

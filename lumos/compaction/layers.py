@@ -26,7 +26,7 @@ class StreamNorm(nn.LayerNorm):
     width: int
     scale: Tensor
 
-    def adopt(self, width: int) -> None:
+    def init_pruned(self, width: int) -> None:
         """Remember the original width."""
         self.width = width
         self.register_buffer("scale", torch.ones(width))
@@ -48,7 +48,7 @@ class SelectedLinear(nn.Linear):
 
     index: Tensor
 
-    def adopt(self) -> None:
+    def init_pruned(self) -> None:
         """At first all of them."""
         self.register_buffer("index", torch.arange(self.in_features))
 
@@ -67,7 +67,7 @@ class Constant(nn.Module):
     value: Tensor
     dim: int
 
-    def adopt(self, dim: int) -> None:
+    def init_pruned(self, dim: int) -> None:
         """Forget what was here."""
         for store in (self._modules, self._parameters, self._buffers):
             store.clear()
@@ -95,7 +95,7 @@ class Resized(nn.Module):
 
     sizes: list[list[int]]
 
-    def adopt(self, sizes: list[list[int]]) -> None:
+    def init_pruned(self, sizes: list[list[int]]) -> None:
         """Remember the sizes."""
         self.sizes = sizes
         self._own_calls: list[bool] = []
@@ -176,7 +176,7 @@ KINDS: dict[str, Any] = {
 }
 
 
-def become(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
+def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
     """Give layers of a model their class for smaller sizes: by path, ``kind`` and what the kind wants to know."""
     for path, facts in layers.items():
         module = model.get_submodule(path)
@@ -185,7 +185,7 @@ def become(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
         # What writes other sizes stays the user's own class otherwise.
         own = type(module)
         module.__class__ = type(f"Resized{own.__name__}", (Resized, own), {}) if kind is Resized else kind
-        module.adopt(**options)  # type: ignore[operator]
+        module.init_pruned(**options)  # type: ignore[operator]
     for encoder in model.modules() if any(facts["kind"] == "attention" for facts in layers.values()) else ():
         if isinstance(encoder, nn.TransformerEncoder) and any(
             isinstance(m, PrunedAttention) for m in encoder.modules()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumos.compaction.layers import become
+from lumos.compaction.layers import convert_layers
 from lumos.compaction.surgery import replace_tensors, set_attributes
 from lumos.errors import CompactionError
 from lumos.files import atomic
@@ -113,7 +113,7 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
     model = copy.deepcopy(model)
     layers = saved.get("layers", {})
     try:
-        become(model, layers)
+        convert_layers(model, layers)
     except (AttributeError, KeyError, TypeError) as error:
         raise CompactionError(
             f"{path}: the model has other layers ({error!r}); build the dense model that was compacted"

@@ -1,4 +1,4 @@
-"""The probe: before any training, show that what a trace found removable can be removed.
+"""Shows, before any training, that what a trace found removable can be removed.
 
 A random half of every group is closed (of large ones, all but an eighth), the rest gets random gates, and gated and
 compact are compared. Groups that fail are fixed, with the reason, so that a training can never end in a model that
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lumos.compaction.compact import compact
-from lumos.compaction.constant_folding import observed
+from lumos.compaction.compact import cut_closed_units
+from lumos.compaction.constant_folding import run_recording
 from lumos.compaction.reference import Reference
 from lumos.compaction.surgery import replace_tensors, without_copies
 from lumos.compaction.verify import difference, does_not_run, verify
@@ -24,25 +24,54 @@ from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.hard_concrete import LOG_ALPHA_BOUND
 from lumos.gating.settings import GateSettings
+from lumos.tracing.build_structure import trace_structure
 from lumos.tracing.inputs import mapped, tensors
 from lumos.tracing.modules import walk
+from lumos.tracing.options import StructureOptions
 from lumos.tracing.structure import Group, Structure
 
-_MOST_READINGS = 16
+MOST_ALTERNATIVES = 16
+"""How many ways to read which attribute holds which size are tried at most."""
+MANY_UNITS = 64
+"""Units of a group from which on an eighth of them shows as much as half does."""
+SINGLE_TOLERANCE = 1e-5
+"""Relative difference in single precision up to which a trial need not be repeated in float64: far below what cutting
+the wrong unit makes, and above rounding for most models."""
 
 
-def probed(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
-    """The structure with every group that cannot be cut fixed, and every one that cannot vanish protected."""
+def trace_and_probe(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    features: Sequence[str] | None = None,
+    options: StructureOptions | None = None,
+) -> Structure:
+    """Find what can be removed from a model; see :func:`lumos.gate` for the arguments and errors."""
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    return probe(model, trace_structure(model, inputs, features, options), inputs)
+
+
+def probe(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
+    """Try to cut every group of a traced model.
+
+    Args:
+        model: The model that was traced.
+        structure: What the trace found.
+        inputs: Positional inputs of the model.
+
+    Returns:
+        The structure with every group that cannot be cut fixed, and every one that cannot vanish not optional.
+    """
     trial = _Trial(model, inputs)
     while structure.groups:
-        structure, failed = _cut_halves(trial, structure)
+        structure, failed = _try_halves(trial, structure)
         if not failed:
             break
         structure = structure.without({n: f"the probe could not cut it: {reason}" for n, reason in failed.items()})
-    return _vanish(trial, structure)
+    return check_layer_removal(trial, structure)
 
 
-def _cut_halves(trial: _Trial, structure: Structure) -> tuple[Structure, dict[str, str]]:
+def _try_halves(trial: _Trial, structure: Structure) -> tuple[Structure, dict[str, str]]:
     """Close half of every group; where that fails, find the groups at fault, and why each fails.
 
     Groups are tried together with those that passed: one may fail only beside another. Where they fail together, the
@@ -57,12 +86,12 @@ def _cut_halves(trial: _Trial, structure: Structure) -> tuple[Structure, dict[st
         if problem is None:
             passed += part
         elif len(part) == 1:
-            structure, problem = _reread(trial, structure, passed, part[0], problem)
+            structure, problem = try_alternative_sizes(trial, structure, passed, part[0], problem)
             if problem is None:
                 passed += part
             else:
                 failed[part[0]] = problem
-        elif found := _by_suspicion(trial, structure, passed, part):
+        elif found := _without_suspects(trial, structure, passed, part):
             structure, good, bad = found
             passed, failed = passed + good, failed | bad
         else:
@@ -71,17 +100,21 @@ def _cut_halves(trial: _Trial, structure: Structure) -> tuple[Structure, dict[st
     return structure, failed
 
 
-def _reread(
+def try_alternative_sizes(
     trial: _Trial, structure: Structure, passed: list[str], name: str, problem: str
 ) -> tuple[Structure, str | None]:
-    """The structure with the first other reading of sizes under which a group passes; else the problem that it has."""
-    for reading in _scalings(structure, structure.group(name)):
-        if trial.failure(reading, [*passed, name], explain=False, full=True) is None:
-            return reading, None
+    """Find other sizes under which a group passes.
+
+    Returns:
+        The structure with these and None, or the structure as it is and the problem that the group has.
+    """
+    for alternative in _alternative_scales(structure, structure.group(name)):
+        if trial.failure(alternative, [*passed, name], explain=False, full=True) is None:
+            return alternative, None
     return structure, problem
 
 
-def _by_suspicion(
+def _without_suspects(
     trial: _Trial, structure: Structure, passed: list[str], part: list[str]
 ) -> tuple[Structure, list[str], dict[str, str]] | None:
     """The groups of a failed part that pass, and why each other one fails, as trying them in order would find it.
@@ -106,7 +139,7 @@ def _by_suspicion(
         if name not in rest:
             problem = trial.failure(structure, [*passed, *good, name], full=True)
             if problem is not None:
-                structure, problem = _reread(trial, structure, [*passed, *good], name, problem)
+                structure, problem = try_alternative_sizes(trial, structure, [*passed, *good], name, problem)
         if problem is None:
             good.append(name)
         else:
@@ -115,7 +148,7 @@ def _by_suspicion(
     return (structure, good, bad) if together else None
 
 
-def _vanish(trial: _Trial, structure: Structure) -> Structure:
+def check_layer_removal(trial: _Trial, structure: Structure) -> Structure:
     """Close optional groups altogether; those without which the model does not run or match are optional no more."""
     safe: list[str] = []
     parts = [[g.name for g in structure.groups if g.optional]]
@@ -130,8 +163,8 @@ def _vanish(trial: _Trial, structure: Structure) -> Structure:
     return replace(structure, groups=groups)
 
 
-def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
-    """The structure with other readings of whose number a size is.
+def alternatives(structure: Structure, group: Group) -> Iterator[Structure]:
+    """Go through other readings of which attribute holds which size.
 
     Where a module keeps the same number in two attributes (four heads of four dimensions each), all of them follow at
     first; then one at a time does. At last the sizes are taken for literals in the module's code.
@@ -142,7 +175,7 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
     options = {(s.module, s.size, s.attributes) for s in (structure.sizes[i] for i in places)}
     keys = sorted(options)
     for number, choice in enumerate(product(*(key[2] for key in keys))):
-        if not keys or number >= _MOST_READINGS:
+        if not keys or number >= MOST_ALTERNATIVES:
             break
         chosen = dict(zip(keys, choice, strict=True))
         yield replace(
@@ -165,17 +198,17 @@ def _readings(structure: Structure, group: Group) -> Iterator[Structure]:
         yield replace(structure, sizes=tuple(sizes))
 
 
-def _scalings(structure: Structure, group: Group) -> Iterator[Structure]:
-    """All readings of sizes, where the group holds an attention's dimensions each with both ways to scale its scores:
+def _alternative_scales(structure: Structure, group: Group) -> Iterator[Structure]:
+    """Go through the alternatives, each with both ways to scale scores where the group holds an attention's dimensions:
     the model's code divides by the root of what there was, or of what is left."""
     mine = [structure.touches(s.units, group) for s in structure.scales]
     others = [replace(s, folded=s.folded != here) for s, here in zip(structure.scales, mine, strict=True)]
     if any(mine):
         yield replace(structure, scales=tuple(others))
-    for reading in _readings(structure, group):
-        yield reading
+    for alternative in alternatives(structure, group):
+        yield alternative
         if any(mine):
-            yield replace(reading, scales=tuple(others))
+            yield replace(alternative, scales=tuple(others))
 
 
 class _Trial:
@@ -184,8 +217,8 @@ class _Trial:
     def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.model = _stirred(model)
-        self.inputs, self.few = inputs, _few(inputs)
+            self.model = randomize_constant_params(model)
+        self.inputs, self.sample = inputs, _one_sample(inputs)
         self.broken: str | None = None
         """Path of the module whose code the compact model broke off in, at the last failure."""
         self._last: GatedModel | None = None
@@ -223,8 +256,8 @@ class _Trial:
             return self._compared(gated, explain, full)
 
     def _compared(self, gated: GatedModel, explain: bool, full: bool) -> str | None:
-        if not full and self.few is not self.inputs:
-            problem = self._difference(gated, self.few, Reference(gated).run)
+        if not full and self.sample is not self.inputs:
+            problem = self._difference(gated, self.sample, Reference(gated).run)
             if problem is None or (problem and not explain):
                 return problem
         problem = self._difference(gated, self.inputs, Reference(gated).run, explain)
@@ -249,8 +282,8 @@ class _Trial:
         small, self.broken = None, None
         with torch.no_grad():
             try:
-                want, known = observed(gated, inputs, run)
-                small = compact(gated, known=known, lend=True)
+                want, known = run_recording(gated, inputs, run)
+                small = cut_closed_units(gated, constant_outputs=known, share_storage=True)
                 return None if difference(want, small(*inputs))[1] <= SINGLE_TOLERANCE else ""
             except Exception as error:
                 if small is None:
@@ -281,7 +314,7 @@ def _broken_in(model: nn.Module, error: Exception) -> str | None:
     return found
 
 
-def _few(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """One image or volume instead of several: what samples share needs no second one. Other inputs stay as they are."""
     found = tensors(inputs).values()
     if not all(x.is_floating_point() and x.ndim > 3 for x in found) or len({len(x) for x in found}) != 1:
@@ -289,8 +322,8 @@ def _few(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return mapped(inputs, lambda _path, x: x[:1])
 
 
-def _stirred(model: nn.Module) -> nn.Module:
-    """The model with new values where a layer starts at zero or one, which would hide a difference."""
+def randomize_constant_params(model: nn.Module) -> nn.Module:
+    """Copy a model, with new values where a layer starts at zero or one, which would hide a difference."""
     copied = without_copies(model)
     with torch.no_grad():
         constant = {n: p for n, p in model.named_parameters() if _is_constant(p)}
@@ -304,21 +337,12 @@ def _is_constant(p: torch.Tensor) -> bool:
     return bool((p == p[(0,) * p.ndim]).all())
 
 
-SINGLE_TOLERANCE = 1e-5
-"""Relative difference in single precision up to which a probe need not be repeated in float64: far below what cutting
-the wrong unit makes, and above rounding for most models."""
-
-
 def _half_closed(group: Group) -> torch.Tensor:
     """Gates of which half are closed and the others open by different amounts; one of each where there are two.
 
     Of many, all but an eighth are closed: a random choice as well, and a far smaller model to cut and to run.
     """
-    left = (group.size + 1) // 2 if group.size < _MANY else group.size // 8
+    left = (group.size + 1) // 2 if group.size < MANY_UNITS else group.size // 8
     values = torch.rand(group.size) * 4 - 0.5
     values[torch.randperm(group.size)[left:]] = -LOG_ALPHA_BOUND
     return values
-
-
-_MANY = 64
-"""Units of a group from which on an eighth of them show as much as half does."""

@@ -1,4 +1,4 @@
-"""Giving a model tensors of other sizes, and letting the sizes follow that its modules keep beside them."""
+"""Gives a model tensors of other sizes, and lets the sizes follow that its modules keep beside them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
-from lumos.shapes import Bool, Int
+from lumos.shapes import Int
 from lumos.tracing.modules import own_tensors, walk
-from lumos.tracing.structure import Structure
 
 
 def without_copies(model: nn.Module) -> nn.Module:
@@ -54,11 +51,16 @@ _NEVER_CHANGE = {type(None), bool, int, float, str}
 _STORES = {dict, OrderedDict, set}
 
 
-def replace_tensors(model: nn.Module, tensors: dict[str, Tensor], lend: bool = False) -> None:
+def replace_tensors(model: nn.Module, tensors: dict[str, Tensor], share_storage: bool = False) -> None:
     """Give parameters and buffers new values of any shape, and let the modules' own sizes follow.
 
-    Shared parameters stay shared; what does not require gradients still does not. A tensor that is given to itself is
-    copied, unless the model is only to read it (``lend``).
+    Shared parameters stay shared; what does not require gradients still does not.
+
+    Args:
+        model: The model that is changed.
+        tensors: The new values, by the names of parameters and buffers.
+        share_storage: A new value that is the old one stays that very tensor, for a model that is only run; else it is
+            copied.
     """
     owners: dict[int, list[tuple[dict[str, Any], str]]] = {}
     modules = [m for _, m in walk(model)]
@@ -73,7 +75,7 @@ def replace_tensors(model: nn.Module, tensors: dict[str, Tensor], lend: bool = F
             continue
         old = current[name]
         new = value.detach().to(old.device)
-        new = new.clone() if not lend and new.data_ptr() == old.data_ptr() else new
+        new = new.clone() if not share_storage and new.data_ptr() == old.data_ptr() else new
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         for store, key in owners[id(old)]:
@@ -132,8 +134,17 @@ def _follow_convolution(module: nn.modules.conv._ConvNd) -> None:
         _set(module, "out_channels", module.weight.shape[out_dim] * (module.groups if module.transposed else 1))
 
 
-def rectangle(value: Tensor, rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]) -> Tensor:
-    """Rows and columns of a tensor, a few rows at a time: what a whole large one leaves in between costs more."""
+def select_rows_and_columns(value: Tensor, rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]) -> Tensor:
+    """Select along the first two dimensions, a few rows at a time: what a whole large one leaves in between costs more.
+
+    Args:
+        value: The tensor (all rows, all columns, ...).
+        rows: Indices of the rows that stay.
+        columns: Indices of the columns that stay.
+
+    Returns:
+        The selection (rows, columns, ...).
+    """
     step = max(1, _AT_ONCE * len(value) // max(1, value.numel()))
     if len(rows) <= step:
         return value.index_select(0, rows).index_select(1, columns)
@@ -144,69 +155,20 @@ def rectangle(value: Tensor, rows: Int[Tensor, " rows"], columns: Int[Tensor, " 
     return out
 
 
-def times(value: Tensor, m: Tensor, in_place: bool) -> Tensor:
-    """A weight times its gates; those of rows and columns along long lines, which is faster than along short ones."""
-    if value.ndim > 2 and value.is_contiguous() and m.ndim > 2 and m.shape[1] > 1 and m.shape[2:].numel() == 1:
-        shape, m = value.shape, m.expand(*m.shape[:2], *value.shape[2:]).reshape(len(m), -1)
-        value = value.view(len(value), -1)
-        return (value.mul_(m) if in_place else value * m).view(shape)
-    return value.mul_(m) if in_place else value * m
-
-
 _AT_ONCE = 2**16
-"""Elements of a tensor that are cut at once, which a processor's cache holds."""
+"""Elements of a tensor that are selected at once, which a processor's cache holds."""
 
 
-def to_double(model: nn.Module) -> nn.Module:
-    """The model with every real tensor in float64 and every complex one in complex128."""
-    return model._apply(lambda t: t.double() if t.is_floating_point() else t.to(_WIDE) if t.is_complex() else t)
+def multiply(value: Tensor, gates: Tensor, in_place: bool) -> Tensor:
+    """Multiply a weight with its gates, which broadcast to it.
 
-
-_WIDE = torch.complex128
-
-
-class wide(TorchFunctionMode):
-    """For as long as it lasts, single precision that a model's own code asks for is double precision."""
-
-    def __enter__(self) -> wide:
-        self._default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        torch.set_default_dtype(self._default)
-        super().__exit__(*error)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = pytree.tree_map(lambda x: _WIDER.get(x, x) if isinstance(x, torch.dtype) else x, (args, kwargs))
-        return _WIDER_CALLS.get(func, func)(*args, **(kwargs or {}))
-
-
-_WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-_WIDER_CALLS: dict[Any, Any] = {Tensor.float: Tensor.double, Tensor.cfloat: Tensor.cdouble}  # pyright: ignore
-
-
-def own_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, dict[str, int]]:
-    """New values of the whole numbers with which modules write sizes, by module path and attribute.
-
-    An attribute that holds the old size gets the new one; whether that was right, the probe decides.
+    Gates of rows and columns alone are multiplied along long lines, which is faster than along short ones.
     """
-    found: dict[str, dict[str, int]] = {}
-    for size in structure.sizes:
-        new = structure.size_after(size, keep)
-        for attribute in size.attributes if new != size.size else ():
-            found.setdefault(size.module, {}).setdefault(attribute, new)
-    return found
-
-
-def written_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, list[list[int]]]:
-    """New values of the sizes that modules' code writes as literals: by path, call, dimension, old size and new."""
-    found: dict[str, list[list[int]]] = {}
-    for size in structure.sizes:
-        new = structure.size_after(size, keep) if size.literal and size.place else size.size
-        if size.place and new != size.size:
-            found.setdefault(size.module, []).append([*size.place, size.size, new])
-    return found
+    repeats = gates.ndim > 2 and gates.shape[1] > 1 and gates.shape[2:].numel() == 1
+    if repeats and value.ndim > 2 and value.is_contiguous():
+        gates = gates.expand(*gates.shape[:2], *value.shape[2:]).reshape(len(gates), -1)
+        return multiply(value.view(len(value), -1), gates, in_place).view(value.shape)
+    return value.mul_(gates) if in_place else value * gates
 
 
 def set_attributes(model: nn.Module, attributes: dict[str, dict[str, int]]) -> None:

@@ -1,4 +1,4 @@
-"""Check that gated and compact compute the same function, and find where they begin to differ."""
+"""Checks that gated and compact compute the same function, and finds where they begin to differ."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lumos.compaction.compact import compact
+from lumos.compaction.double_precision import DoublePrecision, to_double
 from lumos.compaction.model import CompactModel
-from lumos.compaction.surgery import to_double, wide
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.tracing.inputs import mapped
@@ -25,7 +25,13 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class Equivalence:
-    """How far gated and compact outputs are apart: the largest absolute difference, and that over the largest value."""
+    """How far gated and compact outputs are apart.
+
+    Attributes:
+        max_abs_diff: The largest absolute difference of two values.
+        max_rel_diff: The same over the largest absolute value of the output.
+        dtype: The precision in which both were computed.
+    """
 
     max_abs_diff: float
     max_rel_diff: float
@@ -36,7 +42,12 @@ class Equivalence:
 
 
 def difference(a: Any, b: Any) -> tuple[float, float]:
-    """Largest absolute and relative difference between two outputs; infinite where their shapes differ."""
+    """Compute the largest difference between two outputs, tensors or nested containers of them.
+
+    Returns:
+        The absolute difference, and that over the largest absolute value of ``a``; infinite where shapes differ or
+        ``b`` is not finite.
+    """
     worst, relative = 0.0, 0.0
     for x, y in zip(pytree.tree_leaves(a), pytree.tree_leaves(b), strict=True):
         if not isinstance(x, Tensor) or not x.numel():
@@ -48,17 +59,33 @@ def difference(a: Any, b: Any) -> tuple[float, float]:
     return worst, relative
 
 
-def verify(gated: GatedModel, inputs: tuple[Any, ...], tolerance: float = TOLERANCE) -> Equivalence:
-    """Check in float64 that gated and compact compute the same function on example inputs.
+def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equivalence:
+    """Check in float64 on the CPU that gated and compact compute the same function on example inputs.
 
-    Raises CompactionError, naming the first module whose output differs.
+    Args:
+        gated: The model with gates.
+        inputs: A tensor, or a tuple of positional inputs.
+        tolerance: The largest relative difference that is allowed.
+
+    Returns:
+        How far the two are apart.
+
+    Raises:
+        CompactionError: They differ by more; the message names the first module whose output does.
+
+    Example:
+        >>> import torch, lumos
+        >>> gated = lumos.gate(torch.nn.Linear(3, 2), torch.randn(8, 3))
+        >>> lumos.verify(gated, torch.randn(5, 3)).max_rel_diff < 1e-10
+        True
     """
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     double = gated
     if gated.training or any(p.dtype != torch.float64 or p.device.type != "cpu" for p in gated.parameters()):
         double = copy.deepcopy(gated).cpu().eval()
         to_double(double)
     inputs = mapped(inputs, lambda _path, x: _to_double(x))
-    with torch.no_grad(), wide():
+    with torch.no_grad(), DoublePrecision():
         small = compact(double)
         want = double(*inputs)
         try:
@@ -81,7 +108,7 @@ def _to_double(x: Tensor) -> Tensor:
 def does_not_run(
     gated: GatedModel, small: CompactModel, inputs: tuple[Any, ...], error: Exception, tolerance: float
 ) -> str:
-    """What a compact model raised, and the first module whose output differs (by more than ``tolerance``)."""
+    """Say what a compact model raised, and the first module whose output differs (by more than ``tolerance``)."""
     place = _first_difference(gated, small, inputs, tolerance)
     return f"the compact model does not run, {place}: {type(error).__name__}: {error}"
 

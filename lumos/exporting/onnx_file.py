@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumos.compaction.surgery import to_double
+from lumos.compaction.double_precision import to_double
 from lumos.errors import ExportError, one_line
 from lumos.exporting.checks import check
 from lumos.exporting.onnx_operators import translations, without_complex_products

@@ -169,9 +169,7 @@ def _measured(
     training = None
     if other.equivalence is not None:
         batch = next(iter(loaders.train))
-        training = step_cost(
-            workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile)
-        )
+        training = step_cost(workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile))
     baselines = getattr(workload, "baselines", dict)()
     return {
         "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,

@@ -18,7 +18,7 @@ class PrunedAttention(nn.MultiheadAttention):
     values and the model's width stay. Averaged attention weights are those of the heads that are left.
     """
 
-    def adopt(self) -> None:
+    def init_pruned(self) -> None:
         """Torch's fused encoder layer takes the number of heads from the width; it must not be used."""
         self._qkv_same_embed_dim = False
         self._width = self.head_dim
@@ -107,7 +107,7 @@ def followed(model: nn.Module) -> Iterator[list[str]]:
     known = [m._qkv_same_embed_dim for _, m in found]  # type: ignore[union-attr]
     for _, module in found:
         module.__class__ = PrunedAttention
-        module.adopt()  # type: ignore[operator]
+        module.init_pruned()  # type: ignore[operator]
     try:
         yield [path for path, _ in found]
     finally:

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lumos
-from lumos.compaction.explain import trace
-from lumos.compaction.layers import become
+from lumos.compaction.layers import convert_layers
+from lumos.compaction.probe import trace_and_probe
 from lumos.tracing.options import StructureOptions
 from tests.families import FAMILIES, Net, PlainViT
 
@@ -32,7 +32,7 @@ def test_attention_is_torchs(batch_first, need_weights, cross, packed):
         args = [args[0]] * 3
     options = {"key_padding_mask": padding, "attn_mask": mask, "need_weights": need_weights}
     want, want_weights = attention(*args, **options)
-    become(attention, {"": {"kind": "attention"}})
+    convert_layers(attention, {"": {"kind": "attention"}})
     got, weights = attention(*args, **options)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     assert (weights is None) == (want_weights is None)
@@ -45,7 +45,7 @@ def test_unbatched_attention_and_a_mask_for_each_head():
     x, mask = torch.randn(5, 8).double(), torch.rand(4, 5, 5) < 0.3
     mask[:, :, 0] = False
     want = attention(x, x, x, attn_mask=mask, average_attn_weights=False)
-    become(attention, {"": {"kind": "attention"}})
+    convert_layers(attention, {"": {"kind": "attention"}})
     for a, b in zip(attention(x, x, x, attn_mask=mask, average_attn_weights=False), want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
@@ -60,7 +60,7 @@ def test_stream_norm_is_the_norm_of_zeros_and_gates():
     x = torch.randn(4, 3, 8).double()
     want = F.layer_norm(x * gates, (8,), norm.weight, norm.bias)[..., kept]
     weight, bias = norm.weight.detach()[kept], norm.bias.detach()[kept]
-    become(norm, {"": {"kind": "norm", "width": 8}})
+    convert_layers(norm, {"": {"kind": "norm", "width": 8}})
     norm.weight, norm.bias, norm.scale = nn.Parameter(weight), nn.Parameter(bias), gates[kept]
     torch.testing.assert_close(norm(x[..., kept]), want, rtol=1e-12, atol=1e-12)
 
@@ -71,9 +71,9 @@ def vit():
 
 def test_streams_are_removable_where_asked_for():
     model, inputs = vit()
-    plain = trace(model, inputs)
+    plain = trace_and_probe(model, inputs)
     assert any("layer_norm" in f.reason for f in plain.fixed)
-    streams = trace(model, inputs, options=StructureOptions(streams=True))
+    streams = trace_and_probe(model, inputs, options=StructureOptions(streams=True))
     assert streams.group("patch").size == 16
     # the stream, and nothing else, is new
     assert streams.units == plain.units + 16
@@ -204,7 +204,7 @@ def test_a_convolution_with_nothing_left_in_a_group_that_is_open_holds_a_place()
 def test_what_the_network_cannot_do_without_is_protected():
     """Each of two parallel branches may go, both may not; in a chain nothing may."""
     chain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1))
-    assert not any(g.optional for g in trace(chain, torch.randn(2, 3)).groups)
+    assert not any(g.optional for g in trace_and_probe(chain, torch.randn(2, 3)).groups)
     two = Net(
         lambda m, x: m.c(torch.relu(m.a(x))) + m.d(torch.relu(m.b(x))),
         a=nn.Linear(3, 4), b=nn.Linear(3, 4), c=nn.Linear(4, 1), d=nn.Linear(4, 1),
@@ -265,7 +265,7 @@ def test_a_whole_table_is_a_feature(tmp_path):
 
 def test_whole_numbers_that_are_values_are_no_features():
     model = Net(lambda m, x: m.b(torch.relu(m.a(x.float()))), a=nn.Linear(3, 4), b=nn.Linear(4, 1))
-    structure = trace(model, torch.randint(5, (6, 3)))
+    structure = trace_and_probe(model, torch.randint(5, (6, 3)))
     assert [g.kind for g in structure.groups] == ["hidden"]
 
 

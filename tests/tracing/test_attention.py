@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lumos
-from lumos.compaction.explain import trace
 from lumos.compaction.layers import Resized
+from lumos.compaction.probe import trace_and_probe
 from lumos.suite.paths import PROJECT
 from lumos.tracing.options import StructureOptions
 from tests.families import FAMILIES, Net, SeparateAttention, separate_vit
@@ -162,7 +162,7 @@ def test_what_normalises_queries_holds_their_dimensions():
 
     model, inputs = separate_vit("number")
     model.get_submodule("blocks.0")[1] = Normed(16, 4)  # type: ignore[index]
-    structure = trace(model, inputs, options=ON)
+    structure = trace_and_probe(model, inputs, options=ON)
     reasons = {f.name: f.reason for f in structure.fixed}
     assert "ties the dimensions of each head, before matmul in blocks.0.1" in reasons["blocks.0.1.dims"]
     assert sizes(structure)["blocks.0.1.q"] == 4
@@ -194,7 +194,7 @@ def test_shared_layers_and_single_heads():
 
 
 def test_without_the_option_dimensions_go_with_their_head():
-    structure = trace(*separate_vit("number"))
+    structure = trace_and_probe(*separate_vit("number"))
     assert sizes(structure)["blocks.0.1.q"] == 4
     assert not len(structure.pairs)
     assert not structure.scales

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from lumos.compaction.compact import compact
-from lumos.compaction.explain import trace
+from lumos.compaction.probe import trace_and_probe
 from lumos.errors import StructureError, UnsupportedError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.hard_concrete import LOG_ALPHA_BOUND, open_probability, sample
@@ -167,7 +167,7 @@ def _gated_layers(model: nn.Module, structure: Structure, task: Task) -> dict[st
 def begin(state: TrainState, task: Task) -> Loxia:
     """Train with gates, prune, fine-tune. Raises UnsupportedError."""
     try:
-        structure = trace(state.model, state.workload.example(), features=state.workload.features())
+        structure = trace_and_probe(state.model, state.workload.example(), features=state.workload.features())
     except StructureError as error:
         raise UnsupportedError(str(error)) from error
     return Loxia(state, task, structure)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lumos.api import gate
 from lumos.compaction.compact import compact
-from lumos.compaction.explain import trace
+from lumos.compaction.probe import trace_and_probe
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.averaging import Average
 from lumos.suite.config import RunConfig
@@ -76,7 +76,7 @@ class TrainState:
         if isinstance(self.model, GatedModel):
             return self.model.model, self.model.structure
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            return self.model, trace(copy.deepcopy(self.model), self.workload.example())
+            return self.model, trace_and_probe(copy.deepcopy(self.model), self.workload.example())
 
     @property
     def scored(self) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from lumos.compaction.explain import trace
+from lumos.compaction.probe import trace_and_probe
 from lumos.errors import ConfigError
 from lumos.suite.cli import explain
 from lumos.suite.config import read
@@ -124,7 +124,7 @@ class Tables(nn.Module):
 
 def test_embeddings_and_heads_learn_where_the_backbone_is_frozen():
     model = Tables()
-    structure = trace(model, torch.randint(0, 5, (4, 3)))
+    structure = trace_and_probe(model, torch.randint(0, 5, (4, 3)))
     heads = ["heads.0.weight", "heads.0.bias", "heads.1.weight", "heads.1.bias"]
     assert learning(model, structure) == ["table.weight", *heads]
     freeze_backbone(model, structure)
