@@ -25,7 +25,7 @@ from hydra import compose, initialize_config_dir
 from lumos.gating.gated_model import GatedModel
 from lumos.suite.cli import build_workload, exit_on_error
 from lumos.suite.config import RunConfig, read
-from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.paths import CONF
 from lumos.suite.report.published import Published
 from lumos.suite.report.sweeps import SCALING, SCALING_COLUMNS
 from lumos.suite.runner import prepare
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> None:
             here(overrides)
         return
     named = any(o.startswith("workload=") for o in overrides)
-    shown = Published.read(PROJECT / "results" / "paper.csv").shown("12")
+    shown = Published.read().shown("12")
     for workload in [[]] if named else [[f"workload={name}"] for name in shown]:
         for count in map(int, counts.split(",")):
             launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]

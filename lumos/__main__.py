@@ -10,14 +10,13 @@ from typing import NoReturn
 from lumos.errors import ConfigError
 from lumos.suite.cli import build_workload, exit_on_error
 from lumos.suite.config import read, register_resolvers
-from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.paths import CONF, RESULTS
 
 USAGE = (
-    "usage: python -m lumos explain [KEY=VALUE …] | list [RESULTS_FOLDER …] [--workload W] [--method M] [--scale S] "
+    "usage: python -m lumos explain [KEY=VALUE …] | list [PLACE …] [--workload W] [--method M] [--scale S] "
     "[--status S] [--pareto] | compare RUN RUN (a record's folder, or the beginning of its id) "
-    "| export RUN_FOLDER --to FILE.onnx|FILE.pt2"
+    "| export RUN --to FILE.onnx|FILE.pt2"
 )
-FOLDERS = (PROJECT / "results", PROJECT / "results" / "reference")
 
 
 def main(arguments: list[str]) -> None:
@@ -54,14 +53,14 @@ def _list(arguments: list[str]) -> None:
     from lumos.suite.report.results import Results, method_of, on_front
 
     parser = _Parser(prog="python -m lumos list", add_help=False)
-    parser.add_argument("folders", nargs="*", type=Path, default=FOLDERS)
+    parser.add_argument("folders", nargs="*", type=Path, default=RESULTS)
     for name in ("--workload", "--method", "--scale", "--status"):
         parser.add_argument(name)
     parser.add_argument("--pareto", action="store_true")
     options = parser.parse_args(arguments)
     for folder in options.folders:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder}: there is no such folder")
+        if not folder.exists():
+            raise ConfigError(f"{folder}: there is no such folder or archive")
     entries = Results(tuple(options.folders), options.scale).records
     wanted = {"workload": options.workload, "status": options.status}
     entries = [e for e in entries if all(v in (None, e[k]) for k, v in wanted.items())]
@@ -77,13 +76,14 @@ def _list(arguments: list[str]) -> None:
 def _compare(arguments: list[str]) -> None:
     from rich.console import Console
 
+    from lumos.suite import archive
     from lumos.suite.report import compare
 
     parser = _Parser(prog="python -m lumos compare", add_help=False)
     parser.add_argument("runs", nargs=2)
-    parser.add_argument("--results", nargs="+", type=Path, default=FOLDERS)
+    parser.add_argument("--results", nargs="+", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    first, second = (compare.find(name, options.results) for name in options.runs)
+    first, second = (archive.find(name, options.results).record for name in options.runs)
     console = Console()
     console.print(compare.table(first, second))
     for line in compare.lines(first, second):

@@ -16,7 +16,6 @@ digest; LASSO, STG and LassoNet see at most 5,000 training rows, standardised (L
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +23,11 @@ from typing import Any
 
 import numpy as np
 from feature_peers import METHODS, training_table
-from finished_run import FinishedRun, find
+from finished_run import FinishedRun, find, finished_run
 
 from lumos.errors import RecordError
 from lumos.suite.cli import exit_on_error
+from lumos.suite.paths import RESULTS
 from lumos.suite.report import features
 from lumos.suite.report.feature_figure import draw
 from lumos.suite.report.results import Results, configuration
@@ -36,25 +36,25 @@ BESIDE = ("lasso", "stg", "lassonet")
 
 
 def runs_of(words: Sequence[str], seeds: bool) -> list[FinishedRun]:
-    """The runs that folders or run.py's arguments name, by seed; with ``seeds`` also those beside the first one.
+    """The runs that folders, ids or run.py's arguments name, by seed; with ``seeds`` also those beside the first one.
 
     Raises RecordError where they do not differ in their seed alone.
     """
-    keys, folders = [w for w in words if "=" in w], [Path(w).resolve() for w in words if "=" not in w]
-    if bool(keys) == bool(folders):
-        raise RecordError("expected folders of finished runs, or run.py's arguments (workload=NAME …), not both")
-    runs = [find(keys)] if keys else [find([], folder) for folder in folders]
+    keys, names = [w for w in words if "=" in w], [w for w in words if "=" not in w]
+    if bool(keys) == bool(names):
+        raise RecordError("expected folders or ids of finished runs, or run.py's arguments (workload=NAME …), not both")
+    runs = [find(keys)] if keys else [find([], name) for name in names]
     wanted = configuration(runs[0].entry)
     if seeds:
-        known = {run.folder for run in runs}
-        results = Results((runs[0].folder.parents[2],))
-        alike = [results.folder(r).resolve() for r in results.finished if configuration(r) == wanted]
-        runs += [find([], folder) for folder in alike if folder not in known]
+        known = {run.entry["run_id"] for run in runs}
+        results = Results((runs[0].run.results,))
+        alike = [r["run_id"] for r in results.finished if configuration(r) == wanted]
+        runs += [finished_run(results.runs[i]) for i in alike if i not in known]
     for run in runs:
         if configuration(run.entry) != wanted:
             raise RecordError(
-                f"{run.folder} and {runs[0].folder} differ in more than their seed; compare them with "
-                f"python -m lumos compare {runs[0].folder} {run.folder}"
+                f"{run.run.name} and {runs[0].run.name} differ in more than their seed; compare them with "
+                f"python -m lumos compare {runs[0].entry['run_id']} {run.entry['run_id']}"
             )
     return sorted(runs, key=lambda run: run.entry["seed"])
 
@@ -70,11 +70,11 @@ def entering(workload: Any) -> list[str] | None:
 
 def course_of(run: FinishedRun, methods: Sequence[str]) -> features.Course:
     """A run's history, with the strengths that others give its features on the same training rows."""
-    path = run.folder / "features.csv"
-    if not path.exists():
-        raise RecordError(f"{path}: not there; a run with gates on its input features leaves one: {run.command}")
-    with path.open(newline="") as file:
-        found = features.course(run.entry, list(csv.DictReader(file)), entering(run.workload))
+    rows = run.run.table("features.csv")
+    if not rows:
+        raise RecordError(f"{run.run.name}: it has no features.csv, which a run with gates on its input features "
+                          f"leaves: {run.command}")  # fmt: skip
+    found = features.course(run.entry, rows, entering(run.workload))
     if methods and hasattr(run.workload, "table"):
         run.check_data()
         x, y = training_table(run.workload, run.config.seed)
@@ -90,10 +90,17 @@ def course_of(run: FinishedRun, methods: Sequence[str]) -> features.Course:
     return found
 
 
+def place_of(run: FinishedRun) -> Path:
+    """Where a run's report goes: into its folder; of a run in an archive, into ``results/features``."""
+    if run.run.packed is None:
+        return run.run.place / "feature_report.csv"
+    return RESULTS[0] / "features" / f"{run.workload.name}-{run.entry['run_id']}.csv"
+
+
 def main(arguments: Sequence[str]) -> None:
     """Read the runs, or the CSV, write the CSV and the figure, and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="FOLDER|KEY=VALUE", help="finished runs")
+    parser.add_argument("runs", nargs="*", metavar="FOLDER|ID|KEY=VALUE", help="finished runs")
     parser.add_argument("--seeds", action="store_true", help="also the runs beside it that differ only in their seed")
     parser.add_argument("--methods", default=",".join(BESIDE), help="of lasso, stg and lassonet; empty: none")
     parser.add_argument("--table", type=Path, help="the CSV (default: feature_report.csv in the first run's folder)")
@@ -107,7 +114,7 @@ def main(arguments: Sequence[str]) -> None:
         table, courses = options.draw, features.read(options.draw)
     else:
         runs = runs_of(options.runs, options.seeds)
-        table = options.table or runs[0].folder / "feature_report.csv"
+        table = options.table or place_of(runs[0])
         courses = [course_of(run, methods) for run in runs]
         features.write(courses, table)
         print(f"wrote {table}")

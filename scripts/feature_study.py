@@ -1,6 +1,6 @@
 """What the gates chose, what correlation says, and what the equations say, of the inputs of CFD, Fluid and PureMD.
 
-    python scripts/feature_study.py [FOLDER ...]     # runs' folders; the reference runs if none is named
+    python scripts/feature_study.py [RUN ...]        # runs' folders or ids; the reference runs if none is named
     python scripts/feature_study.py --draw           # the figure again, from the CSV alone
 
 Writes results/reference/feature_study.csv, a row for each input and output, and docs/figures/feature_study.png. The
@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from lumos.files import atomic
 from lumos.suite.cli import exit_on_error
+from lumos.suite.paths import RESULTS
 from lumos.workloads.common.sheets import save_sheet
 
 NAMES = ("cfd", "fluid", "puremd")
@@ -133,27 +134,26 @@ def _panel(panel: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
     axes[2].set_xticks(range(len(inputs)), inputs, fontsize=8, rotation=30, ha="right", rotation_mode="anchor")
 
 
-def reference(name: str) -> Path:
-    """The folder of a workload's reference run: gated, at scale=small, of the lowest seed, of these the mildest cut."""
-    from lumos.suite import record
+def reference(name: str) -> str:
+    """The id of a workload's reference run: gated, at scale=small, of the lowest seed, of these the mildest cut."""
+    from lumos.suite.report.results import Results
 
-    folder = PROJECT / "results" / "reference"
-    found = [r for r in record.all_records(folder) if r["workload"] == name and r["status"] == "finished"]
+    found = [r for r in Results(RESULTS[1:]).finished if r["workload"] == name]
     found = [r for r in found if r["scale"] == "small" and r["gates"]]
-    return folder / "runs" / name / min(found, key=lambda r: (r["seed"], -r["compact"]["params"]))["run_id"]
+    return min(found, key=lambda r: (r["seed"], -r["compact"]["params"]))["run_id"]
 
 
 def main() -> int:
     """Study and draw, or draw alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folders of finished runs")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders or ids of finished runs")
     parser.add_argument("--draw", action="store_true", help="draw from the CSV alone")
     parser.add_argument("--table", type=Path, default=TABLE, help="the CSV")
     parser.add_argument("--figure", type=Path, default=FIGURE, help="the PNG")
     options = parser.parse_args()
     if not options.draw:
-        folders = options.folders or [reference(name) for name in NAMES]
-        write([row for folder in folders for row in study(find([], folder))], options.table)
+        runs = options.runs or [reference(name) for name in NAMES]
+        write([row for run in runs for row in study(find([], run))], options.table)
         print(f"wrote {options.table}")
     with options.table.open(newline="") as file:
         draw(list(csv.DictReader(file)), options.figure)

@@ -1,7 +1,7 @@
 """Make every table and figure of the evaluation from records alone: ``python scripts/figures.py``.
 
-Reads results/runs and results/reference/runs (``--results FOLDER`` for others) and results/paper.csv, and writes
-CSV, LaTeX, PDF and PNG to results/figures/ (``--out FOLDER``).
+Reads the runs in results/ and the committed ones in results/reference/ (``--results PLACE …`` for others: results
+folders or archives), and writes CSV, LaTeX, PDF and PNG to results/figures/ (``--out FOLDER``).
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from lumos.errors import LumosError
-from lumos.suite.report import build
+from lumos.errors import LumosError  # noqa: E402
+from lumos.suite.paths import RESULTS  # noqa: E402
+from lumos.suite.report import build  # noqa: E402
+from lumos.suite.report.published import PUBLISHED  # noqa: E402
 
 
 def arguments(description: str, out: Path) -> argparse.Namespace:
     """What the scripts that read records can be told."""
     parser = argparse.ArgumentParser(description=description)
-    default = [PROJECT / "results", PROJECT / "results" / "reference"]
-    parser.add_argument("--results", type=Path, nargs="+", default=default, help="folders with runs/ in them")
-    parser.add_argument("--paper", type=Path, default=PROJECT / "results" / "paper.csv", help="the published numbers")
+    parser.add_argument("--results", type=Path, nargs="+", default=RESULTS, help="results folders, archives")
+    parser.add_argument("--paper", type=Path, default=PUBLISHED, help="the published numbers")
     parser.add_argument("--scale", help="only runs at this scale")
     parser.add_argument("--out", type=Path, default=out, help="where to write")
     return parser.parse_args()

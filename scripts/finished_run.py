@@ -19,21 +19,26 @@ sys.path.insert(0, str(PROJECT))
 
 import lumos  # noqa: E402
 from lumos.errors import ConfigError, RecordError
-from lumos.suite import record
+from lumos.suite import archive, record
+from lumos.suite.archive import Run
 from lumos.suite.cli import build_workload
 from lumos.suite.config import RunConfig, read, register_resolvers
-from lumos.suite.paths import CONF
+from lumos.suite.paths import CONF, RESULTS
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The folder of a finished run, its record, its configuration and the workload as the run had it."""
+    """A finished run, its configuration and the workload as the run had it."""
 
-    folder: Path
-    entry: dict[str, Any]
+    run: Run
     config: RunConfig
     workload: Any
     arguments: tuple[str, ...]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Its record."""
+        return self.run.record
 
     @property
     def command(self) -> str:
@@ -43,7 +48,7 @@ class FinishedRun:
     @cached_property
     def compact(self) -> lumos.CompactModel:
         """The compact network, which takes the full inputs."""
-        return lumos.load(self.folder / "compact.pt", self.workload.model())
+        return lumos.load(self.run.folder / "compact.pt", self.workload.model())
 
     @property
     def dense(self) -> nn.Module | None:
@@ -62,18 +67,18 @@ class FinishedRun:
         here, there = self.workload.loaders().sha256, self.entry["data"]["sha256"]
         if here != there:
             raise RecordError(
-                f"{self.folder}: trained on other samples ({there[:12]}, here {here[:12]}), so that its network does "
+                f"{self.run.name}: trained on other samples ({there[:12]}, here {here[:12]}), so that its network does "
                 f"not fit; make the run anew: {self.command}"
             )
 
 
-def find(overrides: Sequence[str], folder: Path | None = None) -> FinishedRun:
-    """The finished run that ``run.py`` makes of these arguments, or the one in ``folder``.
+def find(overrides: Sequence[str], name: str | None = None) -> FinishedRun:
+    """The finished run that ``run.py`` makes of these arguments, or the one of this folder or run id.
 
     Raises RecordError, with the command to run first, where there is none.
     """
-    if folder is not None:
-        return _in_folder(folder)
+    if name is not None:
+        return finished_run(archive.find(name, RESULTS))
     cfg = _composed(overrides)
     config = read(cfg)
     workload = build_workload(cfg)
@@ -81,23 +86,23 @@ def find(overrides: Sequence[str], folder: Path | None = None) -> FinishedRun:
     entry = record.finished(place)
     if entry is None:
         raise RecordError(f"{place}: there is no finished run; make it first: {' '.join(['python', *arguments])}")
-    return FinishedRun(place, entry, config, workload, arguments)
+    return FinishedRun(Run(entry, place), config, workload, arguments)
 
 
-def _in_folder(folder: Path) -> FinishedRun:
-    entry = record.read(folder)
+def finished_run(run: Run) -> FinishedRun:
+    """A run with its configuration and its workload. Raises RecordError where it is not finished."""
+    entry = run.record
     if entry["status"] != "finished":
-        raise RecordError(f"{folder}: the run is {entry['status']}, not finished; run it again")
-    folder = folder.parent if folder.is_file() else folder
+        raise RecordError(f"{run.name}: the run is {entry['status']}, not finished; run it again")
     kept = entry["config"]
     cfg = _composed([f"workload={entry['workload']}", f"scale={kept['scale']}", f"seed={kept['seed']}"])
     with open_dict(cfg):
         for group in ("workload", "lumos", "trainer", "data"):
             values = {k: v for k, v in kept[group].items() if k in cfg[group] and k not in ("_target_", "data")}
             cfg[group] = OmegaConf.merge(cfg[group], values)
-        cfg.paths.results = str(folder.parents[2])
+        cfg.paths.results = str(run.results)
     arguments = [a for a in entry["provenance"]["command"].split() if not a.startswith("paths.")]
-    return FinishedRun(folder, entry, read(cfg), build_workload(cfg), tuple(arguments))
+    return FinishedRun(run, read(cfg), build_workload(cfg), tuple(arguments))
 
 
 def _composed(overrides: Sequence[str]) -> Any:

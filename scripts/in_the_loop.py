@@ -1,7 +1,7 @@
 """Replace a simulation's kernel by its surrogates and run on: drift, error and speed, also where the kernel wins.
 
     python scripts/in_the_loop.py workload=cfd                                   # of the run that run.py makes of this
-    python scripts/in_the_loop.py record=results/reference/runs/fluid/3240cc39c0ee steps=50
+    python scripts/in_the_loop.py record=3240cc39c0ee steps=50     # of this one (its id or folder)
 
 Takes the arguments of run.py and finds the finished run that they made; it trains nothing. ``steps`` is how far to run
 on, ``threads`` (1) how many the networks may use (with one, times are the processor's), ``out`` a folder for
@@ -217,7 +217,7 @@ def main(argv: Sequence[str]) -> int:
     own, overrides = _options(argv)
     threads, steps = _count(own, "threads", 1), _count(own, "steps", 0)
     torch.set_num_threads(threads)
-    run = find(overrides, Path(own["record"]) if "record" in own else None)
+    run = find(overrides, own.get("record"))
     try:
         module = importlib.import_module(f"workloads.{run.workload.name}.in_the_loop")
     except ModuleNotFoundError:

@@ -11,14 +11,16 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from lumos.suite import record, report
-from lumos.suite.report import build, peers
+from lumos.suite import report  # noqa: E402
+from lumos.suite.report import build, peers  # noqa: E402
+from lumos.suite.report.results import SUITE, Results  # noqa: E402
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
 PEERS, COST = PROJECT / "docs" / "peers.md", PROJECT / "docs" / "lambda.md"
@@ -30,6 +32,12 @@ OF_THE_MACHINE = ("run.py", "seed=", "scale=small", "paths.", "trainer.threads="
 """What a command may say without asking for another result; the seed is told apart."""
 
 
+@cache
+def results() -> Results:
+    """The committed records."""
+    return Results((RESULTS,))
+
+
 def asked(entry: dict[str, Any]) -> list[str]:
     """What a run's command asks for, but for the seed and what belongs to the machine."""
     return [word for word in entry["provenance"]["command"].split() if not word.startswith(OF_THE_MACHINE)]
@@ -37,7 +45,7 @@ def asked(entry: dict[str, Any]) -> list[str]:
 
 def runs(*words: str) -> list[dict[str, Any]]:
     """The reference records of the runs that were asked for with these words, by seed."""
-    found = [r for r in record.all_records(RESULTS) if r["status"] == "finished" and sorted(asked(r)) == sorted(words)]
+    found = [r for r in results().finished if sorted(asked(r)) == sorted(words)]
     return sorted(found, key=lambda r: r["seed"])
 
 
@@ -155,7 +163,7 @@ def numbers_block(entry: dict[str, Any]) -> str:
 
 def peers_block() -> str:
     """Our half of Table III: the mean score and its spread over the seeds, method by method, and the seconds."""
-    rows = build.evaluation([RESULTS], PROJECT / "results" / "paper.csv").peers().rows
+    rows = build.evaluation([RESULTS]).peers().rows
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         found.setdefault(f"{row[0].text}, {row[2].text}", {})[row[1].text] = row
@@ -180,7 +188,7 @@ def _peer(row: Any) -> str:
 def size_block() -> str:
     """Score against size: the runs of the experiment pareto, a row for each share of the parameters."""
     found: dict[str, dict[float, dict[str, str]]] = {}
-    for entry in record.all_records(RESULTS):
+    for entry in results().records:
         share = peers.target(entry)
         if share is None or "experiment=pareto" not in entry["provenance"]["command"]:
             continue
@@ -222,9 +230,8 @@ def features_block() -> str:
 
 def suite() -> dict[str, dict[str, Any]]:
     """The suite's record of each workload that has one."""
-    path = RESULTS / "suite.json"
-    listed = json.loads(path.read_text())["runs"] if path.exists() else []
-    return {r["workload"]: record.read(RESULTS / "runs" / r["workload"] / r["run_id"]) for r in listed}
+    listed = json.loads((RESULTS / SUITE).read_text())["runs"]
+    return {r["workload"]: results().runs[r["run_id"]].record for r in listed}
 
 
 def filled(text: str, blocks: dict[str, Callable[[], str]]) -> str:
@@ -256,7 +263,7 @@ def draw() -> None:
     import pandas as pd
 
     entry = main_job()
-    curve = pd.read_csv(RESULTS / "runs" / "cfd" / entry["run_id"] / "curve.csv")
+    curve = pd.DataFrame(results().table(entry))
     plt.rcParams.update(
         {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
     )

@@ -56,7 +56,7 @@ class Job:
 def workloads() -> list[str]:
     """Every workload that has a configuration, in the paper's order, then the others."""
     known = sorted(p.stem for p in (PROJECT / "conf" / "workload").glob("*.yaml"))
-    order = Published.read(PROJECT / "results" / "paper.csv").workloads
+    order = Published.read().workloads
     return [w for w in order if w in known] + [w for w in known if w not in order]
 
 

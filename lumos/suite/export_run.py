@@ -13,15 +13,15 @@ from omegaconf import OmegaConf
 from lumos.compaction.model import load
 from lumos.errors import ConfigError, ExportError
 from lumos.exporting import Exported, export, format_of, reduced
-from lumos.suite import record
+from lumos.suite import archive, record
 from lumos.suite.cli import build_workload
 from lumos.suite.config import register_resolvers
 from lumos.suite.identity import full_target
-from lumos.suite.paths import CONF
+from lumos.suite.paths import CONF, RESULTS
 from lumos.suite.workload import Workload
 
 USAGE = (
-    "usage: python -m lumos export RUN_FOLDER|COMPACT_FILE --to FILE.onnx|FILE.pt2 [--aoti] [--reduced] "
+    "usage: python -m lumos export RUN_FOLDER|COMPACT_FILE|RUN_ID --to FILE.onnx|FILE.pt2 [--aoti] [--reduced] "
     "[data.KEY=VALUE …]"
 )
 
@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--aoti", action="store_true")
     parser.add_argument("--reduced", action="store_true")
     options = parser.parse_intermixed_args(arguments)
-    print(export_run(options.run, options.to, options.overrides, aoti=options.aoti, reduce=options.reduced))  # noqa: T201
+    run = options.run if options.run.exists() else archive.find(str(options.run), RESULTS).folder
+    print(export_run(run, options.to, options.overrides, aoti=options.aoti, reduce=options.reduced))  # noqa: T201
 
 
 def export_run(

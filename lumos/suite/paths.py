@@ -8,3 +8,6 @@ CONF = PACKAGE / "conf"
 
 PROJECT = PACKAGE.parent if (PACKAGE.parent / "run.py").exists() else Path.cwd()
 """The checkout, or, for an installed package, the folder in which the process was started: results go there."""
+
+RESULTS = (PROJECT / "results", PROJECT / "results" / "reference")
+"""Where runs are looked for unless other places are given: one's own, then the committed ones."""

@@ -51,8 +51,14 @@ def read(path: Path) -> dict[str, Any]:
         raise RecordError(f"{path}: there is no record; run it first") from None
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: not a readable record ({error}); delete it and run again") from None
-    if record.get("schema") != SCHEMA:
-        raise RecordError(f"{path}: record of schema {record.get('schema')}, expected {SCHEMA}; run it again")
+    return checked(record, path)
+
+
+def checked(record: Any, path: Path) -> dict[str, Any]:
+    """Return what was read from ``path`` if it is a record. Raises RecordError."""
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        raise RecordError(f"{path}: record of schema {schema}, expected {SCHEMA}; run it again")
     return record
 
 
@@ -72,12 +78,6 @@ def tidy(folder: Path) -> None:
     for path in folder.glob("*.ckpt"):
         with suppress(OSError):
             path.unlink()
-
-
-def all_records(results: Path) -> list[dict[str, Any]]:
-    """Every record below a results folder, oldest first."""
-    records = [read(path) for path in sorted((results / "runs").glob(f"*/*/{FILE}"))]
-    return sorted(records, key=lambda r: r["provenance"]["started_utc"])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 from lumos.errors import RecordError
 from lumos.files import atomic
 from lumos.suite import record, report
+from lumos.suite.report.results import Results
 
 
 def entry(**changes):
@@ -77,10 +78,12 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_all_records_oldest_first(tmp_path):
+def test_records_oldest_first(tmp_path):
     for i, started in enumerate(("2026-02-01", "2026-01-01")):
-        record.write(tmp_path / "runs" / "w" / str(i), entry(seed=i, provenance={"started_utc": started}))
-    assert [r["seed"] for r in record.all_records(tmp_path)] == [1, 0]
+        record.write(
+            tmp_path / "runs" / "w" / str(i), entry(seed=i, run_id=str(i), provenance={"started_utc": started})
+        )
+    assert [r["seed"] for r in Results((tmp_path,)).records] == [1, 0]
 
 
 def test_the_table_of_a_run():

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from lumos.suite.report import page, sweeps, tables
 from lumos.suite.report.paper import Evaluation
-from lumos.suite.report.published import Published
+from lumos.suite.report.published import PUBLISHED, Published
 from lumos.suite.report.results import Results
 from lumos.suite.report.tables import Table
 
 
-def evaluation(folders: Sequence[Path], paper: Path, scale: str | None = None) -> Evaluation:
-    """The records below some results folders beside the published numbers. Raises RecordError."""
-    return Evaluation(Results(tuple(folders), scale), Published.read(paper))
+def evaluation(places: Sequence[Path], paper: Path = PUBLISHED, scale: str | None = None) -> Evaluation:
+    """The records at some places (results folders, archives) beside the published numbers. Raises RecordError."""
+    return Evaluation(Results(tuple(places), scale), Published.read(paper))
 
 
 def all_tables(data: Evaluation) -> list[Table]:

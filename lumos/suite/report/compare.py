@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from rich.markup import escape
 from rich.table import Table
 
 from lumos.errors import RecordError
-from lumos.suite import record
 from lumos.suite.report import quantities as q
 from lumos.suite.report.quantities import Record
-from lumos.suite.report.results import Results, flat, method_of
+from lumos.suite.report.results import flat, method_of
 
 ROWS: tuple[tuple[str, Callable[[Record], float | None], str], ...] = (
     ("dense: score", q.field("dense", "score"), ".4f"),
@@ -32,22 +30,6 @@ ROWS: tuple[tuple[str, Callable[[Record], float | None], str], ...] = (
     ("LUMOS: training [s]", q.field("compact", "train_seconds"), ".1f"),
     ("a gated step, slower by [%]", q.step_overhead, ".1f"),
 )
-
-
-def find(name: str, folders: Sequence[Path]) -> Record:
-    """A record by its file, its folder or the beginning of its run id. Raises RecordError."""
-    if Path(name).exists():
-        return record.read(Path(name))
-    known = Results(tuple(folders)).records
-    found = [r for r in known if r["run_id"].startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    places = ", ".join(str(f) for f in folders)
-    if not found:
-        raise RecordError(f"{name}: no such file, folder or run id below {places}; `python -m lumos list` shows all")
-    raise RecordError(
-        f"{name}: {len(found)} runs begin with it ({', '.join(r['run_id'] for r in found)}); give more of it"
-    )
 
 
 def table(a: Record, b: Record) -> Table:

@@ -89,7 +89,7 @@ def _cut(evaluation: Evaluation, group: Group) -> float | None:
     """The step of the last row of the curve that still has gates."""
     steps = [
         r["step"]
-        for r in evaluation.results.curve(group.first)
+        for r in evaluation.results.table(group.first)
         if r["phase"] == "gated" and r.get("open_gates") is not None
     ]
     return float(steps[-1]) if steps else None  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The published numbers, from results/paper.csv: which workloads there are, what they are called, what was reported."""
+"""The published numbers, from ``published.csv``: which workloads there are, what they are called, what was reported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lumos.errors import RecordError
 
+PUBLISHED = Path(__file__).with_name("published.csv")
 COLUMNS = ("table", "workload", "method", "quantity", "value", "unit", "source")
 
 
@@ -51,7 +52,7 @@ class Published:
     rows: tuple[dict[str, str], ...]
 
     @classmethod
-    def read(cls, path: Path) -> Published:
+    def read(cls, path: Path = PUBLISHED) -> Published:
         """Read the file. Raises RecordError where it is missing or lacks a column."""
         try:
             with path.open(newline="") as file:

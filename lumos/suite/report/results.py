@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lumos.errors import RecordError
-from lumos.suite import record
+from lumos.suite import archive
 from lumos.suite.identity import MACHINE_KEYS
 
 SUITE = "suite.json"
@@ -52,33 +51,33 @@ class Group:
 
 @dataclass(frozen=True)
 class Results:
-    """Every record below some results folders. A run that is in several counts once, from the first that has it."""
+    """Every record at some places; a run that is at several counts once, from the first that has it.
 
-    folders: tuple[Path, ...]
+    A place is a results folder (with ``runs/`` or archives in it) or an archive. ``scale`` leaves out all other scales.
+    """
+
+    places: tuple[Path, ...]
     scale: str | None = None
-    found: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
+    def runs(self) -> dict[str, archive.Run]:
+        """Every run by its id, oldest first."""
+        known: dict[str, archive.Run] = {}
+        for run in (run for place in self.places for run in archive.runs(place)):
+            if self.scale in (None, run.record["scale"]):
+                known.setdefault(run.record["run_id"], run)
+        ordered = sorted(known.values(), key=lambda run: (run.record["provenance"]["started_utc"], run.name))
+        return {run.record["run_id"]: run for run in ordered}
+
+    @property
     def records(self) -> list[Record]:
         """Every record, finished or not, oldest first."""
-        known: dict[str, Record] = {}
-        for folder in self.folders:
-            for path in sorted((folder / "runs").glob(f"*/*/{record.FILE}")):
-                entry = record.read(path)
-                if entry["run_id"] not in known and self.scale in (None, entry["scale"]):
-                    known[entry["run_id"]] = entry
-                    self.found[entry["run_id"]] = path.parent
-        return sorted(known.values(), key=lambda r: r["provenance"]["started_utc"])
+        return [run.record for run in self.runs.values()]
 
     @property
     def finished(self) -> list[Record]:
         """The finished ones."""
         return [r for r in self.records if r["status"] == "finished"]
-
-    def folder(self, entry: Record) -> Path:
-        """Where a record lies."""
-        _ = self.records
-        return self.found[entry["run_id"]]
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -107,10 +106,10 @@ class Results:
 
     @cached_property
     def suite(self) -> set[str]:
-        """The ids that the suites of these folders name."""
+        """The ids that the suites' lists at these places name."""
         named: set[str] = set()
-        for folder in self.folders:
-            path = folder / SUITE
+        for place in self.places:
+            path = (place.parent if archive.is_archive(place) else place) / SUITE
             if path.exists():
                 try:
                     named |= {run["run_id"] for run in json.loads(path.read_text())["runs"]}
@@ -118,13 +117,9 @@ class Results:
                     raise RecordError(f"{path}: not a suite's list ({error}); run the suite again") from None
         return named
 
-    def curve(self, entry: Record, name: str = "curve.csv") -> list[dict[str, float | str | None]]:
+    def table(self, entry: Record, name: str = "curve.csv") -> list[dict[str, float | str | None]]:
         """A run's table beside its record: numbers where they are numbers, None for empty cells; [] without one."""
-        path = self.folder(entry) / name
-        if not path.exists():
-            return []
-        with path.open(newline="") as file:
-            return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(file)]
+        return self.runs[entry["run_id"]].table(name)
 
 
 def method_of(entry: Record) -> str:
@@ -171,12 +166,3 @@ def _beats(a: Record, b: Record) -> bool:
     sign = 1 if a["metric"]["higher_is_better"] else -1
     mine, theirs = ((-r["compact"]["params"], sign * r["compact"]["score"]) for r in (a, b))
     return mine != theirs and mine[0] >= theirs[0] and mine[1] >= theirs[1]
-
-
-def _value(text: str | None) -> float | str | None:
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text

@@ -210,7 +210,7 @@ def features(evaluation: Evaluation) -> Table:
 
 def feature_rows(evaluation: Evaluation, group: Group) -> list[dict[str, Any]]:
     """Each feature of a workload: what its first run says of it, and in how many of the runs it is kept (``seeds``)."""
-    tables = [evaluation.results.curve(run, "features.csv") for run in group.runs]
+    tables = [evaluation.results.table(run, "features.csv") for run in group.runs]
     kept = [row["feature"] for table in tables for row in table if row.get("kept")]
     return [{"kept": 0.0, "closed_at": None, "abs_pearson": None, "mutual_information": None, **row,
              "seeds": kept.count(row["feature"])} for row in tables[0]]  # fmt: skip
@@ -236,7 +236,7 @@ def smoothed(values: Sequence[float], width: float = 1.0) -> list[float]:
 
 def curve(evaluation: Evaluation, run: Record, phase: str) -> tuple[list[float], list[float]]:
     """Steps and losses of one phase of a run, ``dense`` or ``gated``."""
-    rows = [r for r in evaluation.results.curve(run) if r["phase"] == phase and isinstance(r.get("loss"), float)]
+    rows = [r for r in evaluation.results.table(run) if r["phase"] == phase and isinstance(r.get("loss"), float)]
     return [float(r["step"] or 0) for r in rows], [float(r["loss"] or 0) for r in rows]  # type: ignore[arg-type]
 
 
@@ -259,8 +259,8 @@ def convergence(evaluation: Evaluation) -> Table:
 def scaling_rows(evaluation: Evaluation) -> list[dict[str, str]]:
     """Rows of every ``scaling.csv`` of the results folders. Raises RecordError for one without the columns."""
     rows: list[dict[str, str]] = []
-    for folder in evaluation.results.folders:
-        path = folder / SCALING
+    for place in evaluation.results.places:
+        path = place / SCALING
         if not path.exists():
             continue
         with path.open(newline="") as file:

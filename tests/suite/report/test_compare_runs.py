@@ -4,6 +4,7 @@ import pytest
 
 from lumos.__main__ import main
 from lumos.errors import ConfigError, RecordError
+from lumos.suite import archive
 from lumos.suite.report import compare
 from tests.records import entry, put
 
@@ -19,11 +20,11 @@ def results(tmp_path):
 def test_a_record_is_found_by_id_folder_and_file(results):
     folder = results / "runs" / "cfd" / "abc1"
     for name in ("abc1", "abc", str(folder), str(folder / "record.json")):
-        assert compare.find(name, [results])["run_id"] == "abc1"
+        assert archive.find(name, [results]).record["run_id"] == "abc1"
     with pytest.raises(RecordError, match="2 runs begin with it"):
-        compare.find("ab", [results])
+        archive.find("ab", [results])
     with pytest.raises(RecordError, match="no such file, folder or run id"):
-        compare.find("zzz", [results])
+        archive.find("zzz", [results])
 
 
 def test_two_runs_side_by_side(results, capsys, monkeypatch):
@@ -37,10 +38,10 @@ def test_two_runs_side_by_side(results, capsys, monkeypatch):
 
 
 def test_the_same_run_twice(results):
-    run = compare.find("abc1", [results])
+    run = archive.find("abc1", [results]).record
     assert compare.lines(run, run) == ["the same configuration"]
     with pytest.raises(RecordError, match="ffff: the run is failed"):
-        compare.table(run, compare.find("ffff", [results]))
+        compare.table(run, archive.find("ffff", [results]).record)
 
 
 def test_list_filters(results, capsys):

@@ -2,7 +2,6 @@
 
 import csv
 import importlib
-import json
 import subprocess
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ from lumos.errors import RecordError
 from lumos.suite.paths import PROJECT
 from lumos.suite.report import features
 from lumos.suite.report.feature_figure import draw, figure
+from lumos.suite.report.results import Results
 
 NAMES = "abcdef"
 
@@ -166,12 +166,12 @@ def test_what_others_say_of_an_easy_table(peers, name, settings):
 
 
 REFERENCE = PROJECT / "results" / "reference" / "feature_report.csv"
+COMMITTED = Results((REFERENCE.parent,))
 
 
 def test_the_committed_report_is_of_the_committed_runs():
     for course in features.read(REFERENCE):
-        folder = PROJECT / "results" / "reference" / "runs" / course.workload / course.run_id
-        entry = json.loads((folder / "record.json").read_text())
+        entry = COMMITTED.runs[course.run_id].record
         assert entry["seed"] == course.seed
         assert [n for n, kept in zip(course.names, course.kept, strict=True) if kept] == entry["gates"]["features_kept"]
         assert course.enters is not None
@@ -195,14 +195,13 @@ def script():
 
 
 def test_which_runs_a_call_means(script):
-    folders = {c.seed: REFERENCE.parent / "runs" / c.workload / c.run_id for c in features.read(REFERENCE)}
-    runs = script.runs_of([str(folders[3])], seeds=True)
-    assert [run.entry["seed"] for run in runs] == sorted(folders)
-    assert {run.folder for run in runs} == set(folders.values())
-    others = [p.parent for p in folders[3].parent.glob("*/record.json") if p.parent not in folders.values()]
+    ids = {c.seed: c.run_id for c in features.read(REFERENCE)}
+    runs = script.runs_of([ids[3]], seeds=True)
+    assert {run.entry["seed"]: run.entry["run_id"] for run in runs} == ids
+    other = next(r for r in COMMITTED.records if r["workload"] == "synthetic" and r["run_id"] not in ids.values())
     with pytest.raises(RecordError, match=r"differ in more than their seed; compare them with python -m lumos compare"):
-        script.runs_of([str(folders[3]), str(others[0])], seeds=False)
-    with pytest.raises(RecordError, match="expected folders of finished runs"):
+        script.runs_of([ids[3], other["run_id"]], seeds=False)
+    with pytest.raises(RecordError, match="expected folders or ids of finished runs"):
         script.runs_of([], seeds=False)
 
 
@@ -211,7 +210,7 @@ def test_without_a_library_its_column_is_left_out(script, monkeypatch, capsys):
         raise ImportError("No module named 'lassonet'")
 
     first = features.read(REFERENCE)[0]
-    (run,) = script.runs_of([str(REFERENCE.parent / "runs" / first.workload / first.run_id)], seeds=False)
+    (run,) = script.runs_of([first.run_id], seeds=False)
     monkeypatch.setattr(script.FinishedRun, "check_data", lambda _: None)
     monkeypatch.setattr(script, "training_table", lambda *_: (np.zeros((3, 200)), np.zeros((3, 1))))
     monkeypatch.setitem(script.METHODS, "lassonet", missing)

@@ -13,7 +13,6 @@ from lumos.suite.report import build
 from lumos.suite.report.figures import draw_all
 from tests.records import entry, full, put
 
-PAPER = PROJECT / "results" / "paper.csv"
 FIGURES = {"averages", "fig9a_speedup", "fig9b_score", "fig9c_parameters", "fig9d_macs", "fig11a_energy",
            "fig11b_memory", "pareto", "widths", "fig10_features", "fig12_scaling", "fig13_convergence"}  # fmt: skip
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -21,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return build.evaluation([full(tmp_path_factory.mktemp("results"))], PAPER)
+    return build.evaluation([full(tmp_path_factory.mktemp("results"))])
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +45,9 @@ def test_every_figure_is_drawn(page):
 
 
 def test_a_single_old_record_is_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr("lumos.report.figures.save", lambda *_: [])
+    monkeypatch.setattr("lumos.suite.report.figures.save", lambda *_: [])
     put(tmp_path, entry("cfd", old=True), curve=False, features=False)
-    titles = draw_all(build.evaluation([tmp_path], PAPER), tmp_path / "out")
+    titles = draw_all(build.evaluation([tmp_path]), tmp_path / "out")
     assert set(titles) == FIGURES - {"fig10_features", "fig12_scaling", "fig13_convergence"}
 
 
@@ -58,13 +57,13 @@ def test_the_same_records_give_the_same_files(tmp_path):
         from lumos.suite.report import figures, style
 
         with style.drawing():
-            style.save(figures.parameters(build.evaluation([tmp_path], PAPER)), tmp_path / out, "f", ("pdf", "svg"))
+            style.save(figures.parameters(build.evaluation([tmp_path])), tmp_path / out, "f", ("pdf", "svg"))
     for kind in ("pdf", "svg"):
         assert (tmp_path / "one" / f"f.{kind}").read_bytes() == (tmp_path / "two" / f"f.{kind}").read_bytes()
 
 
 def test_neither_tables_nor_figures_need_torch():
-    code = "import sys; sys.modules['torch'] = None; from lumos.report import build, compare, figures, page"
+    code = "import sys; sys.modules['torch'] = None; from lumos.suite.report import build, compare, figures, page"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 

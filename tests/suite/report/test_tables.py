@@ -6,15 +6,12 @@ import json
 import pytest
 
 from lumos.errors import RecordError
-from lumos.suite.paths import PROJECT
 from lumos.suite.report import build, sweeps
 from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Number, Published
 from lumos.suite.report.results import Results, on_front
 from lumos.suite.report.tables import Cell, Table, difference, latex, number, published, to_html, write
 from tests.records import entry, full, put
-
-PAPER = PROJECT / "results" / "paper.csv"
 
 
 def read(path):
@@ -37,7 +34,7 @@ def test_numbers_and_ranges():
 
 
 def test_the_papers_numbers_are_there():
-    paper = Published.read(PAPER)
+    paper = Published.read()
     assert len(paper.workloads) == 13
     assert paper.number("9c", "params_reduction").point == 71.45
     assert paper.number("9d", "macs_reduction").point == 69.6
@@ -150,7 +147,7 @@ def test_averages_are_over_exactly_the_workloads_with_a_record(tmp_path):
     put(tmp_path, entry("cfd", cut=0.9))
     put(tmp_path, entry("fluid", cut=0.5))
     put(tmp_path, entry("notinthepaper", cut=0.0))
-    build.write_tables(build.evaluation([tmp_path], PAPER), tmp_path / "out")
+    build.write_tables(build.evaluation([tmp_path]), tmp_path / "out")
     (row, *_) = read(tmp_path / "out" / "averages.csv")
     assert row["Average of"] == "Parameters, reduction"
     assert float(row["Published"]) == 71.45
@@ -167,7 +164,7 @@ def test_averages_are_over_exactly_the_workloads_with_a_record(tmp_path):
 
 
 def test_every_table_can_be_made_of_everything_and_of_nothing(tmp_path):
-    tables = build.all_tables(build.evaluation([full(tmp_path / "a")], PAPER))
+    tables = build.all_tables(build.evaluation([full(tmp_path / "a")]))
     assert {"table2_workloads", "table3_peers", "sweep_lambda", "sweep_t_l_t_u", "pareto", "runs"} <= {
         t.name for t in tables
     }
@@ -178,13 +175,13 @@ def test_every_table_can_be_made_of_everything_and_of_nothing(tmp_path):
         assert len(rows) == len(table.rows)
         assert all(cell not in ("", None) for row in rows for cell in row.values()), table.name
         assert (tmp_path / "out" / f"{table.name}.tex").read_text().count(r"\\") == len(table.rows) + 1
-    nothing = {t.name: t for t in build.all_tables(build.evaluation([tmp_path / "none"], PAPER))}
+    nothing = {t.name: t for t in build.all_tables(build.evaluation([tmp_path / "none"]))}
     assert len(nothing["table2_workloads"].rows) == 13
     assert nothing["averages"].rows[0][-1].text == "0 of 13"
 
 
 def test_peers_beside_the_published_ones(tmp_path):
-    data = build.evaluation([full(tmp_path)], PAPER)
+    data = build.evaluation([full(tmp_path)])
     rows = {(r[0].text, r[1].text): r for r in data.peers().rows}
     l1 = rows["CFD", "L1"]
     assert l1[3].value == 99.12
@@ -195,7 +192,7 @@ def test_peers_beside_the_published_ones(tmp_path):
 
 
 def test_sweeps_hold_all_else_equal(tmp_path):
-    found = sweeps.sweeps(build.evaluation([full(tmp_path)], PAPER))
+    found = sweeps.sweeps(build.evaluation([full(tmp_path)]))
     by_key = {s.keys: s for s in found}
     assert [v for v, _ in by_key["lumos.lambda",].groups] == [(1e-4,), (1e-3,), (1e-2,), (1e-1,)]
     assert by_key["lumos.lambda",].workload == "cfd"
@@ -209,7 +206,7 @@ def test_a_grid_is_a_line_for_each_second_value(tmp_path):
             made = entry("cfd", 0, cut=low + 0.1, score=high)
             made["config"] |= {"lumos": {"t_l": low, "t_u": high}}
             put(tmp_path, made | {"run_id": f"{low}{high}"})
-    (grid,) = [s for s in sweeps.sweeps(build.evaluation([tmp_path], PAPER)) if len(s.keys) == 2]
+    (grid,) = [s for s in sweeps.sweeps(build.evaluation([tmp_path])) if len(s.keys) == 2]
     assert {name: [v for v, _ in line] for name, line in grid.lines().items()} == {
         "t_u = 0.8": [(0.0, 0.8), (0.2, 0.8)], "t_u = 1": [(0.0, 1.0), (0.2, 1.0)]
     }  # fmt: skip
@@ -218,7 +215,7 @@ def test_a_grid_is_a_line_for_each_second_value(tmp_path):
 def test_score_against_size_shows_the_problem_that_most_methods_were_tried_on(tmp_path):
     for scale, method, score in (("small", "lumos", 0.9), ("bench", "lumos", 0.7), ("bench", "l1", 0.6)):
         put(tmp_path, entry("dms", 0, cut=0.5, score=score, method=method, scale=scale) | {"run_id": scale + method})
-    found = sweeps.points(build.evaluation([tmp_path], PAPER), "dms")
+    found = sweeps.points(build.evaluation([tmp_path]), "dms")
     assert {(p.method, p.score) for p in found if p.method != "dense"} == {("lumos", 0.7), ("l1", 0.6)}
 
 
@@ -238,7 +235,7 @@ def test_smoothing_keeps_constants_and_straight_lines():
 def test_scaling_without_its_columns(tmp_path):
     (tmp_path / "scaling.csv").write_text("workload,processes\ncfd,2\n")
     with pytest.raises(RecordError, match="no column method, samples_per_second"):
-        sweeps.scaling(build.evaluation([tmp_path], PAPER))
+        sweeps.scaling(build.evaluation([tmp_path]))
 
 
 def test_cells():
@@ -278,7 +275,7 @@ def test_peers_are_compared_on_one_problem_at_one_target(tmp_path):
     put(tmp_path, run("lumos", 0, 0.09, 0.99, scale="small"))
     no = run("slimming", 0, 0.09, 0.5, status="unsupported", error={"line": "no batch norm", "traceback": ""})
     put(tmp_path, {k: v for k, v in no.items() if k not in ("dense", "compact", "gates")}, curve=False, features=False)
-    rows = {(r[0].text, r[1].text): r for r in build.evaluation([tmp_path], PAPER).peers().rows}
+    rows = {(r[0].text, r[1].text): r for r in build.evaluation([tmp_path]).peers().rows}
     ours, l1, slimming = (rows["DMS", name] for name in ("LUMOS", "L1", "NEURAL"))
     # In percent, as the published ones, and so is what was not published.
     assert [c.value for c in (ours[7], l1[7], rows["DMS", "scratch"][7])] == pytest.approx([85.0, 75.0, 65.0])
