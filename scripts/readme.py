@@ -149,10 +149,11 @@ def numbers_block(entry: dict[str, Any]) -> str:
         if total
         else ""
     )
-    where = f"results/reference/runs/{entry['workload']}/{entry['run_id']}"
+    where = results().runs[entry["run_id"]].place.relative_to(PROJECT)
     source = (
         f"`python run.py {' '.join(asked(entry))}`, `scale=small`, seed {entry['seed']}, on {made['device']}, "
-        f"{made['started_utc'][:10]}; {data['n_train']:,} samples train, {data['n_test']:,} test; record: `{where}`."
+        f"{made['started_utc'][:10]}; {data['n_train']:,} samples train, {data['n_test']:,} test; "
+        f"record: `{entry['run_id']}` of `{where}`."
     )
     course = (
         f"Training took {dense['train_seconds']:.0f} s dense and {compact['train_seconds']:.0f} s with gates; "

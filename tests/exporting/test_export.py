@@ -17,6 +17,7 @@ from lumos.errors import ConfigError, ExportError, RecordError
 from lumos.exporting import METADATA, exportable, reduced
 from lumos.exporting.checks import check, other_sizes
 from lumos.exporting.program import input_names, sample_axis, trace
+from lumos.suite import archive
 from lumos.suite.export_run import export_run
 from lumos.suite.paths import PROJECT
 from lumos.workloads.common.mlp import ScaledMLP
@@ -24,7 +25,7 @@ from tests.families import FAMILIES
 from tests.networks import random_gates
 
 NAMES = ["rho", "mx", "my", "mz", "E"]
-CFD = next((PROJECT / "results" / "reference" / "runs" / "cfd").glob("*/compact.pt"))
+REFERENCE = PROJECT / "results" / "reference"
 needs_compiler = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("make")), reason="no C compiler here")
 # What onnxscript and onnx do when they are imported is theirs.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:`torch.jit.script` is deprecated")
@@ -240,7 +241,8 @@ def test_checked_sizes_are_not_the_examples():
 def reference_cfd() -> lumos.CompactModel:
     """The CFD surrogate of the reference run: its file has all numbers, means and deviations included."""
     x, y = torch.randn(10, 20), torch.randn(10, 5)
-    return lumos.load(CFD, ScaledMLP(x, y, (784, 300, 100))).eval()
+    run = archive.find("13d7bcc5a9d4", [REFERENCE / "main_job.jsonl.gz"])
+    return lumos.load(run.folder / "compact.pt", ScaledMLP(x, y, (784, 300, 100))).eval()
 
 
 @pytest.fixture(scope="module")
@@ -302,12 +304,8 @@ def test_a_fortran_program_calls_the_surrogate(flux):
 
 def test_a_run_is_exported(tmp_path):
     """The record alone says which workload a compact model belongs to."""
-    run = next(
-        path.parent
-        for path in sorted((PROJECT / "results" / "reference" / "runs" / "synthetic").glob("*/record.json"))
-        if json.loads(path.read_text())["seed"] == 0
-    )
-    features = json.loads((run / "record.json").read_text())["gates"]["features_kept"]
+    (kept,) = (r for r in archive.runs(REFERENCE / "known_truth.jsonl.gz") if r.record["seed"] == 0)
+    run, features = kept.folder, kept.record["gates"]["features_kept"]
     done = export_run(run / "compact.pt", tmp_path / "run.pt2", [f"data.cache={tmp_path}"], reduce=True)
     (shape,) = done.inputs.values()
     assert list(done.features) == features
