@@ -6,17 +6,16 @@ import ast
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import grimp
 import pytest
 from importlinter.cli import lint_imports
 
-PROJECT = Path(__file__).resolve().parent.parent
+from tests.dependencies import PROJECT, declared, distributions
+
 SCRIPTS = {p.stem for folder in ("scripts", "docs/examples") for p in (PROJECT / folder).rglob("*.py")}
 OWN = {"lumos", "tests"} | SCRIPTS
 ENGINE_TESTS = ("tracing", "gating", "compaction", "pruning")
@@ -81,39 +80,17 @@ def test_what_is_imported_is_declared():
         of_suite = room[0] == "workloads" or room[1] in ("suite", "__main__.py")
         for module, always in third_party(path):
             allowed = (suite if of_suite else engine) if always else everything
-            assert distribution(module) & allowed, f"{path}: {module} is not declared"
+            assert distributions(module) & allowed, f"{path}: {module} is not declared"
     for folder in ("tests", "scripts", "benchmarks"):
         for path in python_files(folder):
             for module, _ in third_party(path):
-                assert distribution(module) & developer, f"{path}: {module} is not declared"
+                assert distributions(module) & developer, f"{path}: {module} is not declared"
 
 
 def test_what_is_declared_is_imported():
     used = {name for folder in ("lumos", "workloads", "scripts") for path in python_files(folder)
-            for module, _ in third_party(path) for name in distribution(module)}  # fmt: skip
+            for module, _ in third_party(path) for name in distributions(module)}  # fmt: skip
     assert declared("all") - NOT_IMPORTED <= used
-
-
-def declared(*extras: str) -> set[str]:
-    """The distributions that the package needs, with some of its extras."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    found: set[str] = set()
-    for requirement in (*project["dependencies"], *(r for e in extras for r in project["optional-dependencies"][e])):
-        name, inner = re.fullmatch(r"([\w.-]+)(?:\[([\w,-]+)\])?.*", requirement).groups()  # type: ignore[union-attr]
-        found |= declared(*inner.split(",")) if name == project["name"] else {normal(name)}
-    return found
-
-
-def distribution(module: str) -> set[str]:
-    """The distributions that a module of this environment comes from."""
-    return {normal(name) for name in installed().get(module, [module])}
-
-
-installed = cache(packages_distributions)
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 # ---- reading imports ------------------------------------------------------------------------------------------------
