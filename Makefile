@@ -60,8 +60,9 @@ lint: $(STAMP)  ## ruff, the direction of imports, pyright
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-docs: $(STAMP)  ## write docs/config.md anew from conf/
+docs: $(STAMP)  ## the documentation as a site, in build/site; docs/reference/config.md is written anew from conf/
 	$(BIN)/python scripts/config_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 packages-drawing: $(STAMP)  ## docs/figures/packages.svg: the packages of lumos and which imports which
 	$(BIN)/python scripts/draw_packages.py

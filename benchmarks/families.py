@@ -4,7 +4,7 @@ For each model: whether it is traced, how many units can be removed, the share o
 the largest relative difference between the model with closed units and the one without them (float64), whether a
 saved compact model reads back without pickle, and whether it can be exported to torch.export and ONNX. Each model
 runs in a process of its own with limits on time and memory. What was run is kept in results/reference/families.json:
-a row that is there is not run again, unless it is named. ``--write`` puts the table into docs/families.md.
+a row that is there is not run again, unless it is named. ``--write`` puts the table into docs/suite/families.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lumos.tracing.options import StructureOptions  # noqa: E402
 from tests.families import FAMILIES  # noqa: E402
 
 RECORD = PROJECT / "results" / "reference" / "families.json"
-PAGE = PROJECT / "docs" / "families.md"
+PAGE = PROJECT / "docs" / "suite" / "families.md"
 MARKS = "<!-- families.py -->", "<!-- end of families.py -->"
 SECONDS, MEMORY = 150, 12 * 2**30
 """Limits of one model: seconds of wall time, and bytes of data."""

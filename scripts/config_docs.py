@@ -1,4 +1,4 @@
-"""Write docs/config.md from the comments in conf/, so that it says what every key means and cannot drift.
+"""Write docs/reference/config.md from the comments in conf/, so that it says what every key means and cannot drift.
 
 ``python scripts/config_docs.py`` writes it; with ``--check`` it only says whether the file is up to date.
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-CONF, DOC = PROJECT / "conf", PROJECT / "docs" / "config.md"
+CONF, DOC = PROJECT / "conf", PROJECT / "docs" / "reference" / "config.md"
 SKIPPED = ("defaults", "hydra", "_target_")
 
 HEAD = """# What every key means

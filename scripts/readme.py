@@ -23,7 +23,7 @@ from lumos.suite.report import build, peers  # noqa: E402
 from lumos.suite.report.results import SUITE, Results  # noqa: E402
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
-PEERS, COST = PROJECT / "docs" / "peers.md", PROJECT / "docs" / "lambda.md"
+RESULTS_PAGE, PEERS, COST = (PROJECT / "docs" / "suite" / f"{name}.md" for name in ("index", "peers", "cost"))
 FIGURE = PROJECT / "docs" / "figures" / "cfd.png"
 SELECTIONS = ("all", "pearson", "mutual_information", "lasso", "forward", "stg", "lassonet", "lumos")
 
@@ -82,8 +82,8 @@ def synthetic_block() -> str:
     return "\n".join(lines)
 
 
-def suite_block() -> str:
-    """What `make suite` found: a line for each workload."""
+def suite_block(page: str = "workloads/{}/README.md") -> str:
+    """What `make suite` found: a line for each workload, with a link to its page."""
     lines = [
         "| workload | metric | dense | compact | parameters | MACs | input features | samples a second in 128 MB |",
         "|---|---|---|---|---|---|---|---|",
@@ -95,7 +95,7 @@ def suite_block() -> str:
         features = f"{len(entry['gates']['features_kept'])} of {entry['gates']['features_total']}"
         speed = compact["speedup"]["dynamic"]["p50"]
         scores = [_digits(side["score"]) for side in (dense, compact)]
-        row = (f"[{name}](workloads/{name}/README.md)", metric, *scores, *less, features, f"{speed:.1f}x")
+        row = (f"[{name}]({page.format(name)})", metric, *scores, *less, features, f"{speed:.1f}x")
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -248,6 +248,9 @@ def texts() -> dict[Path, str]:
     blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "suite": suite_block, "machine": machine_block}
     found = {README: filled(README.read_text(), blocks)}
     found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block, "size": size_block, "features": features_block})
+    found[RESULTS_PAGE] = filled(
+        RESULTS_PAGE.read_text(), {"suite": lambda: suite_block("workloads/{}.md"), "machine": machine_block}
+    )
     found[COST] = filled(COST.read_text(), {"training": training_block})
     for workload, entry in suite().items():
         path = PROJECT / "workloads" / workload / "README.md"
@@ -307,7 +310,7 @@ def main() -> int:
     for path, text in texts().items():
         path.write_text(text)
     draw()
-    print(f"wrote README.md, those of the workloads, docs/peers.md and {FIGURE.relative_to(PROJECT)}")
+    print(f"wrote README.md, those of the workloads, pages of docs/suite and {FIGURE.relative_to(PROJECT)}")
     return 0
 
 

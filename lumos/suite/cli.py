@@ -173,7 +173,7 @@ def build_workload(cfg: DictConfig) -> Workload:
             raise cause from None
         raise ConfigError(f"workload: {one_line(cause or error)}") from None
     if not isinstance(workload, Workload):
-        raise ConfigError(f"workload: {type(workload).__name__} lacks a member of the contract (see docs/workloads.md)")
+        raise ConfigError(f"workload: {type(workload).__name__} lacks a member of the contract (see docs/how-to/workloads.md)")
     return workload
 
 

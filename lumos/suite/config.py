@@ -357,7 +357,7 @@ MethodName = Literal["dense", "lumos", "scratch", "l1", "slimming", "depgraph", 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Another method than ours, to compare with. See conf/method/ for what each one reads, and docs/peers.md.
+    """Another method than ours, to compare with. See conf/method/ for what each one reads, and docs/suite/peers.md.
 
     ``target`` is the share of the dense parameters that is left, ``prune_at`` the share of the steps after which the
     network shrinks, ``restart`` whether the learning rate falls before that as well as after. Raises ValueError.

@@ -141,7 +141,7 @@ def test_a_wrong_word_ends_in_one_clear_line(argument, line, home):
 
 
 def test_a_workload_of_ones_own(tmp_path):
-    """As docs/workloads.md shows it: a package and a search path, nothing in the project changes."""
+    """As docs/how-to/workloads.md shows it: a package and a search path, nothing in the project changes."""
     example = PROJECT / "docs" / "examples" / "heat"
     done = start(f"hydra.searchpath=[file://{example}/conf]", "workload=heat", home=tmp_path, extra_path=str(example))
     assert done.returncode == 0, done.stderr

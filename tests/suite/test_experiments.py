@@ -62,5 +62,5 @@ def test_the_suites_experiment_makes_the_suites_runs():
 
 
 def test_the_docs_name_every_experiment():
-    text = (PROJECT / "docs" / "evaluation.md").read_text()
+    text = (PROJECT / "docs" / "suite" / "evaluation.md").read_text()
     assert [p.stem for p in FILES if f"`{p.stem}`" not in text] == []
