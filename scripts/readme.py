@@ -100,6 +100,29 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
     return "\n".join(lines)
 
 
+KINDS = {
+    "cfd": "fully connected: flux through a face of a flow solver",
+    "molhiv": "graph (GIN): does a molecule inhibit HIV",
+    "braintumor": "transformer (ViT): tumours in phantom images",
+    "em_denoise": "convolutional (UNet): denoise electron micrographs",
+}
+"""A network of each kind, for the README's first table."""
+
+
+def kinds_block() -> str:
+    """What the suite found for a network of each kind, in few columns."""
+    lines = ["| network | score, dense to compact | parameters | inputs | samples a second |", "|---|---|---|---|---|"]
+    for name, title in KINDS.items():
+        entry = suite()[name]
+        dense, compact, gates = entry["dense"], entry["compact"], entry["gates"]
+        metric = entry["metric"]["name"] + ("" if entry["metric"]["higher_is_better"] else " (less is better)")
+        score = f"{metric} {_digits(dense['score'])} to {_digits(compact['score'])}"
+        size = f"{dense['params']:,} to {compact['params']:,}"
+        inputs = f"{len(gates['features_kept'])} of {gates['features_total']}"
+        lines.append(f"| {title} | {score} | {size} | {inputs} | {compact['speedup']['dynamic']['p50']:.1f}x |")
+    return "\n".join(lines)
+
+
 def training_block() -> str:
     """What a gated training costs beside the dense one: a line for each workload of the suite."""
     lines = [
@@ -245,7 +268,13 @@ def filled(text: str, blocks: dict[str, Callable[[], str]]) -> str:
 
 def texts() -> dict[Path, str]:
     """Every file with blocks, and what it should say."""
-    blocks = {"cfd": cfd_block, "synthetic": synthetic_block, "suite": suite_block, "machine": machine_block}
+    blocks = {
+        "kinds": kinds_block,
+        "cfd": cfd_block,
+        "synthetic": synthetic_block,
+        "suite": suite_block,
+        "machine": machine_block,
+    }
     found = {README: filled(README.read_text(), blocks)}
     found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block, "size": size_block, "features": features_block})
     found[RESULTS_PAGE] = filled(

@@ -27,31 +27,36 @@ def agree(shown: str, got: str) -> bool:
     return words[0] == words[1] and first == pytest.approx(second, rel=0.25, abs=0.05)
 
 
-@pytest.mark.parametrize("name", TUTORIALS)
-def test_a_tutorial_does_what_it_shows(name, tmp_path, monkeypatch):
-    """The page's Python blocks run in order, its shell blocks too; a ``text`` block shows what they print."""
-    page = (PROJECT / "docs" / "tutorials" / f"{name}.md").read_text()
+def run_page(path: Path) -> dict:
+    """Run a page's Python and shell blocks in order; what they print is what its ``text`` blocks show."""
+    shell = {**os.environ, "LUMOS": str(PROJECT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    page = path.read_text()
     for package in re.findall(r"^import (timm|sklearn|torch_geometric|onnxruntime)", page, re.M):
         pytest.importorskip(package)
-    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    names: dict = {"__name__": "tutorial"}
-    shell = {**os.environ, "LUMOS": str(PROJECT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    names: dict = {"__name__": "page"}
     said, results = "", 0
     for language, code in BLOCK.findall(page):
         if language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(compile(code, f"{name}.md", "exec"), names)
+                exec(compile(code, path.name, "exec"), names)
             said += out.getvalue()
-        elif language == "sh" and shutil.which("make") and shutil.which("cc"):
-            said += subprocess.run(["bash", "-ec", code], env=shell, capture_output=True, text=True, check=True).stdout
         elif language == "sh":
-            pytest.skip("no C compiler here; what stands before the program was run")
+            if not (shutil.which("make") and shutil.which("cc")):
+                pytest.skip("no C compiler here; what stands before the program was run")
+            said += subprocess.run(["bash", "-ec", code], env=shell, capture_output=True, text=True, check=True).stdout
         elif language == "text":
-            assert agree(code, said), f"{name}.md shows\n{code}\nbut the code before it printed\n{said}"
+            assert agree(code, said), f"{path.name} shows\n{code}\nbut the code before it printed\n{said}"
             said, results = "", results + 1
-    assert results, f"{name}.md shows no result of its code"
-    assert not said, f"{name}.md does not show what its last code prints:\n{said}"
+    assert results, f"{path.name} shows no result of its code"
+    assert not said, f"{path.name} does not show what its last code prints:\n{said}"
+    return names
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_a_tutorial_does_what_it_shows(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_page(PROJECT / "docs" / "tutorials" / f"{name}.md")
 
 
 def test_the_version_is_one():

@@ -1,20 +1,17 @@
 """The README's example runs, and its numbers are those of the records."""
 
-import re
 import subprocess
 import sys
 
 import torch
 
 from lumos.suite.paths import PROJECT
+from tests.test_docs import run_page
 
 
-def test_the_example_does_what_it_says():
-    code = re.search(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.S)
-    assert code is not None
-    torch.manual_seed(0)
-    names: dict = {}
-    exec(code[1], names)
+def test_the_example_does_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page(PROJECT / "README.md")
     assert names["small"].features == ["x0", "x1"]
     small, dense = (sum(p.numel() for p in names[key].parameters()) for key in ("small", "model"))
     assert small < 0.5 * dense
