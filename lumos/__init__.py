@@ -1,7 +1,18 @@
-"""LUMOS: L0 gates on every input feature and unit; train once, cut the closed ones out, keep the same function.
+"""Train once, get a smaller PyTorch model with the same function and the input features that it needs.
 
->>> gated = lumos.gate(model, example_inputs)      # train it like the model, adding lambda * gated.penalty()
->>> small = lumos.compact(gated)                   # a plain, smaller model and the features that it needs
+:func:`gate` puts an L0 gate on every input feature and every unit of a model that can be removed. The gated model trains
+like the model, with a penalty beside its loss. :func:`compact` cuts out what the training closed: a plain, smaller model
+of the same class.
+
+Example:
+    >>> import torch, lumos
+    >>> model = torch.nn.Sequential(torch.nn.Linear(20, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+    >>> x = torch.randn(8, 20)
+    >>> gated = lumos.gate(model, x)
+    >>> loss = gated(x).square().mean() + 1e-3 * gated.penalty()  # in each step of your training
+    >>> small = lumos.compact(gated.eval())  # after it
+    >>> len(small.features)  # nothing is closed yet
+    20
 """
 
 from __future__ import annotations
