@@ -49,10 +49,15 @@ test-cluster: $(STAMP)  ## sweeps, DDP, requeue and a dead node on a two-node Sl
 	  echo "slurm-wlm and munge cannot be installed here; the tests will be skipped"
 	LUMOS_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
-test-lowest: $(STAMP)  ## the engine's tests with the lowest versions that pyproject.toml allows, in .venv-lowest
-	$(BIN)/uv venv --quiet --clear --python 3.11 .venv-lowest
-	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet -r requirements-lowest.lock
-	.venv-lowest/bin/python -m pytest -m "not slow" tests/tracing tests/gating tests/compaction tests/pruning $(ARGS)
+# Two environments, of which torch and its CUDA libraries take about 5 GB each.
+LOWEST := .venv-lowest
+test-lowest: $(STAMP)  ## tests with the lowest versions that pyproject.toml allows: the engine alone, then the suite
+	for part in engine suite; do \
+	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)/$$part && \
+	  VIRTUAL_ENV=$(LOWEST)/$$part $(BIN)/uv pip install --quiet -r requirements-lowest-$$part.lock || exit 1; \
+	done
+	$(LOWEST)/engine/bin/python -m pytest -m "not slow" tests/tracing tests/gating tests/compaction tests/pruning $(ARGS)
+	$(LOWEST)/suite/bin/python -m pytest -m "not slow" tests/suite tests/run tests/workloads tests/exporting $(ARGS)
 
 lint: $(STAMP)  ## ruff, the direction of imports, pyright
 	$(BIN)/ruff check .
@@ -69,9 +74,10 @@ packages-drawing: $(STAMP)  ## docs/figures/packages.svg: the packages of lumos 
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet
 
-lock: $(STAMP)  ## pin the newest allowed versions in requirements.lock, the engine's lowest in requirements-lowest.lock
+lock: $(STAMP)  ## pin the newest allowed versions in requirements.lock, the lowest in requirements-lowest-*.lock
 	$(COMPILE) --extra dev --universal -o requirements.lock
-	$(COMPILE) --group engine-tests --resolution lowest-direct -o requirements-lowest.lock
+	$(COMPILE) --group engine-tests --resolution lowest-direct -o requirements-lowest-engine.lock
+	$(COMPILE) --group suite-tests --extra all --resolution lowest-direct -o requirements-lowest-suite.lock
 
 clean:  ## remove the environment; data and results stay
-	rm -rf $(VENV) .venv-lowest build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info
