@@ -28,13 +28,13 @@ run: $(STAMP)  ## the main job: CFD, dense and gated
 	$(BIN)/python run.py workload=cfd lumos.lambda=1e-3 $(ARGS)
 
 suite: $(STAMP)  ## all workloads, dense and LUMOS, at scale=small; goes on where it was stopped
-	$(BIN)/python scripts/suite.py $(ARGS)
+	$(BIN)/python -m lumos suite $(ARGS)
 
 figures: $(STAMP)  ## every table and figure of the evaluation, from the records alone
-	$(BIN)/python scripts/figures.py $(ARGS)
+	$(BIN)/python -m lumos figures $(ARGS)
 
 report: $(STAMP)  ## results/report.html: tables, figures and records on one page
-	$(BIN)/python scripts/report.py $(ARGS)
+	$(BIN)/python -m lumos report $(ARGS)
 
 test: $(STAMP)  ## the tests, without the slow ones
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)

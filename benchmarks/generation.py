@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
 from lumos.files import atomic
-from lumos.suite.cli import build_workload, exit_on_error
-from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.config import compose
+from lumos.suite.exit_codes import exit_on_error
+from lumos.suite.paths import PROJECT
+from lumos.suite.workload_class import build_workload
 
 FILE = "generation.csv"
 COLUMNS = ("workload", "rows", "settings", "seconds", "peak_mb", "peak_reading_mb", "date", "commit")
@@ -39,8 +39,7 @@ def enough(name: str, rows: int) -> list[str]:
 
 def here(overrides: list[str]) -> None:
     """Make or read the samples, and print what it took as JSON."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides)
+    cfg = compose(overrides)
     began = time.perf_counter()
     loaders = build_workload(cfg).loaders()
     seconds = time.perf_counter() - began
@@ -82,8 +81,8 @@ def main(arguments: list[str]) -> None:
     if len(arguments) < 2 or not arguments[1].replace(",", "").isdigit():
         sys.exit("usage: python benchmarks/generation.py NAME[,NAME…] ROWS[,ROWS…] [KEY=VALUE …]")
     names, rows, *overrides = arguments
-    with exit_on_error(), initialize_config_dir(str(CONF), version_base="1.3"):
-        path = Path(compose("config", [o for o in overrides if o.startswith("paths.")]).paths.results) / FILE
+    with exit_on_error():
+        path = Path(compose([o for o in overrides if o.startswith("paths.")]).paths.results) / FILE
     for name in names.split(","):
         for number in map(int, rows.split(",")):
             row = measured(name, number, [o for o in overrides if not o.startswith("paths.")])

@@ -20,20 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from lumos.gating.gated_model import GatedModel
-from lumos.suite.cli import build_workload, exit_on_error
-from lumos.suite.config import RunConfig, read
-from lumos.suite.paths import CONF
+from lumos.suite.config import RunConfig, compose, read
+from lumos.suite.exit_codes import exit_on_error
 from lumos.suite.report.published import Published
 from lumos.suite.report.sweeps import SCALING, SCALING_COLUMNS
 from lumos.suite.runner import prepare
 from lumos.suite.training import distributed
 from lumos.suite.training.loading import Reader
-from lumos.suite.training.loop import descend
 from lumos.suite.training.state import TrainState
+from lumos.suite.training.step import descend
 from lumos.suite.workload import Batch, Loaders, Workload, to_device
+from lumos.suite.workload_class import build_workload
 
 WARM_UP, STEPS = 5, 50
 
@@ -41,10 +40,9 @@ WARM_UP, STEPS = 5, 50
 def here(overrides: list[str]) -> None:
     """Time this group of processes; the first one writes."""
     size = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS", "1"))
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides)
-        cfg.workload.batch_size *= size
-        cfg.trainer.devices, cfg.trainer.nodes = size, 1
+    cfg = compose(overrides)
+    cfg.workload.batch_size *= size
+    cfg.trainer.devices, cfg.trainer.nodes = size, 1
     config = read(cfg)
     with distributed.group(config.trainer) as world:
         workload, device = build_workload(cfg), prepare(config)

@@ -17,14 +17,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
-from lumos.suite.cli import build_workload, exit_on_error
-from lumos.suite.config import read
-from lumos.suite.paths import CONF
+from lumos.suite.config import compose, read
+from lumos.suite.exit_codes import exit_on_error
 from lumos.suite.runner import prepare
 from lumos.suite.step_cost import step_cost
-from lumos.suite.training.loop import Trained, train
+from lumos.suite.training.loop import train
+from lumos.suite.training.trained import Trained
+from lumos.suite.workload_class import build_workload
 
 ROUNDS = 3
 FILE = "training.csv"
@@ -33,8 +32,7 @@ COLUMNS = ("workload", "compiled", "steps", "dense_step_ms", "gated_step", "comp
 
 def ratios(name: str, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
     """The row of one workload: times of a step and of a run over those of the dense network's."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"workload={name}", f"trainer.max_steps={steps}", *overrides])
+    cfg = compose([f"workload={name}", f"trainer.max_steps={steps}", *overrides])
     config, workload = read(cfg), build_workload(cfg)
     device, loaders = prepare(config), workload.loaders()
     seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -72,8 +70,7 @@ def main(arguments: list[str]) -> None:
         sys.exit("usage: python benchmarks/training.py NAME[,NAME…] STEPS [KEY=VALUE …]")
     names, steps, *overrides = arguments
     with exit_on_error():
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            path = Path(compose("config", overrides).paths.results) / FILE
+        path = Path(compose(overrides).paths.results) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         for name in names.split(","):
             row = ratios(name, int(steps), overrides)

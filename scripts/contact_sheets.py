@@ -26,7 +26,7 @@ def main() -> None:
         parser.error(f"no contact sheet of {', '.join(unknown)}; there are {', '.join(SHEETS)}")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or SHEETS:
-        print(importlib.import_module(f"workloads.{name}.figures").contact_sheet(arguments.folder))
+        print(importlib.import_module(f"lumos.workloads.{name}.figures").contact_sheet(arguments.folder))
 
 
 if __name__ == "__main__":

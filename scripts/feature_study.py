@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from finished_run import PROJECT, FinishedRun, find
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from lumos.files import atomic
-from lumos.suite.cli import exit_on_error
-from lumos.suite.paths import RESULTS
+from lumos.suite.exit_codes import exit_on_error
+from lumos.suite.finished_run import FinishedRun, read_run
+from lumos.suite.paths import PROJECT, RESULTS
 from lumos.workloads.common.sheets import save_sheet
 
 NAMES = ("cfd", "fluid", "puremd")
@@ -153,7 +153,7 @@ def main() -> int:
     options = parser.parse_args()
     if not options.draw:
         runs = options.runs or [reference(name) for name in NAMES]
-        write([row for run in runs for row in study(find([], run))], options.table)
+        write([row for run in runs for row in study(read_run(run))], options.table)
         print(f"wrote {options.table}")
     with options.table.open(newline="") as file:
         draw(list(csv.DictReader(file)), options.figure)

@@ -1,228 +1,333 @@
-"""The command line's two ends: build and run what was asked for, and turn every expected error into one clear line."""
+"""The command ``lumos``: one thin layer over what the suite does, a function for each sub-command.
+
+Words of the form ``KEY=VALUE`` are Hydra's, everywhere. What a sub-command needs is imported when it runs, so that
+those that read records start without torch.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
-import platform
-import re
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
-import hydra.utils
-from hydra.errors import HydraException, InstantiationException
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+import click
 
-from lumos.errors import ConfigError, DataError, LumosError, OtherProcessError, one_line
-from lumos.suite import record, report, sweep
-from lumos.suite.config import RunConfig, did_you_mean, one_of, read, register_resolvers
-from lumos.suite.training.signals import StoppedError
+from lumos import __version__
+from lumos.errors import ConfigError
+from lumos.suite import paths
+from lumos.suite.exit_codes import exit_on_error
+from lumos.suite.wording import did_you_mean, one_of
 
-if TYPE_CHECKING:
-    from lumos.suite.workload import Workload
-
-_EXPECTED = (LumosError, OSError, MemoryError)
+WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": True, "help_option_names": ["-h", "--help"]}
 
 
-register_resolvers()  # here, so that a batch job that unpickles the program has them too
+class Commands(click.Group):
+    """A group of commands that knows what a mistyped one may have meant, and keeps the order of their definition."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the sub-command. Raises ConfigError where there is none of this name."""
+        if args and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            raise ConfigError(f"{args[0]}: there is no such command{did_you_mean(args[0], known)}; expected "
+                              f"{one_of(known)}")  # fmt: skip
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, as they are defined."""
+        return list(self.commands)
 
 
-def run(cfg: DictConfig, *, brief: bool = False) -> dict[str, Any]:
-    """One run of one workload, from its composed configuration to its record; a finished run is shown at once.
+def main(arguments: Sequence[str] | None = None, program: str = "lumos") -> None:
+    """Run the command and end the process on an error: one line on stderr, code 2 for a wrong word, 1 for a failure.
 
-    ``brief`` shows a finished run in one line. With several processes, those after the first return an empty record.
+    Args:
+        arguments: The words; those of the process where None.
+        program: How the process was started: ``lumos`` or ``run.py``.
     """
-    config = read(cfg)
-    if config.trainer.processes == 1:
-        return _known(config, brief) or _run(cfg, config)
-    from lumos.suite.training import distributed
-
-    if not distributed.launched() and config.trainer.nodes == 1:
-        distributed.start(config.trainer.devices)
-    with distributed.group(config.trainer):
-        done = distributed.from_main(lambda: _known(config, brief))
-        return done or _run(cfg, config)
-
-
-def _known(config: RunConfig, brief: bool) -> dict[str, Any] | None:
-    """The record of this very run, shown, where it is finished."""
-    for folder in [] if config.force else config.results.glob(f"runs/*/{config.run_id}"):
-        done = record.finished(folder)
-        if done is not None and brief:
-            print(f"finished before: {folder}")  # noqa: T201
-        elif done is not None:
-            report.print_run(done, folder, finished_before=True)
-        if done is not None:
-            record.tidy(folder)
-            return done
-    return None
-
-
-def _run(cfg: DictConfig, config: RunConfig) -> dict[str, Any]:
-    # Only now torch, which takes seconds to load.
-    from lumos.suite import runner
-
-    return runner.run(config, build_workload(cfg))
-
-
-# ---- sweeps ---------------------------------------------------------------------------------------------------------
-
-
-class SweepFolder(Callback):
-    """Hydra's callback that notes where a sweep keeps its jobs, for the summary at its end."""
-
-    folder: ClassVar[Path | None] = None
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Called once, in the process that starts the jobs."""
-        SweepFolder.folder = Path(config.hydra.sweep.dir)
-        # Without Slurm's accounting submitit asks the controller, and says so at every look.
-        logging.getLogger("submitit").addFilter(lambda said: "Bypassing sacct error" not in said.getMessage())
-
-
-@contextmanager
-def summarised() -> Iterator[None]:
-    """At the end of a sweep, however it ends, print its summary; end with code 1 where a job failed."""
-    try:
-        yield
-    finally:
-        failed = sweep.finish(SweepFolder.folder) if SweepFolder.folder and SweepFolder.folder.is_dir() else 0
-        if failed and sys.exc_info()[0] is None:
-            sys.exit(1)
-
-
-def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> float | None:
-    """One job of a sweep: its validation score, for sweepers that look for the best; None where it failed.
-
-    A failed job says so in its folder and the sweep goes on. A request to stop ends the sweep.
-    """
-    rank, log = _place()
-    facts = {"job": number, "overrides": overrides, "node": os.environ.get("SLURMD_NODENAME") or platform.node(),
-             "log": log, "error": None, "record": None}  # fmt: skip
-    if rank == 0:
-        sweep.note(folder, **facts, status="running")
-    told: dict[str, Any] = {"status": "failed"}
-    score: float | None = None  # a NaN would end Optuna's sweeper
-    try:
-        entry = run(cfg, brief=True)
-        if entry:
-            config = read(cfg)
-            if entry["status"] == "finished":
-                score = float(entry["compact"]["valid_score"])
-            told = {
-                "status": entry["status"],
-                "error": (entry["error"] or {}).get("line"),
-                "record": config.folder(entry["workload"]).resolve(),
-            }
-    except (HydraException, OmegaConfBaseException) as error:
-        told["error"] = explain(error)
-    except StoppedError as error:
-        told = {"status": "stopped", "error": one_line(error)}
-        if "SUBMITIT_EXECUTOR" in os.environ:
-            raise
-        # Hydra takes an exception for a job that failed, and would begin the next one.
-        _leave(told["error"], error.code)
-    except _EXPECTED as error:
-        told["error"] = one_line(error)
-        print(f"lumos: {told['error']}", file=sys.stderr)  # noqa: T201
-    except Exception as error:
-        told["error"] = f"{type(error).__name__}: {one_line(error)}"
-        traceback.print_exc()  # to the job's log
-    finally:
-        if rank == 0:
-            sweep.note(folder, **_log_of(cfg, log), **told)
-    return score
-
-
-def _place() -> tuple[int, str | None]:
-    """This process's rank in its job, and the file that the batch system writes what it says to."""
-    if "SUBMITIT_EXECUTOR" in os.environ:
-        import submitit
-
-        here = submitit.JobEnvironment()
-        return here.global_rank, str(here.paths.stderr)
-    return int(os.environ.get("RANK", "0")), None
-
-
-def _log_of(cfg: DictConfig, log: str | None) -> dict[str, str]:
-    """Where to read what a job said: the batch system's file, or the run's own log."""
-    if log is None:
+    with exit_on_error():
         try:
-            config = read(cfg)
-        except ConfigError:
-            return {}
-        log = next((str(path) for path in config.results.glob(f"runs/*/{config.run_id}/train.log")), None)
-    return {"log": log} if log else {}
+            lumos.main(arguments, prog_name="lumos", standalone_mode=False, obj=program)
+        except click.ClickException as error:
+            raise ConfigError(error.format_message().rstrip(".").replace("\n", " ")) from None
+        except click.exceptions.Abort:
+            raise KeyboardInterrupt from None
 
 
-def build_workload(cfg: DictConfig) -> Workload:
-    """The workload that the configuration names. Raises ConfigError, DataError."""
-    from lumos.suite.workload import Workload
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, message="%(version)s")
+def lumos() -> None:
+    """L0 gates on every input feature and unit of a PyTorch model: train once, cut the closed ones out, keep the same
+    function. This command runs the benchmark suite and reads its records.
 
-    try:
-        workload = hydra.utils.instantiate(cfg.workload, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, DataError | ConfigError):
-            raise cause from None
-        raise ConfigError(f"workload: {one_line(cause or error)}") from None
-    if not isinstance(workload, Workload):
-        raise ConfigError(f"workload: {type(workload).__name__} lacks a member of the contract (see docs/how-to/workloads.md)")
-    return workload
-
-
-@contextmanager
-def exit_on_error() -> Iterator[None]:
-    """End the process with one line on stderr and a non-zero code: 2 for a wrong configuration, 1 for a failed run.
-
-    An error that nobody expected keeps its traceback, and LUMOS_TRACEBACK=1 shows it for all.
+    \b
+    lumos run workload=cfd scale=tiny      train a workload dense and gated, cut, verify, measure, record
+    lumos list                             all runs as a table
+    lumos COMMAND --help                   what a command takes
     """
-    # Hydra would print its own pages of help and swallow the exception; we want the exception.
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    try:
-        yield
-    except KeyboardInterrupt:
-        _leave("interrupted; the same call goes on from the last checkpoint", 130)
-    except OtherProcessError:
-        sys.exit(1)  # the first process has said it
-    except StoppedError as error:
-        _leave(one_line(error), error.code)
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        _leave(explain(error), 2)
-    except _EXPECTED as error:
-        _leave(one_line(error), 1)
 
 
-def _leave(message: str, code: int) -> None:
-    if os.environ.get("LUMOS_TRACEBACK"):
-        raise
-    if os.environ.get("RANK", "0") == "0" or code == 1:
-        print(f"lumos: {message}", file=sys.stderr)  # noqa: T201
-    sys.exit(code)
+def _choices(group: str) -> str:
+    return ", ".join(sorted(path.stem for path in (paths.CONF / group).glob("*.yaml")))
 
 
-def explain(error: BaseException) -> str:
-    """One line for an error of the configuration: what was wrong, what is allowed."""
-    text = str(error)
-    group = re.search(r"Could not find '(?P<group>[\w/]+)/(?P<choice>[^'/]+)'", text)
-    if group:
-        options = re.findall(r"^\t(\S+)", text.split("Available options", 1)[-1], re.M)
-        options = [o for o in options if "provider" not in o]
-        name, choice = group["group"], group["choice"]
-        return f"{name}={choice}: there is no such {name}; expected {one_of(options)}{did_you_mean(choice, options)}"
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OmegaConfBaseException):
-        cause = cause.__cause__
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
-        siblings = [str(k) for k in getattr(cause.parent_node, "keys", list)()]
-        word = str(cause.full_key).rsplit(".", 1)[-1]
-        if siblings and word not in siblings:
-            hint = did_you_mean(word, siblings)
-            return f"{cause.full_key}: there is no such key{hint}; expected {one_of(siblings)}"
-    return one_line(error)
+def _run_help() -> str:
+    return f"""Train a workload dense and gated, cut, verify, measure, and write the record.
+
+    WORDS are Hydra's. A run that is finished is shown and not done again; one that was stopped goes on.
+
+    \b
+    lumos run workload=cfd                               the default, at scale=small
+    lumos run workload=cfd lumos.lambda=1e-3 scale=tiny
+    lumos run workload=cfd lumos.target.params=0.1       a tenth of the parameters
+    lumos run workload=cfd lumos.tolerance=0.01          as small as 1% of the score allows
+    lumos run -m workload=cfd,fluid seed=0,1,2           a sweep over all combinations
+    lumos run -m … hydra/launcher=slurm                  each of its runs as a Slurm job
+    lumos run workload=cfd --cfg job --resolve           the configuration, and nothing else
+    lumos run --hydra-help                               Hydra's own options
+
+    \b
+    workload=    {_wrapped(_choices("workload"))}
+    scale=       tiny (seconds), small (minutes on a CPU), paper
+    lumos.       lambda, or target.params, target.macs, target.features, or tolerance; and the gates' settings
+    method=      {_wrapped(_choices("method"))}
+    +experiment= {_wrapped(_choices("experiment"))}
+    data=public data.root=PATH                           the published files in place of generated samples
+    paths.results=FOLDER                                 where records go (or set LUMOS_RESULTS)
+
+    Every key has a comment in {paths.CONF}.
+    """
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return ("\n" + 17 * " ").join(textwrap.wrap(text, 80))
+
+
+@lumos.command(
+    help=_run_help(), short_help="Train a workload dense and gated, cut, verify, measure, record.",
+    context_settings={**WORDS, "allow_interspersed_args": False}, options_metavar="[-m] [HYDRA'S OPTIONS]",
+)  # fmt: skip
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def run(program: str, words: tuple[str, ...]) -> None:
+    """Hand the words to Hydra."""
+    from lumos.suite.run import main as run_main
+
+    run_main(words, program=program if program != "lumos" else "lumos run")
+
+
+@lumos.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+def explain(words: tuple[str, ...]) -> None:
+    """Show what can be removed from a workload's network, and what cannot and why.
+
+    \b
+    lumos explain workload=cfd
+    lumos explain workload=stemdl lumos.streams=true
+    """
+    from lumos.suite.config import compose, read
+    from lumos.suite.workload_class import build_workload
+
+    cfg = compose(words)
+    options = read(cfg).lumos.structure
+    from lumos.compaction.explain import explain as explained
+
+    workload = build_workload(cfg)
+    click.echo(explained(workload.model(), workload.example(), features=workload.features(), options=options))
+
+
+@lumos.command()
+@click.argument("run", metavar="RUN")
+@click.argument("words", nargs=-1, metavar="[data.KEY=VALUE]...")
+@click.option("--to", "path", type=click.Path(path_type=Path), required=True, metavar="FILE.onnx|FILE.pt2",
+              help="The file to write; its ending says the format.")  # fmt: skip
+@click.option("--aoti", is_flag=True, help="A .pt2 compiled for this machine, for C++ (AOTInductor).")
+@click.option("--reduced", is_flag=True, help="The file takes the kept features only.")
+def export(run: str, words: tuple[str, ...], path: Path, aoti: bool, reduced: bool) -> None:
+    """Write the compact model of a run as a file for other programs.
+
+    RUN is the folder of a finished run, its compact.pt, or the beginning of its id.
+
+    \b
+    lumos export 13d7bcc5a9d4 --to cfd.onnx
+    """
+    from lumos.suite.export_run import export_run
+
+    click.echo(export_run(run, path, list(words), aoti=aoti, reduce=reduced))
+
+
+# ---- records --------------------------------------------------------------------------------------------------------
+
+
+@lumos.command(name="list")
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[PLACE]...")
+@click.option("--workload", help="Runs of this workload only.")
+@click.option("--method", help="Runs of this method only: lumos, dense, l1 …")
+@click.option("--scale", help="Runs at this scale only.")
+@click.option("--status", help="Runs of this status only: finished, failed, stopped …")
+@click.option("--pareto", is_flag=True, help="Only runs than which no other is smaller and no worse.")
+def list_runs(
+    folders: tuple[Path, ...], workload: str | None, method: str | None, scale: str | None, status: str | None,
+    pareto: bool,
+) -> None:  # fmt: skip
+    """List runs as a table.
+
+    PLACE is a results folder or an archive of runs; the folder of the runs and the committed records unless given.
+    """
+    from lumos.suite import report
+    from lumos.suite.report.results import Results, method_of, on_front
+
+    for folder in folders:
+        if not folder.exists():
+            raise ConfigError(f"{folder}: there is no such folder or archive")
+    wanted = {"workload": workload, "status": status}
+    entries = [
+        e for e in Results(folders or paths.RESULTS, scale).records if all(v in (None, e[k]) for k, v in wanted.items())
+    ]
+    entries = [e for e in entries if method in (None, method_of(e))]
+    _console().print(report.runs_table(on_front(entries) if pareto else entries))
+
+
+def _results_option(function: Any) -> Any:
+    return click.option(
+        "--results", "places", multiple=True, type=click.Path(path_type=Path), metavar="PLACE", default=paths.RESULTS,
+        help="Read the runs of this results folder or archive; can be given again.",
+    )(function)  # fmt: skip
+
+
+@lumos.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@_results_option
+def compare(first: str, second: str, places: tuple[Path, ...]) -> None:
+    """Compare two runs: figures, configuration, features.
+
+    RUN is a record's file or folder, or the beginning of its id.
+    """
+    from lumos.suite import archive
+    from lumos.suite.report import compare as pair
+
+    a, b = (archive.find(name, places).record for name in (first, second))
+    console = _console(None)
+    console.print(pair.table(a, b))
+    for line in pair.lines(a, b):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _evaluation_options(function: Any) -> Any:
+    """The options of the commands that read records: which ones, and what to compare them with."""
+    out = click.option("--out", type=click.Path(path_type=Path), help="Where to write.")
+    scale = click.option("--scale", help="Only runs at this scale.")
+    paper = click.option("--paper", type=click.Path(path_type=Path), help="Other published numbers.")
+    return _results_option(paper(scale(out(function))))
+
+
+@lumos.command()
+@_evaluation_options
+def figures(places: tuple[Path, ...], paper: Path | None, scale: str | None, out: Path | None) -> None:
+    """Make every table and figure of the evaluation from records alone: CSV, LaTeX, PDF and PNG."""
+    import time
+
+    from lumos.suite.report import build
+    from lumos.suite.report.published import PUBLISHED
+
+    started, out = time.perf_counter(), out or paths.RESULTS[0] / "figures"
+    data = build.evaluation(places, paper or PUBLISHED, scale)
+    build.write_tables(data, out)
+    names = build.write_figures(data, out)
+    missing = [w for w in data.paper.workloads if w not in data.headlines]
+    click.echo(
+        f"{len(data.results.finished)} finished runs of {len(data.headlines)} workloads"
+        + (f"; no record of {', '.join(missing)}" if missing else "")
+    )
+    for name in ("fig10_features", "fig12_scaling", "fig13_convergence"):
+        if name not in names:
+            click.echo(f"{name}: no record has what it shows; its table has dashes")
+    click.echo(f"wrote {out} in {time.perf_counter() - started:.0f} s")
+
+
+@lumos.command()
+@_evaluation_options
+def report(places: tuple[Path, ...], paper: Path | None, scale: str | None, out: Path | None) -> None:
+    """Make one page with every table, figure and record; it opens in any browser, without a network."""
+    from lumos.suite.report import build
+    from lumos.suite.report.published import PUBLISHED
+
+    out = out or paths.RESULTS[0] / "report.html"
+    build.write_page(build.evaluation(places, paper or PUBLISHED, scale), out)
+    click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser, without a network")
+
+
+# ---- studies --------------------------------------------------------------------------------------------------------
+
+
+@lumos.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--only", metavar="A,B", help="These workloads only.")
+@click.option("--seeds", default="0", metavar="0,1", show_default=True, help="A run for each of these seeds.")
+@click.option("--minutes", type=float, help="Stop a run after so many minutes.")
+def suite(words: tuple[str, ...], only: str | None, seeds: str, minutes: float | None) -> None:
+    """Run every workload, dense and gated, at scale=small, one after the other.
+
+    What is finished is not run again, so that a suite that was stopped goes on where it was. KEY=VALUE holds for all
+    runs; settings of single workloads are in conf/suite.yaml.
+    """
+    from lumos.suite.run_suite import run_suite
+
+    if not run_suite(words, only=only, seeds=seeds, minutes=minutes):
+        raise click.exceptions.Exit(1)
+
+
+@lumos.command("feature-report")
+@click.argument("runs", nargs=-1, metavar="[RUN|KEY=VALUE]...")
+@click.option("--seeds", is_flag=True, help="Also the runs beside it that differ only in their seed.")
+@click.option("--methods", default="lasso,stg,lassonet", show_default=True, help="Selections beside it; empty: none.")
+@click.option("--table", type=click.Path(path_type=Path),
+              help="The CSV  [default: feature_report.csv in the run's folder]")  # fmt: skip
+@click.option("--figure", type=click.Path(path_type=Path), help="The figure, .png, .pdf or .svg  [default: beside it]")
+@click.option("--draw", type=click.Path(path_type=Path), metavar="CSV", help="Draw a report's figure again.")
+def feature_report(
+    runs: tuple[str, ...], seeds: bool, methods: str, table: Path | None, figure: Path | None, draw: Path | None
+) -> None:
+    """Report what became of every input feature of a run, or over several seeds: one CSV and one figure.
+
+    \b
+    lumos feature-report RUN                                 one run, by its folder or id
+    lumos feature-report RUN --seeds                         and the runs that differ only in their seed
+    lumos feature-report workload=cfd lumos.lambda=1e-3      the run that `lumos run` makes of these words
+    lumos feature-report --draw TABLE.csv                    the figure again, from the CSV alone
+    """
+    from lumos.suite.feature_report import redraw, report_features
+
+    names = [name for name in methods.split(",") if name]
+    lines = redraw(draw, figure) if draw else report_features(runs, seeds, names, table, figure)
+    click.echo("\n".join(lines))
+
+
+@lumos.command("in-the-loop")
+@click.argument("words", nargs=-1, metavar="RUN|[KEY=VALUE]...")
+@click.option("--steps", type=click.IntRange(min=1), help="How far to run on  [default: the simulation's own]")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Threads of the networks; with one, times are the processor's.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the JSON and the CSV.")
+def in_the_loop(words: tuple[str, ...], steps: int | None, threads: int, out: Path | None) -> None:
+    """Replace a simulation's kernel by the networks of a run and run on: drift, error and speed.
+
+    Trains nothing. RUN is the folder or id of a finished run; in its place KEY=VALUE, what `lumos run` made it of.
+
+    \b
+    lumos in-the-loop workload=cfd
+    lumos in-the-loop 3240cc39c0ee --steps 50
+    """
+    from lumos.suite.in_the_loop import run_in_the_loop
+
+    run_in_the_loop(words, steps=steps, threads=threads, folder=out)
+
+
+def _console(width: int | None = 200) -> Any:
+    """Where tables go: as wide as the terminal, or as given where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal or width is None else Console(width=width)

@@ -1,6 +1,6 @@
 """The conformance suite: does an object fulfil the contract of a workload? For third parties' workloads too.
 
-In a test: ``lumos.testing.check_workload(MyWorkload())``, or one test for each of ``lumos.testing.CHECKS``. Every check
+In a test: ``lumos.suite.conformance.check_workload(MyWorkload())``, or one test for each of its ``CHECKS``. Every check
 takes a *tiny* workload and raises AssertionError with what was found and what was expected.
 """
 
@@ -22,7 +22,8 @@ from lumos.compaction.compact import compact
 from lumos.compaction.model import load
 from lumos.compaction.verify import difference, verify
 from lumos.gating.gated_model import GatedModel
-from lumos.suite.training.loop import evaluate, set_epoch
+from lumos.suite.training.evaluation import evaluate
+from lumos.suite.training.loading import set_epoch
 from lumos.suite.workload import Metric, Recipe, Workload, to_device
 
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def check_workload(workload: Workload) -> None:
 
 def check_members(workload: Any) -> None:
     """The members are there and of the right kind."""
-    assert isinstance(workload, Workload), f"{type(workload).__name__} lacks a member of lumos.workload.Workload"
+    assert isinstance(workload, Workload), f"{type(workload).__name__} lacks a member of lumos.suite.workload.Workload"
     name = workload.name
     assert re.fullmatch(r"[a-z][a-z0-9_]*", name), f"name {name!r}: expected lower-case letters, digits and _"
     assert isinstance(workload.metric, Metric), f"metric is {workload.metric!r}, expected a Metric"

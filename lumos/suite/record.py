@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import json
 import logging
 import math
@@ -12,16 +11,19 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from filelock import FileLock, Timeout
+
+from lumos import __version__
 from lumos.errors import RecordError
 from lumos.files import atomic
+from lumos.suite import paths
 
 SCHEMA = 1
 FILE = "record.json"
@@ -73,7 +75,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return record if record["status"] in DONE else None
 
 
-def tidy(folder: Path) -> None:
+def remove_checkpoints(folder: Path) -> None:
     """Delete the checkpoints of a finished run: its process may have been killed before it could."""
     for path in folder.glob("*.ckpt"):
         with suppress(OSError):
@@ -81,41 +83,40 @@ def tidy(folder: Path) -> None:
 
 
 @contextmanager
-def only_one(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold a run's folder; a second process that wants it waits, or gets a RecordError at once.
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a folder while this process works in it. A process that dies lets go of it.
 
-    A process that dies lets go of it. Raises RecordError too where the folder cannot be written.
+    Args:
+        folder: The folder; it is made where it is not there.
+        wait: Wait for another process that holds it.
+
+    Raises:
+        RecordError: Another process holds it and ``wait`` is not set, or the folder cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    with lock:
-        said = False
-        while not _locked(lock):
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
             if not wait:
-                raise RecordError(f"{folder}: another process is at this very run; wait for it, or change a key")
-            if not said:
-                log.info(f"{folder}: waiting for another process that is at this very training")
-            said = True
-            time.sleep(POLL)
-        yield
-
-
-def _locked(lock: IO[str]) -> bool:
-    """Whether the lock could be taken; yes on a file system that has none."""
+                raise RecordError(
+                    f"{folder}: another process is at this very run; wait for it, or change a key"
+                ) from None
+            log.info(f"{folder}: waiting for another process that is at this very training")
+            lock.acquire(poll_interval=POLL)
+        except (OSError, NotImplementedError) as error:
+            if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            log.warning(f"{folder}: this file system has no locks; take care that no run is started twice")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-        log.warning(f"{lock.name}: this file system has no locks; take care that no run is started twice")
-    return True
+        yield
+    finally:
+        lock.release()
 
 
-def queued() -> bool:
-    """Whether a batch system runs this process: then it is better to wait for an equal run than to fail."""
+def in_batch_system() -> bool:
+    """Tell whether a batch system runs this process: then it is better to wait for an equal run than to fail."""
     return "SLURM_JOB_ID" in os.environ or "SUBMITIT_EXECUTOR" in os.environ
 
 
@@ -148,7 +149,7 @@ def provenance(device: str) -> dict[str, Any]:
     return {
         "git": commit,
         "dirty": bool(_git("status", "--porcelain", "-uno", "--", *CODE)) if commit else None,
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "versions": {"lumos": __version__, "python": platform.python_version(), **{p: _version(p) for p in packages}},
         "device": device,
         "host": platform.node(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -164,9 +165,12 @@ def _version(package: str) -> str | None:
 
 
 def _git(*command: str) -> str | None:
+    """What git says of the checkout; None for an installed package, whatever repository its folder is in."""
+    if paths.CHECKOUT is None:
+        return None
     try:
         done = subprocess.run(
-            ["git", *command], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent, check=True
+            ["git", *command], capture_output=True, text=True, timeout=10, cwd=paths.CHECKOUT, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

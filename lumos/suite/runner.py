@@ -28,10 +28,11 @@ from lumos.suite.paths import PROJECT
 from lumos.suite.step_cost import step_cost
 from lumos.suite.training import distributed
 from lumos.suite.training.checkpoint import Store, save_tensors
-from lumos.suite.training.evaluation import on_device
-from lumos.suite.training.loading import explained, set_epoch
-from lumos.suite.training.loop import Trained, evaluate, train
+from lumos.suite.training.evaluation import evaluate, on_device
+from lumos.suite.training.loading import readable_worker_errors, set_epoch
+from lumos.suite.training.loop import train
 from lumos.suite.training.signals import StoppedError
+from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Loaders, Workload
 
 
@@ -46,30 +47,30 @@ def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
     device = prepare(config)
     if not distributed.world().main:
         silence()
-        with explained():
-            _trained(config, workload, folder, device)
+        with readable_worker_errors():
+            _train_both(config, workload, folder, device)
         distributed.leave()
         return {}
-    with record.only_one(folder, wait=record.queued()), logging_to(folder / "train.log"):
+    with record.locked(folder, wait=record.in_batch_system()), logging_to(folder / "train.log"):
         done = None if config.force else record.finished(folder)
         if done is None:
-            done = _recorded(config, workload, folder, device)
+            done = _run_and_record(config, workload, folder, device)
         else:
-            record.tidy(folder)
+            record.remove_checkpoints(folder)
     report.print_run(done, folder)
     return done
 
 
-def _recorded(config: RunConfig, workload: Workload, folder: Path, device: torch.device) -> dict[str, Any]:
+def _run_and_record(config: RunConfig, workload: Workload, folder: Path, device: torch.device) -> dict[str, Any]:
     """Do the run and write its record, whatever becomes of it."""
     started = time.perf_counter()
-    entry = _opened(config, workload, device)
+    entry = _new_record(config, workload, device)
     store: Store | None = None
     try:
-        with explained():
-            trained = _trained(config, workload, folder, device)
+        with readable_worker_errors():
+            trained = _train_both(config, workload, folder, device)
             distributed.leave()  # the measurements are made by one process
-            entry.update(_measured(config, workload, trained, folder, device))
+            entry.update(_measure(config, workload, trained, folder, device))
         entry["status"] = "finished"
         store = _gated_store(config, folder, trained[0])
     except UnsupportedError as error:
@@ -96,7 +97,7 @@ def _traceback() -> str:
     return text
 
 
-def _trained(
+def _train_both(
     config: RunConfig, workload: Workload, folder: Path, device: torch.device
 ) -> tuple[Loaders, Trained, Trained]:
     """The data, the dense network and the one of the configured method: by default the gated one, as it is compact."""
@@ -125,12 +126,12 @@ def _peer(config: RunConfig, workload: Workload, loaders: Loaders, device: torch
     if config.method.name != "scratch":
         return train_with(config, workload, loaders, device)
     ours = config.at_target(config.method.target or 1.0)
-    donor = ours.folder(workload.name)
-    entry = record.finished(donor)
-    if entry is None or not (donor / "compact.pt").exists():
+    reference_run = ours.folder(workload.name)
+    entry = record.finished(reference_run)
+    if entry is None or not (reference_run / "compact.pt").exists():
         entry = run(replace(ours, force=entry is not None), workload)
     log.info(f"scratch: the shape of run {ours.run_id}")
-    trained = train_with(config, workload, loaders, device, donor)
+    trained = train_with(config, workload, loaders, device, reference_run)
     trained.steering = {
         "key": "method.target",
         "asked": config.method.target,
@@ -147,7 +148,7 @@ def _gated_store(config: RunConfig, folder: Path, loaders: Loaders) -> Store:
     return Store(folder, "gated", identity, config.trainer.checkpoint_seconds, config.trainer.checkpoint_steps)
 
 
-def _measured(
+def _measure(
     config: RunConfig,
     workload: Workload,
     trained: tuple[Loaders, Trained, Trained],
@@ -216,7 +217,7 @@ def _feature_report(workload: Workload, rows: list[dict[str, Any]]) -> list[dict
     ]
 
 
-def _opened(config: RunConfig, workload: Workload, device: torch.device) -> dict[str, Any]:
+def _new_record(config: RunConfig, workload: Workload, device: torch.device) -> dict[str, Any]:
     """The part of a record that is known before the work starts."""
     return {
         "schema": record.SCHEMA,
@@ -245,8 +246,8 @@ def _baseline(config: RunConfig, workload: Workload, loaders: Loaders, device: t
     identity = {"baseline": config.baseline_id, "data": loaders.sha256, "phase": "dense"}
     store = Store(folder, "dense", identity, config.trainer.checkpoint_seconds, config.trainer.checkpoint_steps)
     main = distributed.world().main
-    with record.only_one(folder, wait=True) if main else nullcontext():
-        known = distributed.from_main(lambda: None if config.force else _known_baseline(folder, workload))
+    with record.locked(folder, wait=True) if main else nullcontext():
+        known = distributed.from_main(lambda: None if config.force else _read_baseline(folder, workload))
         if known is not None:
             if main:
                 store.clear()  # left by a process that was killed right after its training
@@ -268,7 +269,7 @@ def _baseline(config: RunConfig, workload: Workload, loaders: Loaders, device: t
     return trained
 
 
-def _known_baseline(folder: Path, workload: Workload) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+def _read_baseline(folder: Path, workload: Workload) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
     """Facts and weights of a dense network that was trained before, if they are there and fit."""
     path, facts = folder / "dense.pt", folder / "dense.json"
     if not (facts.exists() and path.exists()):

@@ -13,9 +13,9 @@ from lumos import measure
 from lumos.api import gate
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.settings import DEFAULT_LAMBDA
-from lumos.suite.config import LumosConfig
+from lumos.suite.settings import LumosConfig
 from lumos.suite.training.objective import compiled_objective, objective_of
-from lumos.suite.training.phases import make_optimizer
+from lumos.suite.training.optimizer import make_optimizer
 from lumos.suite.workload import Batch, Workload, to_device
 
 

@@ -1,7 +1,7 @@
 """The contract that a workload fulfils: a model, its data, a loss and a score.
 
 A workload is any object with the attributes and methods of :class:`Workload`; there is no base class and no
-registry. ``lumos.testing.check_workload`` runs the conformance suite on it.
+registry. ``lumos.suite.conformance.check_workload`` runs the conformance suite on it.
 """
 
 from __future__ import annotations

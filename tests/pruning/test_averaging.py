@@ -14,7 +14,7 @@ from lumos.pruning.averaging import Average, decay_at
 from lumos.pruning.controllers import ToleranceController
 from lumos.pruning.settings import Schedule, Tolerance
 from lumos.suite import runner
-from lumos.suite.config import TargetConfig
+from lumos.suite.settings import TargetConfig
 from lumos.suite.training import checkpoint
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.evaluation import Best, evaluate
@@ -29,7 +29,7 @@ from tests.suite.training.test_loop import CPU, run_config
 
 def averaged(ema=0.9, **changes):
     config = run_config(**changes)
-    return replace(config, trainer=replace(config.trainer, ema=ema))
+    return replace(config, trainer=config.trainer.model_copy(update={"ema": ema}))
 
 
 @pytest.fixture(scope="module")

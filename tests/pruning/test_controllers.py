@@ -13,7 +13,7 @@ from lumos.pruning.budget import Budget
 from lumos.pruning.collapse_detection import CollapseDetector, at_floor
 from lumos.pruning.controllers import PATIENCE, TargetController, ToleranceController, make_controller, nearly_decided
 from lumos.pruning.settings import Lambda, Schedule, Target, Tolerance
-from lumos.suite.config import TargetConfig
+from lumos.suite.settings import TargetConfig
 from lumos.suite.training.loop import train
 from lumos.workloads.synthetic import Synthetic
 from tests.suite.training.test_loop import CPU, run_config

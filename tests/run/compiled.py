@@ -23,7 +23,7 @@ def main(folder: Path) -> None:
         Synthetic(relevant_features=4).tiny(), train_rows=600, valid_rows=200, epochs=4, learning_rate=0.01
     )
     loaders, eager = workload.loaders(), run_config(lambda_=0.02)
-    config = replace(eager, trainer=replace(eager.trainer, compile=True))
+    config = replace(eager, trainer=eager.trainer.model_copy(update={"compile": True}))
 
     def curve(config, store=None):
         trained = train(workload, loaders, config, CPU, gated=True, store=store)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lumos
-from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.paths import PROJECT
 
 
 def start(*arguments: str, home, extra_path: str = "", cwd=None) -> subprocess.CompletedProcess:
@@ -186,15 +186,11 @@ def test_asked_to_stop_a_sweep_begins_no_other_job(tmp_path):
 
 
 def test_a_compact_model_of_a_run_loads(finished, home):
-    from hydra import compose, initialize_config_dir
+    from lumos.suite.config import compose
+    from lumos.suite.workload_class import build_workload
 
-    from lumos.suite.cli import build_workload
-    from lumos.suite.config import register_resolvers
-
-    register_resolvers()
     (folder,) = (home / "results" / "runs" / "cfd").iterdir()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["workload=cfd", "scale=tiny", f"paths.cache={home / 'data'}"])
+    cfg = compose(["workload=cfd", "scale=tiny", f"paths.cache={home / 'data'}"])
     workload = build_workload(cfg)
     small = lumos.load(folder / "compact.pt", workload.model()).eval()
     record = json.loads((folder / "record.json").read_text())

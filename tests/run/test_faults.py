@@ -14,14 +14,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from lumos.errors import DataError, LumosError, RecordError
 from lumos.suite import record, runner
-from lumos.suite.cli import build_workload
-from lumos.suite.config import read
-from lumos.suite.paths import CONF, PROJECT
-from lumos.suite.training.loading import explained
+from lumos.suite.config import compose, read
+from lumos.suite.paths import PROJECT
+from lumos.suite.training.loading import readable_worker_errors
+from lumos.suite.workload_class import build_workload
 from lumos.workloads.common.streaming import sample_loader
 
 KEYS = ("workload=synthetic", "scale=tiny", "lumos.lambda=0.01", "trainer.device=cpu", "trainer.checkpoint_steps=7")
@@ -30,8 +29,7 @@ KEYS = ("workload=synthetic", "scale=tiny", "lumos.lambda=0.01", "trainer.device
 def described(home, *changes):
     """The configuration and the workload of a run whose results are below a folder."""
     paths = (f"paths.results={home / 'results'}", f"paths.cache={home / 'data'}")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [*KEYS, "workload.epochs=12", *paths, *changes])
+    cfg = compose([*KEYS, "workload.epochs=12", *paths, *changes])
     return read(cfg), build_workload(cfg)
 
 
@@ -188,7 +186,7 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
         os.seteuid(65534)
     try:
         line = r"cannot be written \(Permission denied\); make room or set paths.results"
-        with pytest.raises(RecordError, match=line), record.only_one(folder):
+        with pytest.raises(RecordError, match=line), record.locked(folder):
             pass
     finally:
         if root:
@@ -209,15 +207,15 @@ def test_two_at_the_same_run_one_works_and_one_says_so(tmp_path):
 def test_in_a_batch_system_the_second_waits(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "POLL", 0.05)
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom lumos import record\n"
-        "with record.only_one(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(1)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom lumos.suite import record\n"
+        "with record.locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(1)\n"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "held"
-    with record.only_one(tmp_path, wait=True):
+    with record.locked(tmp_path, wait=True):
         assert holder.wait(timeout=10) == 0
     holder.stdout.close()
 
@@ -254,18 +252,21 @@ class Deadly:
 
 def test_a_worker_that_dies_ends_in_one_line():
     loader = sample_loader(Deadly(deadly=5), batch_size=4, workers=1)
-    with pytest.raises(DataError, match=r"a process that reads samples died .* try fewer data.workers"), explained():
+    with (
+        pytest.raises(DataError, match=r"a process that reads samples died .* try fewer data.workers"),
+        readable_worker_errors(),
+    ):
         list(loader)
 
 
 def test_what_a_worker_raises_is_one_line_too():
     loader = sample_loader(Deadly(damaged=5), batch_size=4, workers=1)
-    with pytest.raises(DataError, match=r"^sample5\.h5: damaged; delete it$"), explained():
+    with pytest.raises(DataError, match=r"^sample5\.h5: damaged; delete it$"), readable_worker_errors():
         list(loader)
 
 
 def test_scores_beyond_the_metric_are_recorded():
-    from lumos.suite.training.loop import Trained
+    from lumos.suite.training.trained import Trained
     from lumos.workloads.synthetic import Synthetic
 
     class More(Synthetic):

@@ -1,20 +1,13 @@
-"""From Hydra's tree to dataclasses: what is renamed, what is refused, what names a run."""
+"""From Hydra's tree to settings: what is refused, and how, and what names a run."""
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError
-from lumos.suite.cli import explain
-from lumos.suite.config import read, register_resolvers
-from lumos.suite.paths import CONF
+from lumos.suite.config import compose, read
 
 
 def config(*overrides: str):
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
+    return compose(overrides)
 
 
 def test_lambda_is_renamed_here_and_nowhere_else():
@@ -67,7 +60,7 @@ def test_what_is_not_used_is_no_part_of_an_id_and_what_is_of_both():
 
 
 def test_compiling_is_refused_for_several_processes():
-    with pytest.raises(ConfigError, match=r"trainer.compile=True: expected null where trainer.devices or"):
+    with pytest.raises(ConfigError, match=r"trainer.compile=true: expected null where trainer.devices or"):
         read(config("trainer.compile=true", "trainer.devices=2"))
 
 
@@ -75,8 +68,8 @@ def test_compiling_is_refused_for_several_processes():
     ("override", "line"),
     [
         ("lumos.lambda=abc", "lumos.lambda=abc: expected a number"),
-        ("lumos.lambda=true", "lumos.lambda=True: expected a number"),
-        ("lumos.tau=null", "lumos.tau=null: expected a value"),
+        ("lumos.lambda=true", "lumos.lambda=true: expected a number"),
+        ("lumos.tau=null", "lumos.tau=null: expected a number"),
         ("lumos.target=0.3", "lumos.target=0.3: expected one of the keys lumos.target.params, lumos.target.macs, "),
         ("lumos.target.params=1", "lumos.target.params=1.0: expected a share between 0 and 1, or null"),
         ("lumos.target.macs=0", "lumos.target.macs=0.0: expected a share between 0 and 1, or null"),
@@ -88,19 +81,20 @@ def test_compiling_is_refused_for_several_processes():
         ("lumos.penalty=size", "lumos.penalty=size: expected one of gates, params, macs"),
         ("lumos.t_l=0.7", r"lumos.t_l=0.7: expected a number in \[0, 0.5\)"),
         ("lumos.rate_gain=0.5", "lumos.rate_gain=0.5: expected a number >= 1"),
-        ("lumos.freeze_at=1", "lumos.freeze_at=1.0: expected a number between 0 and 1"),
-        ("lumos.warmup=-1", "lumos.warmup=-1.0"),
-        ("lumos.learning_rate=0", "lumos.learning_rate=0.0: expected a number > 0"),
+        ("lumos.freeze_at=1", "lumos.freeze_at=1: expected a number between 0 and 1"),
+        ("lumos.warmup=-1", r"lumos.warmup=-1: expected a number in \[0, 1\)"),
+        ("lumos.learning_rate=0", "lumos.learning_rate=0: expected a number > 0"),
         ("trainer.device=gpu", "trainer.device=gpu: expected auto, cpu, cuda or cuda:N"),
         ("trainer.threads=0", "trainer.threads=0: expected a number > 0, or null"),
-        ("trainer.ema=1", "trainer.ema=1.0: expected a decay between 0 and 1, such as 0.999, or null"),
-        ("trainer.ema=0", "trainer.ema=0.0: expected a decay between 0 and 1"),
+        ("trainer.ema=1", "trainer.ema=1: expected a decay between 0 and 1, such as 0.999, or null"),
+        ("trainer.ema=0", "trainer.ema=0: expected a decay between 0 and 1"),
         ("trainer.ema=yes", "trainer.ema=yes: expected a number"),
-        ("trainer.compile=maybe", "trainer.compile=maybe: expected true or false"),
+        ("trainer.compile=maybe", "trainer.compile=maybe: expected true, false or null"),
         ("trainer.max_steps=2.5", "trainer.max_steps=2.5: expected a whole number"),
         ("seed=-1", "seed=-1: expected a whole number >= 0"),
         ("force=maybe", "force=maybe: expected true or false"),
         ("+lumos.foo=1", "lumos.foo: there is no such key"),
+        ("~lumos.tau", "lumos.tau: expected a value, and none is given"),
         ("+sede=1", r"sede: there is no such key \(did you mean seed\?\)"),
         ("scale=huge", "scale=huge: expected one of tiny, small, paper"),
         ("scale=smal", r"expected one of tiny, small, paper \(did you mean small\?\)"),
@@ -154,7 +148,7 @@ def test_one_mode_at_a_time(overrides, line):
     ],
 )
 def test_hydras_own_errors_become_one_line(override, line):
-    with pytest.raises((HydraException, OmegaConfBaseException)) as error:
+    with pytest.raises(ConfigError) as error:
         config(override)
-    assert explain(error.value).startswith(line)
-    assert "\n" not in explain(error.value)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)

@@ -4,21 +4,13 @@ import re
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lumos.suite.config import read, register_resolvers
-from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.config import compose, read
+from lumos.suite.paths import PROJECT
 
 FILES = sorted((PROJECT / "conf" / "experiment").glob("*.yaml"))
 SWEPT = [path for path in FILES if path.stem != "adaptive"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _config():
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def values(key, words):
@@ -43,7 +35,7 @@ def test_every_value_of_an_experiment_is_a_valid_run(path):
                 keys.append("method=lumos")
             # a target belongs to a method that has one
             keys = [k for k in keys if "method=dense" not in keys or not k.startswith("method.target")]
-            read(compose("config", [f"+experiment={path.stem}", *keys]))
+            read(compose([f"+experiment={path.stem}", *keys]))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -56,8 +48,8 @@ def test_the_call_in_an_experiments_first_lines_is_of_that_experiment(path):
 def test_the_suites_experiment_makes_the_suites_runs():
     own = yaml.safe_load((PROJECT / "conf" / "suite.yaml").read_text())
     for workload in values("workload", "glob(*)"):
-        suite = read(compose("config", [f"workload={workload}", "scale=small", *own.get(workload, [])]))
-        other = read(compose("config", ["+experiment=suite", f"workload={workload}"]))
+        suite = read(compose([f"workload={workload}", "scale=small", *own.get(workload, [])]))
+        other = read(compose(["+experiment=suite", f"workload={workload}"]))
         assert other.run_id == suite.run_id, f"{workload}: conf/experiment/suite.yaml lacks a key of conf/suite.yaml"
 
 

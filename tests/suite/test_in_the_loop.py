@@ -7,18 +7,19 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from lumos.errors import ConfigError, RecordError
-from lumos.suite.cli import run
-from lumos.suite.config import register_resolvers
-from lumos.suite.paths import CONF, PROJECT
+from lumos.suite import in_the_loop
+from lumos.suite.config import compose
+from lumos.suite.finished_run import find_run
+from lumos.suite.paths import PROJECT
+from lumos.suite.run import run
+from lumos.suite.simulation import Surrogate
 from lumos.workloads.cfd import CFD
 from lumos.workloads.cfd.in_the_loop import Call as FlowCall
 from lumos.workloads.cfd.in_the_loop import simulation as cfd
 from lumos.workloads.cfd.solver import gas
 from lumos.workloads.cfd.solver import run as flow
-from lumos.workloads.common.simulation import Surrogate
 from lumos.workloads.fluid import Fluid
 from lumos.workloads.fluid.in_the_loop import simulation as fluid
 from lumos.workloads.puremd import PureMD
@@ -26,7 +27,6 @@ from lumos.workloads.puremd.in_the_loop import simulation as puremd
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 import feature_study
-import in_the_loop
 
 
 class Formula(torch.nn.Module):
@@ -156,17 +156,15 @@ def test_a_network_that_breaks_the_simulation_is_reported():
 def finished(tmp_path_factory):
     """A finished run of CFD at scale=tiny, as run.py makes it: the arguments that find it."""
     folder = tmp_path_factory.mktemp("runs")
-    register_resolvers()
     arguments = ["workload=cfd", "scale=tiny", f"paths.results={folder}", f"paths.cache={folder}", "trainer.threads=1"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=arguments)
+    cfg = compose(arguments)
     entry = run(cfg)
     return folder, arguments, entry
 
 
-def test_the_script_from_end_to_end(finished, tmp_path, capsys, monkeypatch):
+def test_from_end_to_end(finished, tmp_path, capsys, monkeypatch):
     folder, arguments, entry = finished
-    assert in_the_loop.main([*arguments, "steps=2", f"out={tmp_path}"]) == 0
+    in_the_loop.run_in_the_loop(arguments, steps=2, folder=tmp_path)
     facts = json.loads((tmp_path / f"cfd-{entry['run_id']}.json").read_text())
     assert list(facts["runs"]) == ["kernel", "kernel, start nudged", "dense", "compact"]
     assert facts["runs"]["compact"]["parameters"] == entry["compact"]["params"]
@@ -184,24 +182,22 @@ def test_the_script_from_end_to_end(finished, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("LUMOS_CACHE", str(folder))
     (folder / "baselines").rename(folder / "moved")
     try:
-        assert in_the_loop.main([f"record={place}", "steps=1", f"out={tmp_path}"]) == 0
+        in_the_loop.run_in_the_loop([str(place)], steps=1, folder=tmp_path)
     finally:
         (folder / "moved").rename(folder / "baselines")
     assert "the dense network of this run is not kept here" in capsys.readouterr().out
 
 
-def test_the_script_says_what_is_missing(tmp_path):
-    with pytest.raises(RecordError, match=r"make it first: python run.py workload=cfd scale=tiny"):
-        in_the_loop.main(["workload=cfd", "scale=tiny", f"paths.results={tmp_path}", f"paths.cache={tmp_path}"])
-    with pytest.raises(ConfigError, match="workload=NAME is missing"):
-        in_the_loop.main([])
-    with pytest.raises(ConfigError, match="steps=0: expected a whole number >= 1"):
-        in_the_loop.main(["steps=0", "workload=cfd"])
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(RecordError, match=r"make it first: lumos run workload=cfd scale=tiny"):
+        in_the_loop.run_in_the_loop(["workload=cfd", "scale=tiny", f"paths.results={tmp_path}"])
+    with pytest.raises(ConfigError, match="expected the folder of a finished run, or workload=NAME"):
+        in_the_loop.run_in_the_loop([])
 
 
 def test_feature_study_of_a_run(finished, tmp_path):
     _, arguments, entry = finished
-    found = feature_study.find(arguments)
+    found = find_run(arguments)
     rows = list(feature_study.study(found))
     assert len(rows) == 20 * 5
     assert {row["verdict"] for row in rows} <= set(feature_study.VERDICTS)

@@ -7,7 +7,7 @@ import pytest
 
 from lumos.errors import RecordError
 from lumos.files import atomic
-from lumos.suite import record, report
+from lumos.suite import paths, record, report
 from lumos.suite.report.results import Results
 
 
@@ -57,9 +57,9 @@ def test_what_json_cannot_say_becomes_null(tmp_path):
 
 
 def test_a_run_is_held_by_one_process(tmp_path):
-    with record.only_one(tmp_path), pytest.raises(RecordError, match="another process"), record.only_one(tmp_path):
+    with record.locked(tmp_path), pytest.raises(RecordError, match="another process"), record.locked(tmp_path):
         pass
-    with record.only_one(tmp_path):
+    with record.locked(tmp_path):
         pass
 
 
@@ -116,7 +116,7 @@ def test_a_run_is_dirty_where_code_differs_and_not_where_records_do(tmp_path, mo
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).write_text("1")
     git("init")
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "lumos" / "record.py"))
+    monkeypatch.setattr(paths, "CHECKOUT", tmp_path)
     assert record.provenance("cpu")["dirty"] is None
     git("add", ".")
     git("commit", "-m", "first")
@@ -124,3 +124,5 @@ def test_a_run_is_dirty_where_code_differs_and_not_where_records_do(tmp_path, mo
     assert record.provenance("cpu")["dirty"] is False
     (tmp_path / "lumos/record.py").write_text("2")
     assert record.provenance("cpu")["dirty"] is True
+    monkeypatch.setattr(paths, "CHECKOUT", None)  # an installed package, whatever repository it lies in
+    assert record.provenance("cpu")["git"] is None

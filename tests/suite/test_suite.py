@@ -1,15 +1,13 @@
 """The suite: every workload, one after the other; what is finished stays, what failed is named."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from lumos.errors import ConfigError
-from lumos.suite import record
+from lumos.suite import record, run_suite
 from lumos.suite.paths import CONF, PROJECT
 from lumos.suite.report.results import Results
 from tests.records import entry
@@ -17,18 +15,11 @@ from tests.records import entry
 
 @pytest.fixture
 def suite(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("suite_script", PROJECT / "scripts" / "suite.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "suite_script", module)
-    spec.loader.exec_module(module)
     settings = tmp_path / "suite.yaml"
     settings.write_text("fluid: [lumos.target.params=0.24]\n")
-    monkeypatch.setattr(module, "SETTINGS", settings)
+    monkeypatch.setattr(run_suite, "SETTINGS", settings)
     monkeypatch.setenv("LUMOS_RESULTS", str(tmp_path / "results"))
-    yield module
-    GlobalHydra.instance().clear()
+    return run_suite
 
 
 @pytest.fixture
@@ -48,22 +39,18 @@ def ran(suite, monkeypatch):
 
 
 def test_it_knows_every_workload(suite):
-    assert set(suite.workloads()) == {p.stem for p in (PROJECT / "conf" / "workload").glob("*.yaml")}
+    assert set(suite.workloads()) == {p.stem for p in (CONF / "workload").glob("*.yaml")}
     assert suite.workloads()[:3] == ["cfd", "fluid", "puremd"]
 
 
 def test_the_projects_own_settings_are_good(suite, monkeypatch):
-    monkeypatch.setattr(suite, "SETTINGS", PROJECT / "conf" / "suite.yaml")
-    from lumos.suite.config import register_resolvers
-
-    register_resolvers()
-    with suite.initialize_config_dir(str(CONF), version_base="1.3"):
-        for workload, own in suite.settings().items():
-            assert suite.job(workload, 0, own, []).workload == workload
+    monkeypatch.setattr(suite, "SETTINGS", CONF / "suite.yaml")
+    for workload, own in suite.settings().items():
+        assert suite.job(workload, 0, own, []).workload == workload
 
 
 def test_it_goes_on_after_a_failure_and_names_it(suite, ran, capsys, tmp_path):
-    assert suite.main(["--only", "cfd,puremd,fluid"]) == 1
+    assert not suite.run_suite(only="cfd,puremd,fluid")
     out, err = capsys.readouterr()
     assert err == "failed: puremd seed 0: out of memory (log: there)\n"
     assert "[ 2/3] puremd … FAILED after" in out
@@ -77,16 +64,16 @@ def test_it_goes_on_after_a_failure_and_names_it(suite, ran, capsys, tmp_path):
 
 
 def test_it_resumes(suite, ran, capsys):
-    suite.main(["--only", "cfd,fluid"])
+    suite.run_suite(only="cfd,fluid")
     ran.clear()
-    assert suite.main(["--only", "cfd,fluid,synthetic"]) == 0
+    assert suite.run_suite(only="cfd,fluid,synthetic")
     assert [c[0] for c in ran] == ["workload=synthetic"]
     assert "[ 1/3] cfd … finished before" in capsys.readouterr().out
 
 
 def test_new_settings_take_the_place_of_the_old_ones_in_the_list(suite, ran, tmp_path):
-    suite.main(["--only", "cfd", "--seeds", "0,1"])
-    suite.main(["--only", "cfd", "lumos.lambda=5e-3"])
+    suite.run_suite(only="cfd", seeds="0,1")
+    suite.run_suite(["lumos.lambda=5e-3"], only="cfd")
     named = json.loads((tmp_path / "results" / "suite.json").read_text())["runs"]
     assert [[o for o in r["overrides"] if "seed" in o or "lambda" in o] for r in named] == [
         ["seed=1"],
@@ -96,10 +83,10 @@ def test_new_settings_take_the_place_of_the_old_ones_in_the_list(suite, ran, tmp
 
 def test_wrong_words(suite, ran, capsys):
     with pytest.raises(ConfigError, match="--only cdf: there is no such workload"):
-        suite.main(["--only", "cdf"])
+        suite.run_suite(only="cdf")
     with pytest.raises(ConfigError, match="--seeds x: expected whole numbers"):
-        suite.main(["--seeds", "x"])
-    assert suite.main(["--only", "cfd", "lumos.tau=0"]) == 1
+        suite.run_suite(seeds="x")
+    assert not suite.run_suite(["lumos.tau=0"], only="cfd")
     assert "lumos.tau=0.0: expected a number > 0" in capsys.readouterr().err
     suite.SETTINGS.write_text("fluid: 3\n")
     with pytest.raises(ConfigError, match="expected a line `workload:"):
@@ -112,7 +99,7 @@ def test_wrong_words(suite, ran, capsys):
 def test_a_process_that_fails_or_hangs(suite, monkeypatch, tmp_path):
     job = suite.Job("cfd", ("workload=cfd",), tmp_path / "results" / "runs" / "cfd" / "abc")
     script = tmp_path / "run.py"
-    monkeypatch.setattr(suite, "PROJECT", tmp_path)
+    monkeypatch.setattr(suite, "COMMAND", (sys.executable, str(script)))
     script.write_text("import sys; print('lumos: disk is full', file=sys.stderr); sys.exit(1)")
     assert suite.run(job, None).startswith("lumos: disk is full (log: ")
     script.write_text("import time; time.sleep(60)")
@@ -123,11 +110,10 @@ def test_a_process_that_fails_or_hangs(suite, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_for_real(tmp_path):
-    script = str(PROJECT / "scripts" / "suite.py")
-    command = [sys.executable, script, "--only", "synthetic", "scale=tiny", "trainer.threads=1",
+    command = [sys.executable, "-m", "lumos", "suite", "--only", "synthetic", "scale=tiny", "trainer.threads=1",
                f"paths.results={tmp_path}", f"paths.cache={tmp_path / 'data'}"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 finished" in done.stdout
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
     assert "finished before" in again.stdout

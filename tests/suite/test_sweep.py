@@ -3,11 +3,10 @@
 import io
 
 import pytest
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from lumos.suite import cli, record, sweep
-from lumos.suite.paths import CONF
+from lumos.suite import record, run, sweep
+from lumos.suite.config import compose
 from tests.suite.test_record import entry
 
 
@@ -68,9 +67,8 @@ def test_no_jobs_no_summary(tmp_path):
 def test_a_job_that_fails_says_so_and_the_sweep_goes_on(tmp_path):
     """None, not NaN: a sweeper that looks for the best must not take it for a value."""
     overrides = ["workload=synthetic", "lumos.lambda=-1", f"paths.results={tmp_path}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides)
-    assert cli.job(cfg, tmp_path / "3", 3, overrides) is None
+    cfg = compose(overrides)
+    assert run.job(cfg, tmp_path / "3", 3, overrides) is None
     (job,) = sweep.jobs(tmp_path)
     assert job["status"] == "failed"
     assert job["error"] == "lumos.lambda=-1.0: expected a number >= 0"

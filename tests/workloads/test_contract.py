@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lumos.suite.cli import build_workload
 from lumos.suite.config import register_resolvers
 from lumos.suite.conformance import CHECKS, check_members
 from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.workload_class import build_workload
 
 NAMES = sorted(path.stem for path in (PROJECT / "conf" / "workload").glob("*.yaml"))
 

@@ -14,10 +14,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 import lumos
-from lumos.suite.cli import run
 from lumos.suite.config import read, register_resolvers
 from lumos.suite.paths import CONF, PROJECT
-from lumos.suite.training import loop, phases
+from lumos.suite.run import run
+from lumos.suite.training import loop, lumos_method
 from lumos.suite.workload import DataError
 from lumos.workloads.molhiv import ATOM_FEATURES, BOND_FEATURES, Molhiv
 from lumos.workloads.molhiv.data import molecule_graph, nci_molecules
@@ -219,7 +219,7 @@ def test_batch_statistics_are_taken_anew_before_a_score_counts(tmp_path, monkeyp
         return [row["valid"] for row in trained.curve[:2]]
 
     anew = before_the_cut()
-    for module in (loop, phases):
+    for module in (loop, lumos_method):
         monkeypatch.setattr(module, "recalibrate", lambda *_: None)
     stale = before_the_cut()
     assert min(anew) > 0.75

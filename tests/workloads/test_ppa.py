@@ -10,10 +10,10 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumos.suite.cli import run
 from lumos.suite.config import read, register_resolvers
 from lumos.suite.paths import CONF
-from lumos.suite.training import loop, phases
+from lumos.suite.run import run
+from lumos.suite.training import loop, lumos_method
 from lumos.suite.workload import DataError
 from lumos.workloads.ppa import CHANNELS, PPA
 from lumos.workloads.ppa.data import (
@@ -235,7 +235,7 @@ def test_batch_statistics_are_taken_anew_before_a_score_counts(tmp_path, monkeyp
         return [row["valid"] for row in trained.curve[:3]]
 
     anew = before_the_cut()
-    for module in (loop, phases):
+    for module in (loop, lumos_method):
         monkeypatch.setattr(module, "recalibrate", lambda *_: None)
     stale = before_the_cut()
     assert min(anew) > 0.7

@@ -11,9 +11,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from lumos.suite.cli import run
 from lumos.suite.config import register_resolvers
 from lumos.suite.paths import CONF
+from lumos.suite.run import run
 from lumos.suite.workload import DataError
 from lumos.workloads.slstr import SLSTR
 from lumos.workloads.slstr.baselines import mask_scores, pixel_baselines

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lumos.suite.simulation import Kernel, Surrogate
 from lumos.workloads.cfd import CFD
 from lumos.workloads.cfd.data import Condition, face_inputs, held_out
 from lumos.workloads.cfd.mesh import Mesh
 from lumos.workloads.cfd.solver import Gas, compute_flux, free_stream, gas, step
-from lumos.workloads.common.simulation import Kernel, Surrogate
 
 State = Float[np.ndarray, "elements 5"]
 NUDGE = 1e-9

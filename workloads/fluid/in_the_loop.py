@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lumos.workloads.common.simulation import Kernel, Surrogate
+from lumos.suite.simulation import Kernel, Surrogate
 from lumos.workloads.fluid import Fluid
 from lumos.workloads.fluid.data import SPRAY_DENSITY, pair_inputs
 from lumos.workloads.fluid.solver import (

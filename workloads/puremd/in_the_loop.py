@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.workloads.common.simulation import Kernel, Surrogate
+from lumos.suite.simulation import Kernel, Surrogate
 from lumos.workloads.puremd import PureMD
 from lumos.workloads.puremd.bond_order import Box, sum_edges
 from lumos.workloads.puremd.data import bond_samples

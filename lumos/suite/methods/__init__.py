@@ -11,36 +11,45 @@ from lumos.errors import ConfigError
 from lumos.suite.config import RunConfig
 from lumos.suite.methods import depgraph, l1, loxia, oto, scratch, slimming
 from lumos.suite.methods.base import Task
-from lumos.suite.training.loop import Trained, train
-from lumos.suite.training.phases import Phase
+from lumos.suite.training.loop import train
+from lumos.suite.training.method import PruningMethod
 from lumos.suite.training.state import TrainState
+from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Loaders, Workload
 
-METHODS: dict[str, Callable[[TrainState, Task], Phase | None]] = {
-    "scratch": scratch.begin,
-    "l1": l1.begin,
-    "slimming": slimming.begin,
-    "depgraph": depgraph.begin,
-    "oto": oto.begin,
-    "loxia": loxia.begin,
+METHODS: dict[str, Callable[[TrainState, Task], PruningMethod | None]] = {
+    "scratch": scratch.setup,
+    "l1": l1.setup,
+    "slimming": slimming.setup,
+    "depgraph": depgraph.setup,
+    "oto": oto.setup,
+    "loxia": loxia.setup,
 }
 """What makes each method's training of a fresh state; ``dense`` and ``lumos`` are the engine's own."""
 
 
 def train_with(
-    config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device, donor: Path | None = None
+    config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device, reference_run: Path | None = None
 ) -> Trained:
-    """Train by the configured method. ``donor`` is the folder of the run whose shape a training from scratch takes.
+    """Train by the configured method. One that is killed starts anew: other methods keep no checkpoints.
 
-    A training that is killed starts anew: other methods keep no checkpoints. Raises UnsupportedError where the method
-    cannot treat the model, ConfigError with several processes.
+    Args:
+        config: The run's settings; ``config.method`` is the method.
+        workload: Its model, loss, score and recipe.
+        loaders: Its splits.
+        device: Where to train.
+        reference_run: The folder of the run whose shape a training from scratch takes.
+
+    Raises:
+        UnsupportedError: The method cannot treat the model.
+        ConfigError: Several processes are asked for.
     """
     method = config.method
     assert method is not None
     if config.trainer.processes > 1:
         raise ConfigError(f"method={method.name} trains in one process; set trainer.devices=1 and trainer.nodes=1")
 
-    def begin(state: TrainState, total: int) -> Phase | None:
-        return METHODS[method.name](state, Task(method, total, loaders.n_train, donor))
+    def setup(state: TrainState, total: int) -> PruningMethod | None:
+        return METHODS[method.name](state, Task(method, total, loaders.n_train, reference_run))
 
-    return train(workload, loaders, config, device, gated=False, begin=begin, label=method.name)
+    return train(workload, loaders, config, device, gated=False, setup=setup, label=method.name)

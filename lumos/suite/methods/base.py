@@ -12,11 +12,13 @@ from torch.utils import _pytree as pytree
 
 from lumos.errors import UnsupportedError
 from lumos.measure.sizes import parameters
-from lumos.suite.config import MethodConfig
 from lumos.suite.console import log
+from lumos.suite.settings import MethodConfig
 from lumos.suite.training.loop import cut_step
-from lumos.suite.training.phases import Handover, Phase, make_optimizer, rate
+from lumos.suite.training.method import CutContext, PruningMethod
+from lumos.suite.training.optimizer import cosine, make_optimizer
 from lumos.suite.training.state import TrainState
+from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Workload, to_device
 
 
@@ -27,7 +29,7 @@ class Task:
     settings: MethodConfig
     total: int
     samples: int
-    donor: Path | None = None
+    reference_run: Path | None = None
 
 
 @dataclass
@@ -38,39 +40,39 @@ class Report:
     more: dict[str, Any] = field(default_factory=dict)
 
 
-class PruningPhase(Phase):
-    """Train, prune to the target at step ``freeze_at``, fine-tune. A method says how in :meth:`shrink`."""
+class TwoPhaseMethod(PruningMethod):
+    """Train, prune to the target at step ``prune_at``, fine-tune. A method says how in :meth:`shrink`."""
 
-    names = ("dense", "fine-tuning")
+    phase_names = ("dense", "fine-tuning")
 
     def __init__(self, state: TrainState, task: Task) -> None:
         self.model, self.settings = state.model, task.settings
-        self.freeze_at = cut_step(task.settings.prune_at, task.total)
+        self.prune_at = cut_step(task.settings.prune_at, task.total)
         self.dense = parameters(state.model)
         self.report = Report()
 
     def shrink(self, workload: Workload) -> nn.Module:
-        """The pruned network. Raises UnsupportedError."""
+        """Return the pruned network. Raises UnsupportedError."""
         raise NotImplementedError
 
     def rate(self, step: int, total: int) -> float:
-        """A cosine before the pruning and one after it, where the rate restarts; else as in a gated training."""
-        if self.settings.restart and step < self.freeze_at:
-            return rate(step, self.freeze_at, -1)
+        """Return a cosine before the pruning and one after it, where the rate restarts; else as in a gated training."""
+        if self.settings.restart and step < self.prune_at:
+            return cosine(step, self.prune_at)
         return super().rate(step, total)
 
-    def cut(self, given: Handover) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The pruned network in training mode, and a new optimiser."""
-        small = self.shrink(given.workload).train()
-        expect_same_outputs(self.model, small, given.workload, next(small.parameters()).device)
-        self.done = True
-        if given.average:  # the libraries do not say which places they kept
-            given.average.restart(small)
+    def prune(self, context: CutContext) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Return the pruned network in training mode, and a new optimizer."""
+        small = self.shrink(context.workload).train()
+        expect_same_outputs(self.model, small, context.workload, next(small.parameters()).device)
+        self.pruned = True
+        if context.average:  # the libraries do not say which places they kept
+            context.average.restart(small)
         self.report.share = parameters(small) / self.dense
-        log.info(f"{self.settings.name}: pruned at step {self.freeze_at} to {self.report.share:.2%} of the parameters")
-        return small, make_optimizer(small, given.workload, given.settings)
+        log.info(f"{self.settings.name}: pruned at step {self.prune_at} to {self.report.share:.2%} of the parameters")
+        return small, make_optimizer(small, context.workload, context.settings)
 
-    def conclude(self, trained: Any) -> None:
+    def finalize(self, trained: Trained) -> None:
         """Add what was asked for and reached."""
         trained.steering = {"key": "method.target", "asked": self.settings.target, "reached": self.report.share,
                             **self.report.more}  # fmt: skip

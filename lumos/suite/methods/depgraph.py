@@ -22,7 +22,7 @@ class DepGraph(Pruning):
     other inputs than outputs and returns NaN for groups of equal norms.
     """
 
-    names = ("sparse", "fine-tuning")
+    phase_names = ("sparse", "fine-tuning")
 
     def __init__(self, state: TrainState, task: Task, importance: Any) -> None:
         super().__init__(state, task, importance)
@@ -35,7 +35,7 @@ class DepGraph(Pruning):
             self.groups = [(group, _places(group)) for group in found]
 
     @torch.no_grad()
-    def gradients(self) -> None:
+    def adjust_gradients(self) -> None:
         """Add to each weight itself, times the regularisation and what its unit's unimportance makes of it."""
         for group, places in self.groups:
             size = self.ranking(group)
@@ -73,7 +73,7 @@ def _places(group: Any) -> list[tuple[nn.Parameter, int, Tensor, Tensor]]:
     return found
 
 
-def begin(state: TrainState, task: Task) -> DepGraph:
+def setup(state: TrainState, task: Task) -> DepGraph:
     """Train with the regulariser, prune, fine-tune. Raises UnsupportedError."""
     tp = library()
     return DepGraph(state, task, lambda: tp.importance.GroupMagnitudeImportance(p=2))

@@ -7,7 +7,7 @@ from lumos.suite.methods.pruner import Pruning, library
 from lumos.suite.training.state import TrainState
 
 
-def begin(state: TrainState, task: Task) -> Pruning:
+def setup(state: TrainState, task: Task) -> Pruning:
     """Train dense, prune, fine-tune. Raises UnsupportedError."""
     tp = library()
     return Pruning(state, task, lambda: tp.importance.MagnitudeImportance(p=1))

@@ -26,8 +26,9 @@ from lumos.gating.settings import GateSettings
 from lumos.pruning.budget import SLACK, Budget
 from lumos.pruning.report import gate_report
 from lumos.pruning.settings import Target
-from lumos.suite.methods.base import PruningPhase, Task
+from lumos.suite.methods.base import Task, TwoPhaseMethod
 from lumos.suite.training.state import TrainState
+from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Workload
 from lumos.tracing.structure import Axis, Structure
 
@@ -75,10 +76,10 @@ class LayerGates(nn.Module):
         self.handle.remove()
 
 
-class Loxia(PruningPhase):
+class Loxia(TwoPhaseMethod):
     """Gates and weights together, pruning, fine-tuning."""
 
-    names = ("gated", "fine-tuning")
+    phase_names = ("gated", "fine-tuning")
 
     def __init__(self, state: TrainState, task: Task, structure: Structure) -> None:
         super().__init__(state, task)
@@ -93,11 +94,11 @@ class Loxia(PruningPhase):
                  "peak": state.workload.recipe.learning_rate, "weight_decay": 0.0}  # fmt: skip
         state.optimizer.add_param_group(group | {"lr": group["peak"]})
 
-    def prices(self, step: int) -> Sequence[float]:
+    def coefficients(self, step: int) -> Sequence[float]:
         """Lambda over the number of samples."""
         return (self.price,)
 
-    def sizes(self) -> Sequence[Tensor]:
+    def penalty_terms(self) -> Sequence[Tensor]:
         """The expected number of gated weights."""
         counts = [g.weights * open_probability(g.log_alpha, SETTINGS).sum() for g in self.layers.values()]
         return (torch.stack(counts).sum(),)
@@ -140,9 +141,9 @@ class Loxia(PruningPhase):
         self.report.more = {"closed_by_their_own": int((own == 0).sum()), "gates": len(own)}
         return compact(gated.train())
 
-    def conclude(self, trained: Any) -> None:
+    def finalize(self, trained: Trained) -> None:
         """Add what was reached and what is left of each group."""
-        super().conclude(trained)
+        super().finalize(trained)
         trained.gates = self.gates
 
 
@@ -164,7 +165,7 @@ def _gated_layers(model: nn.Module, structure: Structure, task: Task) -> dict[st
     return found
 
 
-def begin(state: TrainState, task: Task) -> Loxia:
+def setup(state: TrainState, task: Task) -> Loxia:
     """Train with gates, prune, fine-tune. Raises UnsupportedError."""
     try:
         structure = trace_and_probe(state.model, state.workload.example(), features=state.workload.features())

@@ -22,7 +22,7 @@ from torch import nn
 
 from lumos.errors import UnsupportedError
 from lumos.measure.sizes import parameters
-from lumos.suite.methods.base import PruningPhase, Task, example
+from lumos.suite.methods.base import Task, TwoPhaseMethod, example
 from lumos.suite.training.state import TrainState
 from lumos.suite.workload import Workload
 
@@ -86,10 +86,10 @@ def _cut(once: Any) -> None:
         raise UnsupportedError(f"only-train-once cannot cut: {type(error).__name__}: {reason}") from error
 
 
-class OnlyTrainOnce(PruningPhase):
+class OnlyTrainOnce(TwoPhaseMethod):
     """HESSO's steps, then the subnet, which trains on."""
 
-    names = ("sparse", "subnet")
+    phase_names = ("sparse", "subnet")
 
     def __init__(self, state: TrainState, task: Task) -> None:
         super().__init__(state, task)
@@ -97,13 +97,13 @@ class OnlyTrainOnce(PruningPhase):
         self.inputs = example(state.workload, state.device)
         self.limit = int(task.settings.target * self.dense)
         self.once = _graph(self.model, self.inputs)
-        start = max(1, self.freeze_at // 2)
+        start = max(1, self.prune_at // 2)
         recipe = state.workload.recipe
         with silent():
             hesso = self.once.hesso(
                 lr=recipe.learning_rate, variant="adamw", weight_decay=recipe.weight_decay,
                 target_group_sparsity=0.5, start_pruning_step=start, pruning_periods=1,
-                pruning_steps=max(1, self.freeze_at - start - 1),
+                pruning_steps=max(1, self.prune_at - start - 1),
             )  # fmt: skip
         groups = [g["num_groups"] for g in hesso.param_groups if g["is_prunable"] and not g["is_auxiliary"]]
         if not groups:
@@ -192,6 +192,6 @@ def _set_zero(group: dict[str, Any], units: list[int]) -> None:
             p.data[units] = 0.0
 
 
-def begin(state: TrainState, task: Task) -> OnlyTrainOnce:
+def setup(state: TrainState, task: Task) -> OnlyTrainOnce:
     """Train with HESSO, cut, train on. Raises UnsupportedError."""
     return OnlyTrainOnce(state, task)

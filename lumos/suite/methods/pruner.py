@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lumos.errors import UnsupportedError
 from lumos.measure.sizes import parameters
-from lumos.suite.methods.base import PruningPhase, Task, example, shapes
+from lumos.suite.methods.base import Task, TwoPhaseMethod, example, shapes
 from lumos.suite.training.state import TrainState
 from lumos.suite.workload import Workload
 
@@ -140,7 +140,7 @@ def _pruned(
     return trial, len(ratios)
 
 
-class Pruning(PruningPhase):
+class Pruning(TwoPhaseMethod):
     """A pruning phase whose network is pruned by torch-pruning, by an importance of its."""
 
     def __init__(self, state: TrainState, task: Task, importance: Importance) -> None:

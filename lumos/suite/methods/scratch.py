@@ -10,19 +10,21 @@ from torch import Tensor, nn
 from lumos.compaction.model import CompactModel, load
 from lumos.errors import RecordError
 from lumos.suite.methods.base import Task
-from lumos.suite.training.phases import make_optimizer
+from lumos.suite.training.optimizer import make_optimizer
 from lumos.suite.training.state import TrainState
 
 ALIKE = 0.1
 """How far apart, relatively, two standard deviations may be for one way of drawing weights."""
 
 
-def begin(state: TrainState, task: Task) -> None:
+def setup(state: TrainState, task: Task) -> None:
     """Put the compact shape, freshly initialised, in place of the dense network; it trains for all steps."""
-    if task.donor is None or not (task.donor / "compact.pt").exists():
-        raise RecordError(f"{task.donor}: there is no compact.pt, whose shape is to be trained from scratch; delete "
-                          "the folder's record and run again")  # fmt: skip
-    small = load(task.donor / "compact.pt", copy.deepcopy(state.model).cpu()).to(state.device)
+    if task.reference_run is None or not (task.reference_run / "compact.pt").exists():
+        raise RecordError(
+            f"{task.reference_run}: there is no compact.pt, whose shape is to be trained from scratch; delete the "
+            "folder's record and run again"
+        )
+    small = load(task.reference_run / "compact.pt", copy.deepcopy(state.model).cpu()).to(state.device)
     fresh_weights(small, state.model)
     state.model = small.train()
     state.replica = state.model

@@ -15,10 +15,10 @@ from lumos.suite.training.state import TrainState
 class Slimming(Pruning):
     """Sparse training of the scales, then pruning by them."""
 
-    names = ("sparse", "fine-tuning")
+    phase_names = ("sparse", "fine-tuning")
 
     @torch.no_grad()
-    def gradients(self) -> None:
+    def adjust_gradients(self) -> None:
         """Add the subgradient of the scales' L1 norm."""
         for scale in _scales(self.model):
             if scale.grad is not None:
@@ -29,7 +29,7 @@ def _scales(model: nn.Module) -> list[nn.Parameter]:
     return [m.weight for m in model.modules() if isinstance(m, _BatchNorm) and m.affine]
 
 
-def begin(state: TrainState, task: Task) -> Slimming:
+def setup(state: TrainState, task: Task) -> Slimming:
     """Train with the regulariser, prune, fine-tune. Raises UnsupportedError where there is no batch norm."""
     tp = library()
     if not _scales(state.model):

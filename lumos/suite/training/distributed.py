@@ -15,7 +15,7 @@ import random
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lumos.errors import ConfigError, OtherProcessError
-from lumos.suite.config import TrainerConfig
+from lumos.suite.child import MODULE, environment
+from lumos.suite.settings import TrainerConfig
 
 TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others: one may be generating data or scoring a large split for all."""
@@ -53,14 +54,14 @@ ALONE = World()
 
 
 def world() -> World:
-    """This process's place; alone where no group was started."""
+    """Return this process's place; alone where no group was started."""
     if not dist.is_available() or not dist.is_initialized():
         return ALONE
     return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def launched() -> bool:
-    """Whether torchrun or a Slurm or submitit task with several processes started this one."""
+    """Tell whether torchrun or a Slurm or submitit task with several processes started this one."""
     return "RANK" in os.environ or "SUBMITIT_EXECUTOR" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
@@ -95,18 +96,19 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def start(processes: int) -> NoReturn:
-    """Run this very command in as many processes on this machine, as torchrun does, and end with their exit code."""
+def start(processes: int, words: Sequence[str]) -> NoReturn:
+    """Do the run of these words in as many processes on this machine, as torchrun does; end with their exit code."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    os.environ.update(environment())
     launch = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", max_restarts=0,
     )  # fmt: skip
     try:
-        elastic_launch(launch, sys.executable)(*sys.argv)
+        elastic_launch(launch, sys.executable)(*MODULE, *words)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         sys.exit(code if code > 0 else 128 - code)
@@ -127,7 +129,7 @@ def _export_places(asked: str) -> None:
                   "LOCAL_WORLD_SIZE": here.num_tasks // here.num_nodes}  # fmt: skip
     except (RuntimeError, KeyError):
         raise ConfigError(
-            f"{asked}: start it with torchrun --nproc-per-node N run.py …, with hydra/launcher=slurm or by sbatch"
+            f"{asked}: start it with torchrun --nproc-per-node N -m lumos run …, with hydra/launcher=slurm or by sbatch"
         ) from None
     os.environ.setdefault("MASTER_ADDR", here.hostnames[0])
     os.environ.setdefault("MASTER_PORT", str(random.Random(here.job_id).randint(20_000, 60_000)))
@@ -138,24 +140,24 @@ def _export_places(asked: str) -> None:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What ``make`` returns on the first process, on all of them. Its error is raised on all."""
+    """Return what ``make`` returns on the first process, on all of them. Its error is raised on all."""
     here = world()
     if here.size == 1:
         return make()
-    told: list[Any] = [None, None]
+    payload: list[Any] = [None, None]
     failure: BaseException | None = None
     if here.main:
         try:
-            told[0] = make()
+            payload[0] = make()
         except BaseException as error:
             failure = error
-            told[1] = f"{type(error).__name__}: {error}"
-    dist.broadcast_object_list(told, src=0)
+            payload[1] = f"{type(error).__name__}: {error}"
+    dist.broadcast_object_list(payload, src=0)
     if failure is not None:
         raise failure
-    if told[1] is not None:
-        raise OtherProcessError(told[1])
-    return told[0]
+    if payload[1] is not None:
+        raise OtherProcessError(payload[1])
+    return payload[0]
 
 
 def drawn_by_main(make: Callable[[], T], device: torch.device) -> T:
@@ -168,7 +170,7 @@ def drawn_by_main(make: Callable[[], T], device: torch.device) -> T:
 
 
 def one_after_another(make: Callable[[], T]) -> T:
-    """What ``make`` returns here: first on the first process, then on the first of each node, then on the rest.
+    """Return what ``make`` returns here: first on the first process, then on the first of each node, then on the rest.
 
     So samples are generated once where the nodes share the cache, and once on each node where they do not.
     """
@@ -183,16 +185,16 @@ def one_after_another(make: Callable[[], T]) -> T:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is set on any process."""
+    """Tell whether the flag is set on any process."""
     if world().size == 1:
         return flag
-    told = torch.tensor([float(flag)])
-    dist.all_reduce(told, dist.ReduceOp.MAX)
-    return bool(told)
+    found = torch.tensor([float(flag)])
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found)
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean of a tensor over the processes, without gradient."""
+    """Return the mean of a tensor over the processes, without gradient."""
     size = world().size
     if size == 1:
         return value
@@ -211,7 +213,7 @@ def average(tensors: list[Tensor]) -> None:
 
 
 def replicated(model: nn.Module, trial: Callable[[nn.Module], Tensor], *, statistics: bool) -> nn.Module:
-    """The model as DistributedDataParallel, or as it is where one process trains.
+    """Wrap the model as DistributedDataParallel; as it is where one process trains.
 
     ``trial`` is a loss of a copy of the model: parameters that it does not reach need a search in every step.
     ``statistics`` says whether the model has running batch statistics, which then follow the first process.
@@ -267,7 +269,7 @@ class Noise:
 
 
 def noise_state(device: torch.device) -> list[Tensor]:
-    """The states of torch's generators that a training on this device draws from."""
+    """Return the states of torch's generators that a training on this device draws from."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 

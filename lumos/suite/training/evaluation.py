@@ -20,7 +20,7 @@ STATISTICS_BATCHES = 16
 
 
 def evaluate(workload: Workload, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> float:
-    """The workload's score on a split, in eval mode; where several processes train, the first one's for all."""
+    """Score a model on a split, in eval mode; where several processes train, the first one's score counts for all."""
     mode = model.training
     model.eval()
     with torch.no_grad():
@@ -30,13 +30,13 @@ def evaluate(workload: Workload, model: nn.Module, batches: Iterable[Batch], dev
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches, moved to a device one by one."""
+    """Move the batches to a device, one by one."""
     for batch in iterate(batches):
         yield to_device(batch, device)
 
 
 def has_statistics(model: nn.Module) -> bool:
-    """Whether the model has layers with running batch statistics."""
+    """Tell whether the model has layers with running batch statistics."""
     return bool(_layers(model))
 
 
@@ -80,14 +80,14 @@ class Best(Resumable):
         self.score = -self.sign * math.inf
         self.state: dict[str, Tensor] | None = None
 
-    def offer(self, score: float, model: nn.Module) -> None:
+    def update(self, score: float, model: nn.Module) -> None:
         """Keep the model's state if its score is the best."""
         if self.sign * score > self.sign * self.score:
             self.score = score
             self.state = {n: t.detach().clone() for n, t in model.state_dict().items()}
 
     def restore(self, model: nn.Module) -> nn.Module:
-        """The model with the best state. Raises TrainingError where no score was a number."""
+        """Give the model the best state. Raises TrainingError where no score was a number."""
         if self.state is None:
             raise TrainingError(
                 "no validation score was a number, so no state is worth keeping; lower the learning rate"

@@ -31,16 +31,16 @@ def set_epoch(loader: Any, epoch: int) -> None:
 
 
 def iterate(loader: Iterable[Batch]) -> Iterator[Batch]:
-    """The loader's batches, with the same draws from torch's global generator whatever the number of its workers."""
+    """Iterate over a loader, with the same draws from torch's global generator whatever the number of its workers."""
     if isinstance(loader, DataLoader) and loader.num_workers:
         if loader.generator is None:
-            loader.generator = _Given()
-        if isinstance(loader.generator, _Given):
+            loader.generator = _OwnGenerator()
+        if isinstance(loader.generator, _OwnGenerator):
             torch.empty((), dtype=torch.int64).random_()  # what it would draw without workers when it starts
     return iter(loader)
 
 
-class _Given(torch.Generator):
+class _OwnGenerator(torch.Generator):
     """The generator of a loader that came without one."""
 
 
@@ -60,32 +60,32 @@ class Reader:
                 "trainer.devices and trainer.nodes: this workload's training batches cannot be shared out; "
                 "its loader has to be a torch DataLoader over a data set that is read by number"
             )
-        self._part = None if self._items is None else _Part(self._items, world)
+        self._share = None if self._items is None else _Share(self._items, world)
         self._derived: DataLoader | None = None
 
     def open(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number ``skip`` on; those before it are not read."""
+        """Read the batches of an epoch from number ``skip`` on; those before it are not read."""
         set_epoch(self.loader, epoch)
         if skip == 0 and self.world.size == 1:
             return iterate(self.loader)
-        if self._part is None:
+        if self._share is None:
             return islice(iterate(self.loader), skip, None)
-        self._part.skip = skip
+        self._share.skip = skip
         if self._derived is None:
             assert isinstance(self.loader, DataLoader)
-            self._derived = _over(self.loader, self._part)
+            self._derived = _over(self.loader, self._share)
         return iterate(self._derived)
 
     def latest(self, epoch: int, batch: int, count: int) -> list[Batch]:
-        """The ``count`` batches before number ``batch`` of an epoch; fewer where the training had not as many."""
+        """Read the ``count`` batches before number ``batch`` of an epoch; fewer where the training had not as many."""
         end, found = epoch * self.batches + batch, []
         for e in range(max(0, end - count) // max(1, self.batches), epoch + 1):
             first = max(0, end - count - e * self.batches)
             found += islice(self.open(e, first), min(self.batches, end - e * self.batches) - first)
         return found
 
-    def samples(self, epoch: int, batch: int) -> list[Any] | None:
-        """The numbers of the samples of a batch, over all processes; None where the loader does not say."""
+    def sample_numbers(self, epoch: int, batch: int) -> list[Any] | None:
+        """Return the numbers of the samples of a batch, over all processes; None where the loader does not say."""
         if self._items is None:
             return None
         set_epoch(self.loader, epoch)
@@ -95,13 +95,13 @@ class Reader:
         return [i[0] if isinstance(i, tuple) else i for i in item]
 
     def weighted(self, loss: Tensor, batch: int) -> Tensor:
-        """A loss of this process's share of a batch, times what that counts in the mean over the processes."""
-        if self._part is None or self.world.size == 1:
+        """Weight a loss of this process's share of a batch by what it counts in the mean over the processes."""
+        if self._share is None or self.world.size == 1:
             return loss
-        return loss * self._part.weights[batch - self._part.skip]
+        return loss * self._share.weights[batch - self._share.skip]
 
 
-class _Part:
+class _Share:
     """The items of a loader's own sampler, from one on, each cut to a process's share."""
 
     def __init__(self, items: Iterable[Any], world: World) -> None:
@@ -148,7 +148,7 @@ def _over(loader: DataLoader, items: Any) -> DataLoader:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def readable_worker_errors() -> Iterator[None]:
     """Turn what a loader's worker process ends in into one line: DataError where it died, its own error otherwise."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a training step minimises: the workload's loss and what the gates cost; plain, or through torch.compile."""
+"""What a step minimises: the workload's loss and the penalty; plain, or through ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from torch.utils import _pytree as pytree
 from lumos.errors import TrainingError
 from lumos.suite.workload import Batch, Workload
 
-Sizes = Callable[[], Sequence[Tensor]]
-"""What has a price: scalars, differentiable in the gates."""
+Terms = Callable[[], Sequence[Tensor]]
+"""The penalty's terms: scalars, differentiable in the gates."""
 
 Objective = Callable[..., tuple[Tensor, Tensor | None]]
-"""From model, batch, sizes and their prices: the loss, and the sum of sizes times prices, None where there are none."""
+"""From model, batch, terms and their coefficients: the loss, and the penalty, None where it has no terms."""
 
 
 def objective_of(workload: Workload) -> Objective:
-    """The workload's, as it stands."""
+    """Return what a step minimises: the workload's loss, and the penalty ``sum(coefficient * term)``."""
 
-    def terms(
-        model: nn.Module, batch: Batch, sizes: Sizes | None = None, prices: Sequence[Any] = ()
+    def objective(
+        model: nn.Module, batch: Batch, terms: Terms | None = None, coefficients: Sequence[Any] = ()
     ) -> tuple[Tensor, Tensor | None]:
         loss = workload.loss(model, batch)
-        cost: Tensor | None = None
-        for price, size in zip(prices, sizes() if sizes else (), strict=True):
-            cost = price * size if cost is None else cost + price * size
-        return loss, cost
+        penalty: Tensor | None = None
+        for coefficient, term in zip(coefficients, terms() if terms else (), strict=True):
+            penalty = coefficient * term if penalty is None else penalty + coefficient * term
+        return loss, penalty
 
-    return terms
+    return objective
 
 
 def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
-    """The same, compiled at its first call with each model; with ``dynamic`` once for batches of all sizes.
+    """Return the objective, compiled at its first call with each model; with ``dynamic`` once for batches of all sizes.
 
     Whether sizes are dynamic is said beforehand and not found out on the way, so that a training that goes on from a
     checkpoint runs the same code. Raises TrainingError where torch cannot compile it.
@@ -48,12 +48,12 @@ def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
     # With torch's own random numbers it is the same training as without, but for the order of sums.
     compiled: Any = torch.compile(plain, dynamic=dynamic, options={"fallback_random": True})
 
-    def terms(
-        model: nn.Module, batch: Batch, sizes: Sizes | None = None, prices: Sequence[float] = ()
+    def objective(
+        model: nn.Module, batch: Batch, terms: Terms | None = None, coefficients: Sequence[float] = ()
     ) -> tuple[Tensor, Tensor | None]:
         try:
             # As tensors, since a number is a constant to the compiler and these are others at every step.
-            return compiled(model, batch, sizes, [torch.tensor(price) for price in prices])
+            return compiled(model, batch, terms, [torch.tensor(value) for value in coefficients])
         except (TorchDynamoException, AssertionError) as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise TrainingError(
@@ -61,10 +61,10 @@ def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
                 "it needs a C++ compiler, on a GPU Triton; trainer.compile=null trains without"
             ) from error
 
-    return terms
+    return objective
 
 
 def of_one_shape(first: Batch, second: Batch) -> bool:
-    """Whether two batches are tensors of the same shapes; batches of graphs are not."""
+    """Tell whether two batches are tensors of the same shapes; batches of graphs are not."""
     shapes: list[list[Any]] = [[getattr(t, "shape", None) for t in pytree.tree_leaves(b)] for b in (first, second)]
     return None not in shapes[0] and shapes[0] == shapes[1]

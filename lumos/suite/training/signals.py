@@ -34,13 +34,13 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.number is not None
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler: note the signal; the second Ctrl-C no longer waits for the step to end."""
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Note the signal, as its handler; the second Ctrl-C no longer waits for the step to end."""
         if number == signal.SIGINT and self.number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number, self._frame = number, frame
 
-    def obey(self, done: str) -> None:
+    def stop(self, done: str) -> None:
         """Hand the signal on to a handler that was there before; otherwise, or where that returns, stop.
 
         submitit passes SIGTERM by: Slurm sends it with every requeue, and the job's end follows by itself.
@@ -57,14 +57,14 @@ class StopRequest:
 
 
 @contextmanager
-def requests() -> Iterator[StopRequest]:
+def stop_requests() -> Iterator[StopRequest]:
     """Note requests to stop instead of dying of them; outside a main thread there are none to note."""
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     for number in SIGNALS:
-        stop._before[number] = signal.signal(number, stop.note)
+        stop._before[number] = signal.signal(number, stop.receive)
     try:
         yield stop
     finally:

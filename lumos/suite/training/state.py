@@ -20,8 +20,10 @@ from lumos.suite.config import RunConfig
 from lumos.suite.training import distributed
 from lumos.suite.training.evaluation import STATISTICS_BATCHES, Best, has_statistics
 from lumos.suite.training.loading import Reader
+from lumos.suite.training.lumos_method import LumosMethod
+from lumos.suite.training.method import CutContext, PruningMethod
 from lumos.suite.training.objective import compiled_objective, objective_of, of_one_shape
-from lumos.suite.training.phases import GatedPhase, Handover, Phase, make_optimizer
+from lumos.suite.training.optimizer import make_optimizer
 from lumos.suite.training.pretrained import freeze_backbone, initialize
 from lumos.suite.workload import Batch, Workload, to_device
 from lumos.tracing.structure import Structure
@@ -58,7 +60,7 @@ class TrainState:
             inner, structure = self._structure()
             freeze_backbone(inner, structure)
         self.optimizer = make_optimizer(self.model, workload, config.lumos)
-        self.phase: Phase | None = None
+        self.method: PruningMethod | None = None
         self.average: Average | None = None
         self.best = Best(workload.metric.higher_is_better)
         self.curve: list[dict[str, Any]] = []
@@ -109,11 +111,11 @@ class TrainState:
             dynamic = not all(of_one_shape(first, batch) for batch in more)
             self.objective = compiled_objective(self.workload, dynamic=dynamic)
 
-    def cut(self, example: Batch) -> None:
-        """End the gated phase: the compact model trains on. ``example`` is a batch that it can be tried on."""
-        assert self.phase is not None
-        given = Handover(self.optimizer, self.workload, self.config.lumos, self.recent, self.average)
-        self.model, self.optimizer = self.phase.cut(given)
+    def prune(self, example: Batch) -> None:
+        """Prune the network: a smaller one trains on. ``example`` is a batch that it can be tried on."""
+        assert self.method is not None
+        context = CutContext(self.optimizer, self.workload, self.config.lumos, self.recent, self.average)
+        self.model, self.optimizer = self.method.prune(context)
         self.losses.clear()
         self.losses_from = self.batch
         self._wrap(to_device(example, self.device))
@@ -145,7 +147,7 @@ class TrainState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "phase": self.phase.state_dict() if self.phase else None,
+            "phase": self.method.state_dict() if self.method else None,
             "best": self.best.state_dict(),
             "curve": self.curve,
             "losses": self.losses,
@@ -156,10 +158,10 @@ class TrainState:
 
     def load_state_dict(self, saved: dict[str, Any], reader: Reader) -> None:
         """Take a state that :meth:`state_dict` returned; the latest batches are read again."""
-        if self.phase:
-            self.phase.load_state_dict(to_device(saved["phase"], self.device))
-            if isinstance(self.phase, GatedPhase) and self.phase.done:
-                self.model = self.replica = compact(self.phase.gated.train())
+        if self.method:
+            self.method.load_state_dict(to_device(saved["phase"], self.device))
+            if isinstance(self.method, LumosMethod) and self.method.pruned:
+                self.model = self.replica = compact(self.method.gated.train())
                 self.optimizer = make_optimizer(self.model, self.workload, self.config.lumos)
                 if self.average:
                     self.average.restart(self.model)

@@ -7,20 +7,20 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import nn
 
 from lumos.errors import ConfigError, UnsupportedError
 from lumos.measure import parameters
 from lumos.suite import record, runner
-from lumos.suite.config import MethodConfig, read, register_resolvers
+from lumos.suite.config import compose, read
 from lumos.suite.methods import METHODS, scratch
 from lumos.suite.methods.base import Task
 from lumos.suite.methods.depgraph import _places
 from lumos.suite.methods.loxia import LayerGates
 from lumos.suite.methods.oto import library as once
 from lumos.suite.methods.slimming import Slimming
-from lumos.suite.paths import CONF, PROJECT
+from lumos.suite.paths import PROJECT
+from lumos.suite.settings import MethodConfig
 from lumos.suite.training.state import TrainState
 from lumos.workloads.dms import DMS
 from lumos.workloads.synthetic import Synthetic
@@ -29,10 +29,8 @@ CPU = torch.device("cpu")
 
 
 def configured(results, *overrides):
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return read(compose("config", ["workload=synthetic", "scale=tiny", f"paths.results={results}",
-                                       "trainer.threads=1", "trainer.device=cpu", *overrides]))  # fmt: skip
+    return read(compose(["workload=synthetic", "scale=tiny", f"paths.results={results}",
+                                   "trainer.threads=1", "trainer.device=cpu", *overrides]))  # fmt: skip
 
 
 def ran(results, workload, method, target):
@@ -100,11 +98,11 @@ def test_slimming_prunes_channels_by_their_norms(images, results):
 
 def test_the_regulariser_pulls_the_scales_to_zero():
     phase = Slimming.__new__(Slimming)
-    phase.model, phase.settings = nn.BatchNorm1d(3), MethodConfig("slimming", 0.5, regularization=0.1)
+    phase.model, phase.settings = nn.BatchNorm1d(3), MethodConfig(name="slimming", target=0.5, regularization=0.1)
     with torch.no_grad():
         phase.model.weight.copy_(torch.tensor([2.0, -1.0, 0.0]))
     phase.model.weight.grad = torch.zeros(3)
-    phase.gradients()
+    phase.adjust_gradients()
     assert phase.model.weight.grad.tolist() == pytest.approx([0.1, -0.1, 0.0])
 
 
@@ -133,16 +131,16 @@ def test_a_target_out_of_reach_is_unsupported(images):
     needs("slimming")
     state = TrainState(images, configured("unused"), CPU, gated=False)
     with pytest.raises(UnsupportedError, match=r"no further, 0\.1% are asked for"):
-        METHODS["slimming"](state, Task(MethodConfig("slimming", 0.001), 10, 54))
+        METHODS["slimming"](state, Task(MethodConfig(name="slimming", target=0.001), 10, 54))
 
 
 def test_scratch_has_the_shape_and_none_of_the_weights(synthetic, results):
     ours = ran(results, synthetic, "lumos", 0.5)
-    donor = results / "runs" / synthetic.name / ours["run_id"]
+    reference_run = results / "runs" / synthetic.name / ours["run_id"]
     state = TrainState(synthetic, configured("unused", "seed=5"), CPU, gated=False)
-    scratch.begin(state, Task(MethodConfig("scratch", 0.5), 10, 100, donor))
+    scratch.setup(state, Task(MethodConfig(name="scratch", target=0.5), 10, 100, reference_run))
     assert parameters(state.model) == ours["compact"]["params"]
-    kept = torch.load(donor / "compact.pt", weights_only=True)["state"]
+    kept = torch.load(reference_run / "compact.pt", weights_only=True)["state"]
     for name, value in state.model.model.state_dict().items():
         if value.numel() > 1 and value.is_floating_point() and name.endswith(("weight", "bias")):
             assert not torch.equal(value, kept[name]), name
@@ -192,15 +190,13 @@ def test_wrong_settings_are_said_in_one_line(overrides, message):
 def test_no_method_is_no_part_of_an_id_and_ours_is_one_run():
     by_method = configured("unused", "method=lumos", "method.target=0.3")
     assert by_method.run_id == configured("unused", "lumos.target.params=0.3").run_id
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        without = read(compose("config", ["workload=cfd", "lumos.lambda=1e-3"]))
-        assert "method" not in without.resolved
-        assert read(compose("config", ["workload=cfd", "method=l1"])).baseline_id == without.baseline_id
-        table = [
-            read(compose("config", ["+experiment=table3", f"workload={w}", "method=l1"])).method
-            for w in ("puremd", "cfd", "em_denoise", "dms", "braintumor")
-        ]
+    without = read(compose(["workload=cfd", "lumos.lambda=1e-3"]))
+    assert "method" not in without.resolved
+    assert read(compose(["workload=cfd", "method=l1"])).baseline_id == without.baseline_id
+    table = [
+        read(compose(["+experiment=table3", f"workload={w}", "method=l1"])).method
+        for w in ("puremd", "cfd", "em_denoise", "dms", "braintumor")
+    ]
     assert [m.target for m in table if m] == [0.24, 0.01, 0.61, 0.09, 0.4]
 
 

@@ -1,10 +1,10 @@
-"""``python -m lumos compare`` and ``list``."""
+"""``lumos compare`` and ``lumos list``."""
 
 import pytest
 
-from lumos.__main__ import main
-from lumos.errors import ConfigError, RecordError
+from lumos.errors import RecordError
 from lumos.suite import archive
+from lumos.suite.cli import main
 from lumos.suite.report import compare
 from tests.records import entry, put
 
@@ -59,12 +59,15 @@ def test_list_filters(results, capsys):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["lsit"], "usage: python -m lumos"),
-        (["list", "--what"], "unrecognized arguments: --what"),
+        (["lsit"], "lsit: there is no such command (did you mean list?); expected one of run, explain"),
+        (["list", "--patero"], "No such option"),
         (["list", "/no/such/folder"], "/no/such/folder: there is no such folder"),
-        (["compare", "abc1"], "the following arguments are required: runs"),
+        (["compare", "abc1"], "Missing argument 'RUN'"),
     ],
 )
-def test_a_wrong_word_is_one_clear_line(arguments, line):
-    with pytest.raises(ConfigError, match=line):
+def test_a_wrong_word_is_one_clear_line(arguments, line, capsys):
+    with pytest.raises(SystemExit) as stop:
         main(arguments)
+    assert stop.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"lumos: {line}")

@@ -1,9 +1,6 @@
 """The feature report: what is read from runs, the CSV and back, stability, agreement, the figure, the command."""
 
 import csv
-import importlib
-import subprocess
-import sys
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +8,9 @@ import numpy as np
 import pytest
 
 from lumos.errors import RecordError
+from lumos.suite import feature_report
+from lumos.suite.cli import main
+from lumos.suite.feature_selectors import SELECTORS
 from lumos.suite.paths import PROJECT
 from lumos.suite.report import features
 from lumos.suite.report.feature_figure import draw, figure
@@ -142,25 +142,18 @@ def test_the_figure_is_written_the_same_each_time(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def peers():
-    pytest.importorskip("sklearn")
-    sys.path.insert(0, str(PROJECT / "scripts"))
-    return importlib.import_module("feature_peers")
-
-
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("pearson", {}), ("mutual_information", {}), ("lasso", {}), ("forward", {}), ("stg", {"steps": 300, "price": 1.0}),
      ("lassonet", {})],
 )  # fmt: skip
-def test_what_others_say_of_an_easy_table(peers, name, settings):
+def test_what_others_say_of_an_easy_table(name, settings):
     """y = 3 x1 + 2 x3 of six columns: every method has these two first."""
     if name == "lassonet":
         pytest.importorskip("lassonet")
     x = np.random.default_rng(0).standard_normal((400, 6))
     y = (3 * x[:, 1] + 2 * x[:, 3])[:, None] / 13**0.5
-    strength = peers.METHODS[name](x, y, 2, 0, **settings)
+    strength = SELECTORS[name](x, y, 2, 0, **settings)
     assert strength.shape == (6,)
     assert set(np.argsort(-strength, kind="stable")[:2]) == {1, 3}
 
@@ -178,44 +171,35 @@ def test_the_committed_report_is_of_the_committed_runs():
         assert [n for n, yes in zip(course.names, course.enters, strict=True) if yes] == entry["true_features"]
 
 
-def test_the_command_draws_again_from_the_csv(tmp_path):
+def test_the_command_draws_again_from_the_csv(tmp_path, capsys):
     features.write([made(0, "ab")], tmp_path / "report.csv")
-    script = str(PROJECT / "scripts" / "feature_report.py")
-    command = [sys.executable, script, "--draw", str(tmp_path / "report.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    main(["feature-report", "--draw", str(tmp_path / "report.csv")])
     assert (tmp_path / "report.png").stat().st_size > 10_000
-    assert "some id0 seed 0: 2 of 6 kept, 2 of the 2 that enter" in done.stdout
+    assert "some id0 seed 0: 2 of 6 kept, 2 of the 2 that enter" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(PROJECT / "scripts"))
-    return importlib.import_module("feature_report")
-
-
-def test_which_runs_a_call_means(script):
+def test_which_runs_a_call_means():
     ids = {c.seed: c.run_id for c in features.read(REFERENCE)}
-    runs = script.runs_of([ids[3]], seeds=True)
+    runs = feature_report.runs_of([ids[3]], seeds=True)
     assert {run.entry["seed"]: run.entry["run_id"] for run in runs} == ids
     other = next(r for r in COMMITTED.records if r["workload"] == "synthetic" and r["run_id"] not in ids.values())
-    with pytest.raises(RecordError, match=r"differ in more than their seed; compare them with python -m lumos compare"):
-        script.runs_of([ids[3], other["run_id"]], seeds=False)
+    with pytest.raises(RecordError, match=r"differ in more than their seed; compare them with lumos compare"):
+        feature_report.runs_of([ids[3], other["run_id"]], seeds=False)
     with pytest.raises(RecordError, match="expected folders or ids of finished runs"):
-        script.runs_of([], seeds=False)
+        feature_report.runs_of([], seeds=False)
 
 
-def test_without_a_library_its_column_is_left_out(script, monkeypatch, capsys):
+def test_without_a_library_its_column_is_left_out(monkeypatch, caplog):
     def missing(*_):
         raise ImportError("No module named 'lassonet'")
 
     first = features.read(REFERENCE)[0]
-    (run,) = script.runs_of([first.run_id], seeds=False)
-    monkeypatch.setattr(script.FinishedRun, "check_data", lambda _: None)
-    monkeypatch.setattr(script, "training_table", lambda *_: (np.zeros((3, 200)), np.zeros((3, 1))))
-    monkeypatch.setitem(script.METHODS, "lassonet", missing)
-    monkeypatch.setitem(script.METHODS, "stg", lambda *_: np.array([np.inf, 2.0, *[0.0] * 198]))
-    found = script.course_of(run, ["stg", "lassonet"])
+    (run,) = feature_report.runs_of([first.run_id], seeds=False)
+    monkeypatch.setattr(feature_report.FinishedRun, "check_data", lambda _: None)
+    monkeypatch.setattr(feature_report, "training_table", lambda *_: (np.zeros((3, 200)), np.zeros((3, 1))))
+    monkeypatch.setitem(SELECTORS, "lassonet", missing)
+    monkeypatch.setitem(SELECTORS, "stg", lambda *_: np.array([np.inf, 2.0, *[0.0] * 198]))
+    found = feature_report.course_of(run, ["stg", "lassonet"])
     assert list(found.strengths) == ["abs_pearson", "mutual_information", "stg"]
     assert found.strengths["stg"][:2].tolist() == pytest.approx([2.2, 2.0])
-    assert "lassonet is left out: No module named 'lassonet'" in capsys.readouterr().err
+    assert "lassonet is left out: No module named 'lassonet'" in caplog.text

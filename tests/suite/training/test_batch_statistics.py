@@ -11,7 +11,9 @@ from lumos.pruning.collapse_detection import CollapseDetector
 from lumos.pruning.controllers import FixedLambda
 from lumos.pruning.settings import Lambda, Schedule
 from lumos.suite.training.evaluation import has_statistics, recalibrate
-from lumos.suite.training.phases import GatedPhase, Handover, make_optimizer
+from lumos.suite.training.lumos_method import LumosMethod
+from lumos.suite.training.method import CutContext
+from lumos.suite.training.optimizer import make_optimizer
 from lumos.workloads.synthetic import Synthetic
 from tests.suite.training.test_loop import GATES
 
@@ -52,8 +54,8 @@ def test_the_cut_recalibrates(workload, batches):
         gated.gates.log_alpha[gated.structure.group("input").gates] = -1.0
         for x, _ in batches:
             gated(x)
-    phase = GatedPhase(gated, FixedLambda(Lambda(), Schedule(10, 5)), CollapseDetector(10, Lambda()), 5)
-    small, _ = phase.cut(Handover(make_optimizer(gated, workload, GATES), workload, GATES, batches))
+    method = LumosMethod(gated, FixedLambda(Lambda(), Schedule(10, 5)), CollapseDetector(10, Lambda()), 5)
+    small, _ = method.prune(CutContext(make_optimizer(gated, workload, GATES), workload, GATES, batches))
     inner = torch.stack([small.model[0](small.selected(x)[0]).detach().var(0) for x, _ in batches]).mean(0)
     torch.testing.assert_close(small.model[1].running_var, inner)
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from lumos.compaction.model import CompactModel
 from lumos.errors import RecordError, TrainingError
-from lumos.suite.config import TargetConfig
+from lumos.suite.settings import TargetConfig
 from lumos.suite.training import checkpoint
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.loop import train
-from lumos.suite.training.signals import StoppedError, requests
+from lumos.suite.training.signals import StoppedError, stop_requests
 from lumos.suite.training.state import TrainState
 from lumos.workloads.synthetic import Synthetic
 from tests.suite.training.test_loop import CPU, run_config
@@ -212,11 +212,11 @@ def test_a_handler_that_was_there_gets_the_signal_once_the_state_is_kept():
     told = []
     before = signal.signal(signal.SIGUSR2, lambda number, _frame: told.append(number))
     try:
-        with requests() as stop:
+        with stop_requests() as stop:
             os.kill(os.getpid(), signal.SIGUSR2)
             assert bool(stop)
             assert not told
-            stop.obey("saved")
+            stop.stop("saved")
             assert told == [signal.SIGUSR2]
             assert not stop
     finally:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lumos.errors import ConfigError, OtherProcessError
-from lumos.suite.config import TargetConfig, TrainerConfig
+from lumos.suite.settings import TargetConfig, TrainerConfig
 from lumos.suite.training import distributed
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.distributed import World
@@ -23,7 +23,7 @@ from lumos.workloads.common.streaming import sample_loader
 from lumos.workloads.synthetic import Synthetic
 from tests.suite.training.test_loop import CPU, run_config
 
-TRAINER = TrainerConfig("cpu", 1, None, None, devices=2)
+TRAINER = TrainerConfig(device="cpu", threads=1, devices=2)
 IDENTITY = {"run": "abc"}
 
 
@@ -52,7 +52,7 @@ def plain(trained):
 
 BUDGET = {"lambda_": None, "target": TargetConfig(params=0.5)}
 TOLERANCE = {"lambda_": None, "tolerance": 0.3}
-AVERAGED = replace(run_config(**BUDGET), trainer=replace(run_config().trainer, ema=0.9))
+AVERAGED = replace(run_config(**BUDGET), trainer=run_config().trainer.model_copy(update={"ema": 0.9}))
 
 
 def two(rank, folder, port):

@@ -12,18 +12,23 @@ import lumos
 from lumos.errors import TrainingError
 from lumos.pruning.optimizers import rate_gain
 from lumos.pruning.settings import warm_up
-from lumos.suite.config import LumosConfig, RunConfig, TrainerConfig
+from lumos.suite.config import RunConfig
+from lumos.suite.settings import LumosConfig, TrainerConfig
 from lumos.suite.training.loop import train
-from lumos.suite.training.phases import cut, make_optimizer, rate
+from lumos.suite.training.lumos_method import compact_with_optimizer
+from lumos.suite.training.optimizer import cosine, make_optimizer
 from lumos.workloads.synthetic import Synthetic
 
 CPU = torch.device("cpu")
-GATES = LumosConfig(1e-3, "gates", 2 / 3, 0.0, 1.0, -0.1, 1.1, 0.9, 0.1, 0.1, 0.5, 1.0)
+GATES = LumosConfig(
+    lambda_=1e-3, penalty="gates", tau=2 / 3, t_l=0.0, t_u=1.0, gamma=-0.1, zeta=1.1, initial_open=0.9,
+    learning_rate=0.1, warmup=0.1, freeze_at=0.5, rate_gain=1.0,
+)  # fmt: skip
 
 
 def run_config(**changes) -> RunConfig:
-    gates = replace(GATES, **changes)
-    return RunConfig("tiny", 0, False, gates, TrainerConfig("cpu", None, None, None), Path("unused"), {})
+    gates = LumosConfig(**{**dict(GATES), **changes})
+    return RunConfig("tiny", 0, False, gates, TrainerConfig(device="cpu"), Path("unused"), {})
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +39,9 @@ def tiny():
 def test_schedules_by_hand():
     assert [warm_up(s, 100, 0.2) for s in (0, 10, 20, 99)] == [0.0, 0.5, 1.0, 1.0]
     assert warm_up(0, 100, 0.0) == 1.0
-    assert [round(rate(s, 4, freeze_at=-1), 6) for s in range(4)] == [1.0, 0.853553, 0.5, 0.146447]
+    assert [round(cosine(s, 4), 6) for s in range(4)] == [1.0, 0.853553, 0.5, 0.146447]
     # gated: at its peak until the cut, then the same cosine over what is left
-    assert [round(rate(s, 8, freeze_at=4), 6) for s in range(8)] == [1.0] * 4 + [1.0, 0.853553, 0.5, 0.146447]
+    assert [round(cosine(s, 8, start=4), 6) for s in range(8)] == [1.0] * 4 + [1.0, 0.853553, 0.5, 0.146447]
 
 
 def test_the_rate_rises_at_the_cut_as_the_widths_fall(tiny):
@@ -50,8 +55,8 @@ def test_the_rate_rises_at_the_cut_as_the_widths_fall(tiny):
     with torch.no_grad():
         gated.gates.log_alpha[::2] = -8.0
     peak = tiny.recipe.learning_rate
-    small, kept = cut(gated, optimizer, tiny, GATES)
-    _, risen = cut(gated, optimizer, tiny, replace(GATES, rate_gain=5.0))
+    small, kept = compact_with_optimizer(gated, optimizer, tiny, GATES)
+    _, risen = compact_with_optimizer(gated, optimizer, tiny, GATES.model_copy(update={"rate_gain": 5.0}))
     pairs = zip(gated.model.parameters(), small.parameters(), strict=True)
     sizes = [(old.numel(), new.numel()) for old, new in pairs if old.ndim > 1]
     gain = math.prod(old / new for old, new in sizes) ** (0.5 / len(sizes))
@@ -104,7 +109,7 @@ def test_the_cut_is_invisible_to_a_fully_decided_training(tiny):
 
     for _ in range(3):
         step(gated, optimizer)
-    small, fresh = cut(gated, optimizer, tiny, GATES)
+    small, fresh = compact_with_optimizer(gated, optimizer, tiny, GATES)
     gated.gates.train(False)
     for group in fresh.param_groups:
         group["lr"] = optimizer.param_groups[0]["lr"]
@@ -126,7 +131,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch(tiny):
 
 
 def test_one_step_is_too_few_for_gates(tiny):
-    config = replace(run_config(), trainer=TrainerConfig("cpu", None, 1, None))
+    config = replace(run_config(), trainer=TrainerConfig(device="cpu", max_steps=1))
     with pytest.raises(TrainingError, match="needs two steps or more, this one has 1"):
         train(tiny, tiny.loaders(), config, CPU, gated=True)
 

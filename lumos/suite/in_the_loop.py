@@ -1,12 +1,4 @@
-"""Replace a simulation's kernel by its surrogates and run on: drift, error and speed, also where the kernel wins.
-
-    python scripts/in_the_loop.py workload=cfd                                   # of the run that run.py makes of this
-    python scripts/in_the_loop.py record=3240cc39c0ee steps=50     # of this one (its id or folder)
-
-Takes the arguments of run.py and finds the finished run that they made; it trains nothing. ``steps`` is how far to run
-on, ``threads`` (1) how many the networks may use (with one, times are the processor's), ``out`` a folder for
-``<workload>-<run>.{json,csv}``.
-"""
+"""``lumos in-the-loop``: replace a simulation's kernel by its surrogates and run on: drift, error and speed."""
 
 from __future__ import annotations
 
@@ -22,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from finished_run import PROJECT, FinishedRun, find
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from lumos.errors import ConfigError, DataError
 from lumos.files import atomic
-from lumos.suite.cli import exit_on_error
-from lumos.workloads.common.progress import track
-from lumos.workloads.common.simulation import Kernel, Simulation, Stopwatch, Surrogate, clock
+from lumos.suite.console import console as stderr
+from lumos.suite.finished_run import FinishedRun, find_run, read_run
+from lumos.suite.simulation import Kernel, Simulation, Stopwatch, Surrogate, clock
 
 NUDGED = "kernel, start nudged"
 ABANDONED = (DataError, FloatingPointError)
@@ -62,7 +54,8 @@ def run_on(sim: Simulation, start: Any, kernel: Kernel, steps: int, true: Sequen
         return course.watch.timed(lambda: kernel(call), sim.rows(call))
 
     state = start
-    for step in track(range(steps + 1), name, total=steps + 1):
+    bar = {"console": stderr, "transient": True, "disable": not stderr.is_terminal}
+    for step in track(range(steps + 1), name, **bar):
         course.states.append(state)
         apart = sim.apart(state, true[step]) if true else {}
         course.rows.append({"step": step, **sim.conserved(state, kernel), **apart})
@@ -190,41 +183,28 @@ def write(folder: Path, run: FinishedRun, sim: Simulation, courses: Mapping[str,
     return folder / f"{stem}.json"
 
 
-def _options(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """This script's own options, and what goes to the configuration."""
-    own: dict[str, str] = {}
-    rest = []
-    for argument in argv:
-        key, _, value = argument.partition("=")
-        if key in ("steps", "threads", "record", "out"):
-            own[key] = value
-        else:
-            rest.append(argument)
-    return own, rest
+def run_in_the_loop(
+    words: Sequence[str], *, steps: int | None = None, threads: int = 1, folder: Path | None = None
+) -> Path:
+    """Find a run, run its simulation with the kernel and with the networks in its place, print and write.
 
+    Args:
+        words: The folder or the id of a finished run, or what ``lumos run`` made it of.
+        steps: How far to run on; the simulation's own choice where None.
+        threads: Threads of the networks.
+        folder: Where to write ``<workload>-<run>.json`` and ``.csv``; ``in_the_loop`` in the results folder where None.
 
-def _count(own: Mapping[str, str], key: str, default: int) -> int:
-    value = own.get(key)
-    if value is None:
-        return default
-    if not value.isdecimal() or int(value) < 1:
-        raise ConfigError(f"{key}={value}: expected a whole number >= 1")
-    return int(value)
+    Returns:
+        The path of the JSON.
 
-
-def main(argv: Sequence[str]) -> int:
-    """Find the run, run the simulations, print and write."""
-    own, overrides = _options(argv)
-    threads, steps = _count(own, "threads", 1), _count(own, "steps", 0)
+    Raises:
+        ConfigError: The workload has no simulation.
+        RecordError: There is no such run.
+    """
     torch.set_num_threads(threads)
-    run = find(overrides, own.get("record"))
-    try:
-        module = importlib.import_module(f"workloads.{run.workload.name}.in_the_loop")
-    except ModuleNotFoundError:
-        known = sorted(file.parent.name for file in (PROJECT / "workloads").glob("*/in_the_loop.py"))
-        raise ConfigError(f"workload={run.workload.name} has no simulation; expected {', '.join(known)}") from None
+    run = read_run(words[0]) if len(words) == 1 and "=" not in words[0] else find_run(words)
+    sim = _simulation(run)
     run.check_data()
-    sim: Simulation = module.simulation(run.workload)
     dense = run.dense
     surrogates = {} if dense is None else {"dense": Surrogate(dense, run.workload.features())}
     surrogates["compact"] = Surrogate(run.compact, run.compact.features)
@@ -237,11 +217,18 @@ def main(argv: Sequence[str]) -> int:
             console.print(f"{name} {course.ended}")
     if dense is None:
         console.print(f"the dense network of this run is not kept here; for its column: {run.command}, then this again")
-    folder = Path(own["out"]) if "out" in own else run.config.results / "in_the_loop"
-    console.print(f"wrote {write(folder, run, sim, courses, found)}")
-    return 0
+    path = write(folder or run.config.results / "in_the_loop", run, sim, courses, found)
+    console.print(f"wrote {path}")
+    return path
 
 
-if __name__ == "__main__":
-    with exit_on_error():
-        sys.exit(main(sys.argv[1:]))
+def _simulation(run: FinishedRun) -> Simulation:
+    """The simulation in the module ``in_the_loop`` beside the workload's class."""
+    package = type(run.workload).__module__
+    try:
+        module = importlib.import_module(f"{package}.in_the_loop")
+    except ModuleNotFoundError as error:
+        if error.name != f"{package}.in_the_loop":
+            raise
+        raise ConfigError(f"workload={run.workload.name} has no simulation (a module {package}.in_the_loop)") from None
+    return module.simulation(run.workload)

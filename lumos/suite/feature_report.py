@@ -1,10 +1,4 @@
-"""What became of every input feature of a run, or of a workload's runs over several seeds: one CSV and one figure.
-
-    python scripts/feature_report.py results/runs/cfd/RUN_ID             # one run
-    python scripts/feature_report.py results/runs/cfd/RUN_ID --seeds     # and the runs that differ only in their seed
-    python scripts/feature_report.py results/runs/cfd/A results/runs/cfd/B
-    python scripts/feature_report.py workload=cfd lumos.lambda=1e-3      # the run that run.py makes of these
-    python scripts/feature_report.py --draw TABLE.csv                    # the figure again, from the CSV alone
+"""``lumos feature-report``: what became of every input feature of a run, or of its runs over several seeds.
 
 The CSV has a row for each run and feature: whether it is kept and in how many of the runs, the step at which it closed
 for good and its place in the order of closing, whether the outputs are known to depend on it, |Pearson| and mutual
@@ -15,18 +9,16 @@ digest; LASSO, STG and LassoNet see at most 5,000 training rows, standardised (L
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from feature_peers import METHODS, training_table
-from finished_run import FinishedRun, find, finished_run
 
-from lumos.errors import RecordError
-from lumos.suite.cli import exit_on_error
+from lumos.errors import ConfigError, RecordError
+from lumos.suite.console import log
+from lumos.suite.feature_selectors import SELECTORS, training_table
+from lumos.suite.finished_run import FinishedRun, find_run, finished_run, read_run
 from lumos.suite.paths import RESULTS
 from lumos.suite.report import features
 from lumos.suite.report.feature_figure import draw
@@ -36,14 +28,19 @@ BESIDE = ("lasso", "stg", "lassonet")
 
 
 def runs_of(words: Sequence[str], seeds: bool) -> list[FinishedRun]:
-    """The runs that folders, ids or run.py's arguments name, by seed; with ``seeds`` also those beside the first one.
+    """Find the runs that folders, ids or the words of ``lumos run`` name, by seed.
 
-    Raises RecordError where they do not differ in their seed alone.
+    Args:
+        words: Folders or ids of finished runs, or what ``lumos run`` made one of.
+        seeds: Find those beside the first one too that differ only in their seed.
+
+    Raises:
+        RecordError: They differ in more than their seed.
     """
     keys, names = [w for w in words if "=" in w], [w for w in words if "=" not in w]
     if bool(keys) == bool(names):
-        raise RecordError("expected folders or ids of finished runs, or run.py's arguments (workload=NAME …), not both")
-    runs = [find(keys)] if keys else [find([], name) for name in names]
+        raise RecordError("expected folders or ids of finished runs, or what `lumos run` made one of (workload=NAME …)")
+    runs = [find_run(keys)] if keys else [read_run(name) for name in names]
     wanted = configuration(runs[0].entry)
     if seeds:
         known = {run.entry["run_id"] for run in runs}
@@ -54,7 +51,7 @@ def runs_of(words: Sequence[str], seeds: bool) -> list[FinishedRun]:
         if configuration(run.entry) != wanted:
             raise RecordError(
                 f"{run.run.name} and {runs[0].run.name} differ in more than their seed; compare them with "
-                f"python -m lumos compare {runs[0].entry['run_id']} {run.entry['run_id']}"
+                f"lumos compare {runs[0].entry['run_id']} {run.entry['run_id']}"
             )
     return sorted(runs, key=lambda run: run.entry["seed"])
 
@@ -80,9 +77,9 @@ def course_of(run: FinishedRun, methods: Sequence[str]) -> features.Course:
         x, y = training_table(run.workload, run.config.seed)
         for name in methods:
             try:
-                strength = METHODS[name](x, y, int(found.kept.sum()), run.config.seed)
+                strength = SELECTORS[name](x, y, int(found.kept.sum()), run.config.seed)
             except ImportError as error:
-                print(f"{name} is left out: {error}", file=sys.stderr)
+                log.warning(f"{name} is left out: {error}")
                 continue
             finite = np.isfinite(strength)
             # LassoNet gives infinity to a feature that is still there at the end of its path.
@@ -91,38 +88,45 @@ def course_of(run: FinishedRun, methods: Sequence[str]) -> features.Course:
 
 
 def place_of(run: FinishedRun) -> Path:
-    """Where a run's report goes: into its folder; of a run in an archive, into ``results/features``."""
+    """Return where a run's report goes: into its folder; of a run in an archive, into ``results/features``."""
     if run.run.packed is None:
         return run.run.place / "feature_report.csv"
     return RESULTS[0] / "features" / f"{run.workload.name}-{run.entry['run_id']}.csv"
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read the runs, or the CSV, write the CSV and the figure, and print the summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="FOLDER|ID|KEY=VALUE", help="finished runs")
-    parser.add_argument("--seeds", action="store_true", help="also the runs beside it that differ only in their seed")
-    parser.add_argument("--methods", default=",".join(BESIDE), help="of lasso, stg and lassonet; empty: none")
-    parser.add_argument("--table", type=Path, help="the CSV (default: feature_report.csv in the first run's folder)")
-    parser.add_argument("--figure", type=Path, help="the figure: .png, .pdf or .svg (default: beside the CSV)")
-    parser.add_argument("--draw", type=Path, metavar="CSV", help="draw a report's figure again")
-    options = parser.parse_intermixed_args(arguments)
-    methods = [m for m in options.methods.split(",") if m]
-    if set(methods) - set(BESIDE):
-        parser.error(f"--methods {options.methods}: expected some of {', '.join(BESIDE)}")
-    if options.draw:
-        table, courses = options.draw, features.read(options.draw)
-    else:
-        runs = runs_of(options.runs, options.seeds)
-        table = options.table or place_of(runs[0])
-        courses = [course_of(run, methods) for run in runs]
-        features.write(courses, table)
-        print(f"wrote {table}")
-    figure = options.figure or table.with_suffix(".png")
+def report_features(
+    words: Sequence[str], seeds: bool, methods: Sequence[str], table: Path | None = None, figure: Path | None = None
+) -> list[str]:
+    """Write the CSV and the figure of a run, or of several that differ in their seed.
+
+    Args:
+        words: Folders or ids of finished runs, or what ``lumos run`` made one of.
+        seeds: Take the runs beside the first one too that differ only in their seed.
+        methods: Other selections to show, of :data:`BESIDE`.
+        table: The CSV; where None, :func:`place_of` the first run.
+        figure: The figure; beside the CSV where None.
+
+    Returns:
+        What to print: the files, and the summary.
+
+    Raises:
+        ConfigError: There is no such method.
+        RecordError: A run is not there, has no features, or differs in more than its seed.
+    """
+    if unknown := set(methods) - set(BESIDE):
+        raise ConfigError(f"--methods {','.join(sorted(unknown))}: expected some of {', '.join(BESIDE)}")
+    runs = runs_of(words, seeds)
+    table = table or place_of(runs[0])
+    courses = [course_of(run, methods) for run in runs]
+    features.write(courses, table)
+    return [f"wrote {table}", *_drawn(courses, figure or table.with_suffix(".png"))]
+
+
+def redraw(table: Path, figure: Path | None = None) -> list[str]:
+    """Draw the figure of a report's CSV again; returns what to print. Raises RecordError where it is none."""
+    return _drawn(features.read(table), figure or table.with_suffix(".png"))
+
+
+def _drawn(courses: Sequence[features.Course], figure: Path) -> list[str]:
     draw(courses, figure)
-    print(f"wrote {figure}", *features.lines(courses), sep="\n")
-
-
-if __name__ == "__main__":
-    with exit_on_error():
-        main(sys.argv[1:])
+    return [f"wrote {figure}", *features.lines(courses)]

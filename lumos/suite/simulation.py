@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ Kernel = Callable[[Any], Any]
 """The part of a step that is replaced: what a simulation calls with what it wants to know."""
 
 
+@runtime_checkable
 class Simulation(Protocol):
     """A workload's simulation, from a state that its training data does not contain.
 

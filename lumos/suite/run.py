@@ -1,0 +1,202 @@
+"""``lumos run``: from Hydra's configuration to one run, or to the jobs of a sweep over many."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lumos.errors import ConfigError, one_line
+from lumos.suite import record, report, sweep
+from lumos.suite.config import RunConfig, describe_error, read, register_resolvers
+from lumos.suite.exit_codes import EXPECTED, leave
+from lumos.suite.paths import CONF
+from lumos.suite.training.signals import StoppedError
+from lumos.suite.workload_class import build_workload
+
+register_resolvers()  # here, so that a batch job that unpickles the program has them too
+
+
+def main(words: Sequence[str], program: str = "lumos run") -> None:
+    """Compose the configuration of these words and do the run, or with ``-m`` the sweep, that it describes.
+
+    Args:
+        words: What Hydra takes: ``KEY=VALUE``, ``-m``, ``--cfg job`` …
+        program: How the process was started, for messages and records.
+
+    Raises:
+        ConfigError: A word or a value is wrong.
+        LumosError: The run failed.
+        SystemExit: Jobs of the sweep failed; the code is 1.
+    """
+    sys.argv = [program, *words]  # Hydra reads it, and so do records
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print its own pages of help and end the process
+    with summarised():
+        try:
+            _start()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(describe_error(error)) from error
+
+
+def _run_or_job(cfg: DictConfig) -> float | None:
+    """What Hydra calls: once for a run, and once for each job of a sweep, which returns its score."""
+    here = HydraConfig.get()
+    if here.mode is RunMode.RUN:
+        run(cfg)
+        return None
+    return job(cfg, Path(here.sweep.dir) / here.sweep.subdir, here.job.num, list(here.overrides.task))
+
+
+_start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_or_job)
+
+
+def run(cfg: DictConfig, *, brief: bool = False) -> dict[str, Any]:
+    """Do one run of one workload; a finished run is shown at once.
+
+    Args:
+        cfg: The composed configuration.
+        brief: Show a finished run in one line.
+
+    Returns:
+        The run's record; an empty one in all but the first of several processes that train together.
+    """
+    config = read(cfg)
+    if config.trainer.processes == 1:
+        return _finished(config, brief) or _run(cfg, config)
+    from lumos.suite.training import distributed  # only now torch, which takes seconds to load
+
+    if not distributed.launched() and config.trainer.nodes == 1:
+        distributed.start(config.trainer.devices, sys.argv[1:])
+    with distributed.group(config.trainer):
+        done = distributed.from_main(lambda: _finished(config, brief))
+        return done or _run(cfg, config)
+
+
+def _finished(config: RunConfig, brief: bool) -> dict[str, Any] | None:
+    """The record of this very run, shown, where it is finished."""
+    for folder in [] if config.force else config.results.glob(f"runs/*/{config.run_id}"):
+        done = record.finished(folder)
+        if done is None:
+            continue
+        if brief:
+            print(f"finished before: {folder}")  # noqa: T201
+        else:
+            report.print_run(done, folder, finished_before=True)
+        record.remove_checkpoints(folder)
+        return done
+    return None
+
+
+def _run(cfg: DictConfig, config: RunConfig) -> dict[str, Any]:
+    from lumos.suite import runner  # only now torch, which takes seconds to load
+
+    return runner.run(config, build_workload(cfg))
+
+
+# ---- sweeps ---------------------------------------------------------------------------------------------------------
+
+
+class SweepFolder(Callback):
+    """Hydra's callback that notes where a sweep keeps its jobs, for the summary at its end."""
+
+    folder: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called once, in the process that starts the jobs."""
+        SweepFolder.folder = Path(config.hydra.sweep.dir)
+        # Without Slurm's accounting submitit asks the controller, and says so at every look.
+        logging.getLogger("submitit").addFilter(lambda said: "Bypassing sacct error" not in said.getMessage())
+
+
+@contextmanager
+def summarised() -> Iterator[None]:
+    """At the end of a sweep, however it ends, print its summary; end with code 1 where a job failed."""
+    try:
+        yield
+    finally:
+        failed = sweep.finish(SweepFolder.folder) if SweepFolder.folder and SweepFolder.folder.is_dir() else 0
+        if failed and sys.exc_info()[0] is None:
+            sys.exit(1)
+
+
+def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> float | None:
+    """Do one job of a sweep. A failed one says so in its folder and the sweep goes on; a request to stop ends it.
+
+    Args:
+        cfg: The composed configuration.
+        folder: The job's folder.
+        number: Its number in the sweep.
+        overrides: What the sweep set, for the summary.
+
+    Returns:
+        The validation score, for sweepers that look for the best; None where it failed.
+    """
+    rank, log = _place()
+    facts = {"job": number, "overrides": overrides, "node": os.environ.get("SLURMD_NODENAME") or platform.node(),
+             "log": log, "error": None, "record": None}  # fmt: skip
+    if rank == 0:
+        sweep.note(folder, **facts, status="running")
+    outcome: dict[str, Any] = {"status": "failed"}
+    score: float | None = None  # a NaN would end Optuna's sweeper
+    try:
+        entry = run(cfg, brief=True)
+        if entry:
+            config = read(cfg)
+            if entry["status"] == "finished":
+                score = float(entry["compact"]["valid_score"])
+            outcome = {
+                "status": entry["status"],
+                "error": (entry["error"] or {}).get("line"),
+                "record": config.folder(entry["workload"]).resolve(),
+            }
+    except StoppedError as error:
+        outcome = {"status": "stopped", "error": one_line(error)}
+        if "SUBMITIT_EXECUTOR" in os.environ:
+            raise
+        # Hydra takes an exception for a job that failed, and would begin the next one.
+        leave(outcome["error"], error.code)
+    except EXPECTED as error:
+        outcome["error"] = one_line(error)
+        print(f"lumos: {outcome['error']}", file=sys.stderr)  # noqa: T201
+    except Exception as error:
+        outcome["error"] = f"{type(error).__name__}: {one_line(error)}"
+        traceback.print_exc()  # to the job's log
+    finally:
+        if rank == 0:
+            sweep.note(folder, **_log_of(cfg, log), **outcome)
+    return score
+
+
+def _place() -> tuple[int, str | None]:
+    """This process's rank in its job, and the file that the batch system writes what it says to."""
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        import submitit
+
+        here = submitit.JobEnvironment()
+        return here.global_rank, str(here.paths.stderr)
+    return int(os.environ.get("RANK", "0")), None
+
+
+def _log_of(cfg: DictConfig, log: str | None) -> dict[str, str]:
+    """Where to read what a job said: the batch system's file, or the run's own log."""
+    if log is None:
+        try:
+            config = read(cfg)
+        except ConfigError:
+            return {}
+        log = next((str(path) for path in config.results.glob(f"runs/*/{config.run_id}/train.log")), None)
+    return {"log": log} if log else {}

@@ -1,0 +1,168 @@
+"""``lumos suite``: every workload, dense and gated, at ``scale=small``, one after the other.
+
+Each run is a process of its own. What is finished is not run again, so a suite that was stopped goes on where it was.
+Settings of single workloads are in conf/suite.yaml. The runs are listed in ``suite.json`` of the results folder: they
+are the ones that the tables of the report show.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from rich.console import Console
+
+from lumos.errors import ConfigError, LumosError
+from lumos.files import atomic
+from lumos.suite import record, report
+from lumos.suite.child import COMMAND, environment
+from lumos.suite.config import compose, read
+from lumos.suite.paths import CONF
+from lumos.suite.report import quantities as q
+from lumos.suite.report.published import Published
+from lumos.suite.report.results import SUITE
+
+SETTINGS = CONF / "suite.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the suite: its command and the folder of its record."""
+
+    workload: str
+    overrides: tuple[str, ...]
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        """The results folder."""
+        return self.folder.parents[2]
+
+
+def workloads() -> list[str]:
+    """Every workload that has a configuration, in the paper's order, then the others."""
+    known = sorted(p.stem for p in (CONF / "workload").glob("*.yaml"))
+    order = Published.read().workloads
+    return [w for w in order if w in known] + [w for w in known if w not in order]
+
+
+def settings() -> dict[str, list[str]]:
+    """The overrides of single workloads. Raises ConfigError for a file that is not a table of lists of words."""
+    found = yaml.safe_load(SETTINGS.read_text()) or {}
+    good = isinstance(found, dict) and all(
+        isinstance(v, list) and all(isinstance(o, str) and "=" in o for o in v) for v in found.values()
+    )
+    if not good:
+        raise ConfigError(f"{SETTINGS.name}: expected a line `workload: [KEY=VALUE, …]` for each workload")
+    unknown = sorted(set(found) - set(workloads()))
+    if unknown:
+        raise ConfigError(f"{SETTINGS.name}: there is no workload {', '.join(unknown)}")
+    return found
+
+
+def job(workload: str, seed: int, own: Sequence[str], given: Sequence[str]) -> Job:
+    """The run of a workload. Raises ConfigError where its configuration is wrong."""
+    overrides = (f"workload={workload}", "scale=small", f"seed={seed}", *own, *given)
+    return Job(workload, overrides, read(compose(overrides)).folder(workload))
+
+
+def run(job: Job, minutes: float | None) -> str | None:
+    """Do a run in a process of its own, its output in a log. Returns what went wrong, in one line, or None."""
+    log = job.results / "suite" / f"{job.workload}-{job.folder.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        try:
+            done = subprocess.run(
+                [*COMMAND, *job.overrides], stdout=file, stderr=subprocess.STDOUT, env=environment(), check=False,
+                timeout=None if minutes is None else 60 * minutes,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"stopped after {minutes:g} minutes (log: {log})"
+    if done.returncode == 0:
+        # A workload may have a name of its own: then the record is not where its configuration's name says.
+        return None if record.finished(job.folder) else f"it left no finished record in {job.folder} (log: {log})"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1] if lines else f'exit code {done.returncode}'} (log: {log})"
+
+
+def note(job: Job) -> None:
+    """Name a finished run in the suite's list."""
+    path = job.results / SUITE
+    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    entry = {"workload": job.workload, "run_id": job.folder.name, "overrides": list(job.overrides)}
+    seed = next(o for o in reversed(job.overrides) if o.startswith("seed="))
+    runs = [r for r in runs if (r["workload"], seed in r["overrides"]) != (job.workload, True)]
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps({"runs": [*runs, entry]}, indent=1) + "\n")
+
+
+def line(entry: dict[str, Any]) -> str:
+    """What came of a run."""
+    dense, compact = entry["dense"]["score"], entry["compact"]["score"]
+    cut, faster = q.params_reduction(entry), q.best_speedup(q.device_kind(entry))(entry)
+    return (
+        f"{entry['metric']['name']} {dense:.4f} -> {compact:.4f}, {cut:.1f}% of the parameters cut, {faster or 1:.2f}x"
+    )
+
+
+def run_suite(
+    words: Sequence[str] = (), *, only: str | None = None, seeds: str = "0", minutes: float | None = None
+) -> bool:
+    """Run the suite and print a table of it.
+
+    Args:
+        words: ``KEY=VALUE`` for all runs.
+        only: These workloads, with commas between them; all where None.
+        seeds: The seeds, with commas between them.
+        minutes: After how many a run is stopped.
+
+    Returns:
+        Whether every run finished.
+
+    Raises:
+        ConfigError: There is no such workload, or a seed is no number. What is wrong with a single run is printed.
+    """
+    known, own = workloads(), settings()
+    chosen = only.split(",") if only else known
+    if [w for w in chosen if w not in known]:
+        raise ConfigError(f"--only {only}: there is no such workload; expected {', '.join(known)}")
+    if not all(s.isdigit() for s in seeds.split(",")):
+        raise ConfigError(f"--seeds {seeds}: expected whole numbers with commas between them")
+    wanted = [(w, int(s)) for w in chosen for s in seeds.split(",")]
+    failed: dict[str, str] = {}
+    entries, started = [], time.perf_counter()
+    for number, (workload, seed) in enumerate(wanted, 1):
+        name = workload + (f" seed {seed}" if "," in seeds else "")
+        click.echo(f"[{number:2d}/{len(wanted)}] {name} … ", nl=False)
+        begun = time.perf_counter()
+        try:
+            entry, before = _finished(job(workload, seed, own.get(workload, []), words), minutes)
+        except LumosError as error:
+            failed[f"{workload} seed {seed}"] = str(error)
+            click.echo(f"FAILED after {time.perf_counter() - begun:.0f} s: {error}")
+            continue
+        entries.append(entry)
+        took = "finished before" if before else f"{time.perf_counter() - begun:.0f} s"
+        click.echo(f"{took}: {line(entry)}")
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(report.runs_table(entries))
+    click.echo(f"{len(entries)} of {len(wanted)} finished, {(time.perf_counter() - started) / 60:.1f} minutes")
+    for name, problem in failed.items():
+        click.echo(f"failed: {name}: {problem}", err=True)
+    return not failed
+
+
+def _finished(job: Job, minutes: float | None) -> tuple[dict[str, Any], bool]:
+    """The record of a run that is finished now, named in the suite's list, and whether it was before."""
+    before = record.finished(job.folder) is not None
+    if not before and (problem := run(job, minutes)):
+        raise LumosError(problem)
+    note(job)
+    return record.read(job.folder), before
