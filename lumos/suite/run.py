@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lumos.errors import ConfigError, one_line
 from lumos.suite import record, report, sweep
 from lumos.suite.config import RunConfig, describe_error, read, register_resolvers
-from lumos.suite.exit_codes import EXPECTED, leave
+from lumos.suite.exit_codes import EXPECTED, exit_on_error, leave
 from lumos.suite.paths import CONF
 from lumos.suite.training.signals import StoppedError
 from lumos.suite.workload_class import build_workload
@@ -56,7 +56,8 @@ def _run_or_job(cfg: DictConfig) -> float | None:
     """What Hydra calls: once for a run, and once for each job of a sweep, which returns its score."""
     here = HydraConfig.get()
     if here.mode is RunMode.RUN:
-        run(cfg)
+        with exit_on_error():  # here, since Hydra would print a page about an exception that it sees
+            run(cfg)
         return None
     return job(cfg, Path(here.sweep.dir) / here.sweep.subdir, here.job.num, list(here.overrides.task))
 
