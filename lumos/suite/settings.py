@@ -102,7 +102,7 @@ class LumosConfig(Settings):
         try:
             _ = self.goal
         except ValueError as error:
-            raise ConfigError(f"{error}, or null") from None
+            raise ConfigError(str(error) if self.lambda_ is not None else f"{error}, or null") from None
         try:
             _ = self.gates
         except ValueError as error:
