@@ -11,22 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lumos.compaction import compact_file
+from lumos.compaction.compact_file import CompactFile
 from lumos.compaction.layers import convert_layers
 from lumos.compaction.surgery import replace_tensors, set_attributes
 from lumos.errors import CompactionError
-from lumos.files import atomic
 from lumos.shapes import Int
 from lumos.tracing.inputs import InputPath, replaced, tensors
-
-FORMAT = "lumos-compact-1"
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which places along one dimension of an input stay.
 
-    ``width`` is the full width where the model's own code still wants it (columns that index tables): what does not
-    stay is zero there. None: the model takes what stays, and nothing else.
+    Attributes:
+        path: Where the tensor stands among the inputs.
+        dim: The dimension.
+        kept: The indices that stay.
+        width: The full width, where the model's own code still wants it (columns that index tables): what does not stay
+            is zero there. None: the model takes what stays, and nothing else.
     """
 
     path: InputPath
@@ -34,13 +37,12 @@ class Selection:
     kept: Int[Tensor, " kept"]
     width: int | None
 
-    def of_full(self, x: Tensor) -> Tensor:
-        """What the model takes, from the full input."""
-        reduced = x.index_select(self.dim, self.kept.to(x.device))
-        return reduced if self.width is None else self.of_reduced(reduced)
+    def reduce(self, x: Tensor) -> Tensor:
+        """Select what stays of a full input."""
+        return x.index_select(self.dim, self.kept.to(x.device))
 
-    def of_reduced(self, x: Tensor) -> Tensor:
-        """What the model takes, from an input that has what stays and nothing else."""
+    def expand(self, x: Tensor) -> Tensor:
+        """Make what the model takes of an input that has what stays and nothing else."""
         if self.width is None:
             return x
         full = x.new_zeros([self.width if d == self.dim % x.ndim else n for d, n in enumerate(x.shape)])
@@ -48,10 +50,30 @@ class Selection:
 
 
 class CompactModel(nn.Module):
-    """A smaller model of the user's own class, and the features that it needs.
+    """A smaller model of the user's own class, and the features that it needs; :func:`lumos.compact` makes it.
 
-    ``model`` is the plain module. Called, this wrapper takes the full inputs and selects from them (``select=True``),
-    or takes reduced ones (``select=False``). ``features`` names what is kept.
+    Called, it takes the full inputs and selects from them, or takes inputs with the kept features alone
+    (``select=False``). ``model`` is the plain module inside, of the class of the user's own model.
+
+    Args:
+        model: The plain module.
+        inputs: What stays of each input of which something goes.
+        features: Names of the features that are kept, in the model's order.
+        select: Whether it takes full inputs.
+        attributes: Whole numbers of modules that follow the sizes, by module path and attribute.
+        layers: Layers that have another class, by path.
+
+    Example:
+        >>> import tempfile, torch, lumos
+        >>> dense = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        >>> gated = lumos.gate(dense, torch.randn(8, 3)).eval()
+        >>> gated.gates.log_alpha.data[:1] = -8.0  # x0 is closed
+        >>> small, x = lumos.compact(gated), torch.randn(5, 3)
+        >>> small.features
+        ['x1', 'x2']
+        >>> only = lumos.compact(gated, select=False)
+        >>> torch.equal(only(x[:, 1:]), small(x))
+        True
     """
 
     def __init__(
@@ -74,56 +96,84 @@ class CompactModel(nn.Module):
             self.register_buffer(f"kept_{number}", selection.kept)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's output for full inputs, or for reduced ones where ``select`` is off."""
+        """Compute the model's output for full inputs, or for reduced ones where ``select`` is off."""
         return self.model(*self.selected(*args), **kwargs)
 
     def selected(self, *args: Any) -> tuple[Any, ...]:
-        """What the inner model takes, from what this one does."""
+        """Make what the plain module takes of what this one takes."""
+        return self._mapped(args, lambda s, x: s.expand(s.reduce(x) if self.select else x))
+
+    def reduced(self, *args: Any) -> tuple[Any, ...]:
+        """Make what this model takes with ``select=False`` of full inputs: those without what it does not need."""
+        return self._mapped(args, lambda s, x: s.reduce(x))
+
+    def _mapped(self, args: tuple[Any, ...], function: Any) -> tuple[Any, ...]:
         if not self._inputs:
             return args
-        found, new = tensors(args), {}
-        for number, selection in enumerate(self._inputs):
-            selection = replace(selection, kept=self.get_buffer(f"kept_{number}"))
-            x = found[selection.path]
-            new[selection.path] = selection.of_full(x) if self.select else selection.of_reduced(x)
-        return replaced(args, new)
+        found = tensors(args)
+        # The indices as buffers are on the model's device.
+        selections = [replace(s, kept=self.get_buffer(f"kept_{i}")) for i, s in enumerate(self._inputs)]
+        return replaced(args, {s.path: function(s, found[s.path]) for s in selections})
 
     def save(self, path: str | Path) -> None:
-        """Write tensors and names, no code and no pickle; read it back with ``lumos.load``."""
-        inputs = [{"path": list(s.path), "dim": s.dim, "kept": s.kept.cpu(), "width": s.width} for s in self._inputs]
-        state = {n: t.detach().cpu().contiguous() for n, t in self.model.state_dict().items()}
-        with atomic(Path(path)) as temporary:
-            saved = {"format": FORMAT, "state": state, "inputs": inputs, "features": self.features}
-            torch.save({**saved, "attributes": self.attributes, "layers": self.layers}, temporary)
+        """Write the model to one file, without code and without pickle; :func:`lumos.load` reads it.
+
+        The file is in the safetensors format, whatever its name: tensors, and JSON in its header.
+
+        Args:
+            path: The file. What was there is replaced once the new one is whole.
+
+        Raises:
+            OSError: The folder cannot be written or the disk is full.
+        """
+        inputs = [{"path": list(s.path), "dim": s.dim, "kept": s.kept.tolist(), "width": s.width} for s in self._inputs]
+        state = self.model.state_dict(keep_vars=True)  # a parameter with two names is the same object then
+        content = CompactFile(state, inputs, self.features, self.attributes, self.layers)
+        compact_file.write(Path(path), content)
 
 
 def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactModel:
-    """Read a compact model into ``model``, a fresh instance of the dense one (its weights do not matter).
+    """Read a compact model that :meth:`CompactModel.save` wrote.
 
-    Raises CompactionError where the file is not a compact model of this architecture.
+    Args:
+        path: The file.
+        model: A fresh instance of the dense model; it stays as it is, and its weights do not matter.
+        select: Whether the result takes full inputs, or those with the kept features alone.
+
+    Returns:
+        The compact model on the CPU, in the mode of ``model``.
+
+    Raises:
+        CompactionError: The file is not a compact model of this architecture.
+
+    Example:
+        >>> import tempfile, torch, lumos
+        >>> from pathlib import Path
+        >>> def dense():
+        ...     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        >>> x = torch.randn(8, 3)
+        >>> small = lumos.compact(lumos.gate(dense(), x).eval())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "compact.safetensors"
+        ...     small.save(file)
+        ...     back = lumos.load(file, dense()).eval()
+        >>> torch.equal(back(x), small(x))
+        True
     """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CompactionError(f"{path}: there is no such file; save a compact model there first") from None
-    except Exception as error:
-        raise CompactionError(f"{path}: not a compact model that LUMOS wrote ({type(error).__name__})") from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        raise CompactionError(f"{path}: not a compact model that LUMOS wrote (expected format {FORMAT})")
+    saved = compact_file.read(Path(path))
     model = copy.deepcopy(model)
-    layers = saved.get("layers", {})
     try:
-        convert_layers(model, layers)
+        convert_layers(model, saved.layers)
     except (AttributeError, KeyError, TypeError) as error:
         raise CompactionError(
             f"{path}: the model has other layers ({error!r}); build the dense model that was compacted"
         ) from error
-    own, theirs = set(model.state_dict()), set(saved["state"])
+    own, theirs = set(model.state_dict()), set(saved.state)
     if own != theirs:
         name = sorted(own ^ theirs)[0]
         side = "the file" if name in own else "the model"
         raise CompactionError(f"{path}: {name} is missing in {side}; build the dense model that was compacted")
-    replace_tensors(model, saved["state"])
-    set_attributes(model, saved["attributes"])
-    inputs = [Selection(tuple(i["path"]), i["dim"], i["kept"], i["width"]) for i in saved["inputs"]]
-    return CompactModel(model, inputs, saved["features"], select, saved["attributes"], layers)
+    replace_tensors(model, saved.state)
+    set_attributes(model, saved.attributes)
+    inputs = [Selection(tuple(i["path"]), i["dim"], torch.as_tensor(i["kept"]), i["width"]) for i in saved.inputs]
+    return CompactModel(model, inputs, saved.features, select, saved.attributes, saved.layers)

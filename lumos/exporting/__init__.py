@@ -22,7 +22,6 @@ from lumos.exporting.checks import check, leaves
 from lumos.exporting.program import Program, quiet, trace
 from lumos.files import atomic
 from lumos.gating.gated_model import GatedModel
-from lumos.tracing.inputs import replaced, tensors
 
 Format = Literal["pt2", "onnx", "aoti"]
 METADATA = "lumos.json"
@@ -116,13 +115,6 @@ def _export(
     return Exported(path, kind, program.input_shapes, program.output_shapes, tuple(kept), worst, difference)
 
 
-def reduced(model: CompactModel, example_inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Full example inputs without what a compact model does not need: what it takes with ``select=False``."""
-    found = tensors(example_inputs)
-    kept = {s.path: found[s.path].index_select(s.dim, s.kept.cpu()) for s in model._inputs}
-    return replaced(example_inputs, kept)
-
-
 def format_of(path: str | Path, format: Format | None = None) -> Format:
     """The format that a file name and a word ask for. Raises ExportError where they do not fit."""
     if format is not None and format not in get_args(Format):
@@ -182,4 +174,4 @@ def _write_aoti(program: Program, path: Path, metadata: dict[str, Any]) -> float
     return worst
 
 
-__all__ = ["METADATA", "Exported", "Format", "export", "exportable", "format_of", "reduced"]
+__all__ = ["METADATA", "Exported", "Format", "export", "exportable", "format_of"]

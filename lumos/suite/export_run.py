@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lumos.compaction.model import load
 from lumos.errors import ConfigError, ExportError
-from lumos.exporting import Exported, export, format_of, reduced
+from lumos.exporting import Exported, export, format_of
 from lumos.suite import archive, record
 from lumos.suite.finished_run import recorded_config
 from lumos.suite.paths import RESULTS
@@ -48,4 +48,4 @@ def export_run(
             raise ConfigError(f"{word}: the record says all of the run but where its data is; expected data.KEY=VALUE")
     workload = build_workload(recorded_config(record.read(file.parent), overrides))
     model, example = load(file, workload.model(), select=not reduce), workload.example()
-    return export(model, reduced(model, example) if reduce else example, to, format=kind)
+    return export(model, model.reduced(*example) if reduce else example, to, format=kind)

@@ -1,15 +1,17 @@
 """Cutting: gated == compact, twice == once, sizes, features, files."""
 
+import json
 import random
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 import lumos
-from lumos.compaction.model import FORMAT
 from lumos.compaction.verify import difference
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
@@ -185,6 +187,55 @@ def test_saved_and_loaded(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "compact.pt"]
 
 
+class Tied(nn.Module):
+    """One weight under two names, a complex one, and buffers of several types."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.last.weight = self.first.weight
+        self.spectrum = nn.Parameter(torch.randn(3, dtype=torch.cfloat))
+        self.register_buffer("mask", torch.tensor([True, False, True, True]))
+        self.register_buffer("count", torch.tensor(3))
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)) * self.mask) * self.spectrum.abs().sum()
+
+
+def test_a_file_keeps_types_and_shared_weights(tmp_path):
+    small = lumos.CompactModel(Tied(), [], [])
+    small.save(tmp_path / "compact.pt")
+    back = lumos.load(tmp_path / "compact.pt", Tied())
+    assert back.model.last.weight is back.model.first.weight
+    for name, value in small.model.state_dict().items():
+        other = back.model.state_dict()[name]
+        assert torch.equal(value, other), name
+        assert value.dtype == other.dtype, name
+    once = (tmp_path / "compact.pt").read_bytes()
+    small.save(tmp_path / "compact.pt")
+    assert (tmp_path / "compact.pt").read_bytes() == once
+
+
+def test_a_file_is_readable_without_lumos(tmp_path):
+    small = lumos.compact(gated_mlp(3, 4, 1, features=["a", "b", "c"]))
+    small.save(tmp_path / "compact.pt")
+    with safe_open(tmp_path / "compact.pt", framework="numpy") as file:
+        assert sorted(file.keys()) == sorted(small.model.state_dict())
+        assert json.loads(file.metadata()["lumos"])["features"] == ["a", "b", "c"]
+
+
+def test_files_of_the_first_format_load(tmp_path):
+    gated = gated_mlp(5, 8, 1).eval()
+    close(gated, "input", [0, 3])
+    small, x = lumos.compact(gated), torch.randn(4, 5)
+    saved = {
+        "format": "lumos-compact-1", "state": dict(small.model.state_dict()), "features": small.features,
+        "inputs": [{"path": [0], "dim": -1, "kept": small.kept_0, "width": None}], "attributes": {}, "layers": {},
+    }  # fmt: skip
+    torch.save(saved, tmp_path / "compact.pt")
+    assert torch.equal(lumos.load(tmp_path / "compact.pt", gated.model).eval()(x), small(x))
+
+
 def test_loading_says_what_is_wrong(tmp_path):
     model = nn.Linear(2, 2)
     with pytest.raises(CompactionError, match="there is no such file"):
@@ -192,7 +243,19 @@ def test_loading_says_what_is_wrong(tmp_path):
     (tmp_path / "noise.pt").write_bytes(b"not a model")
     with pytest.raises(CompactionError, match="not a compact model that LUMOS wrote"):
         lumos.load(tmp_path / "noise.pt", model)
-    torch.save({"format": FORMAT, "state": {"other": torch.ones(1)}, "inputs": [], "features": []}, tmp_path / "o.pt")
+    save_file(dict(model.state_dict()), tmp_path / "others.safetensors")
+    with pytest.raises(
+        CompactionError, match=r"not a compact model that LUMOS wrote \(expected format lumos-compact-2"
+    ):
+        lumos.load(tmp_path / "others.safetensors", model)
+    for header, message in (
+        ("{", "its header does not fit"),
+        ('{"format": "lumos-compact-2"}', "header lacks 'inputs'"),
+    ):
+        save_file(dict(model.state_dict()), tmp_path / "damaged.pt", {"lumos": header})
+        with pytest.raises(CompactionError, match=message):
+            lumos.load(tmp_path / "damaged.pt", model)
+    lumos.CompactModel(nn.Linear(2, 2, bias=False), [], []).save(tmp_path / "o.pt")
     with pytest.raises(CompactionError, match="bias is missing in the file"):
         lumos.load(tmp_path / "o.pt", model)
 

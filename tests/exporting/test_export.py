@@ -14,7 +14,7 @@ from torch import nn
 
 import lumos
 from lumos.errors import ConfigError, ExportError, RecordError
-from lumos.exporting import METADATA, exportable, reduced
+from lumos.exporting import METADATA, exportable
 from lumos.exporting.checks import check, other_sizes
 from lumos.exporting.program import input_names, sample_axis, trace
 from lumos.suite import archive
@@ -99,7 +99,7 @@ def test_onnx_with_names_and_both_precisions(small, tmp_path):
 
 def test_reduced_inputs_are_what_the_model_takes(small):
     x = torch.randn(3, 5)
-    (less,) = reduced(small, (x,))
+    (less,) = small.reduced(x)
     assert torch.equal(less, x[:, [0, 2, 4]])
     model = lumos.CompactModel(small.model, small._inputs, small.features, select=False)
     assert torch.equal(model(less), small(x))

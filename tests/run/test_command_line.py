@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
-import torch
 
 import lumos
+from lumos.compaction import compact_file
 from lumos.suite.paths import PROJECT
 
 
@@ -96,9 +96,9 @@ def test_a_run_leaves_its_record_curve_log_and_model(finished, home):
     lines = (folder / "curve.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * record["config"]["workload"]["epochs"]
     assert "cut at step" in (folder / "train.log").read_text()
-    saved = torch.load(folder / "compact.pt", weights_only=True)
-    assert saved["features"] == record["gates"]["features_kept"]
-    kept = sum(t.numel() for n, t in saved["state"].items() if n.endswith(("weight", "bias")))
+    saved = compact_file.read(folder / "compact.pt")
+    assert saved.features == record["gates"]["features_kept"]
+    kept = sum(t.numel() for n, t in saved.state.items() if n.endswith(("weight", "bias")))
     assert kept == record["compact"]["params"]
 
 

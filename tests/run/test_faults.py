@@ -15,6 +15,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lumos.compaction import compact_file
 from lumos.errors import DataError, LumosError, RecordError
 from lumos.suite import record, runner
 from lumos.suite.config import compose, read
@@ -83,7 +84,7 @@ def result(home):
     (path,) = (home / "results" / "runs").glob("*/*/record.json")
     entry = json.loads(path.read_text())
     assert entry["status"] == "finished", entry["error"]
-    state = torch.load(path.parent / "compact.pt", weights_only=True)["state"]
+    state = compact_file.read(path.parent / "compact.pt").state
     curve = [line.split(",") for line in (path.parent / "curve.csv").read_text().splitlines()]
     seconds = curve[0].index("seconds")
     sides = {side: [entry[side][k] for k in ("score", "valid_score", "steps")] for side in ("dense", "compact")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lumos.compaction import compact_file
 from lumos.errors import ConfigError, RecordError
 from lumos.suite.console import log
 from lumos.suite.training import checkpoint
@@ -30,12 +30,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".ckpt":
             state = checkpoint.read(path)["state"]
             content: Any = state.get("average") or state  # what was scored
-        elif path.suffix == ".safetensors":
-            content = importlib.import_module("safetensors.torch").load_file(path)
+        elif compact_file.is_safetensors(path):
+            content = compact_file.read_tensors(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except ModuleNotFoundError:
-        raise ConfigError(f"init_from={path}: it needs the package safetensors; pip install safetensors") from None
     except RecordError as error:
         raise ConfigError(f"init_from={error}") from None
     except Exception as error:  # torch has many for a file that is none of its own

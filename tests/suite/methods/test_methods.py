@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from lumos.compaction import compact_file
 from lumos.errors import ConfigError, UnsupportedError
 from lumos.measure import parameters
 from lumos.suite import record, runner
@@ -140,7 +141,7 @@ def test_scratch_has_the_shape_and_none_of_the_weights(synthetic, results):
     state = TrainState(synthetic, configured("unused", "seed=5"), CPU, gated=False)
     scratch.setup(state, Task(MethodConfig(name="scratch", target=0.5), 10, 100, reference_run))
     assert parameters(state.model) == ours["compact"]["params"]
-    kept = torch.load(reference_run / "compact.pt", weights_only=True)["state"]
+    kept = compact_file.read(reference_run / "compact.pt").state
     for name, value in state.model.model.state_dict().items():
         if value.numel() > 1 and value.is_floating_point() and name.endswith(("weight", "bias")):
             assert not torch.equal(value, kept[name]), name
