@@ -1,4 +1,4 @@
-"""Layers that stay exact when units of theirs are gone: what torch's own layers become in a compact model.
+"""Layers that stay exact when units of theirs are gone; torch's own layers are converted to them in a compact model.
 
 A layer changes its class and keeps its parameters, so that names in the saved state stay as they are. Each class adds
 to its parent only what a smaller layer needs to know.
@@ -32,7 +32,7 @@ class StreamNorm(nn.LayerNorm):
         self.register_buffer("scale", torch.ones(width))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalised over the last dimension: (..., channels) to (..., channels)."""
+        """Normalise over the last dimension: (..., channels) to (..., channels)."""
         x = input * self.scale
         mean = x.sum(-1, keepdim=True) / self.width
         x = x - mean
@@ -49,11 +49,11 @@ class SelectedLinear(nn.Linear):
     index: Tensor
 
     def init_pruned(self) -> None:
-        """At first all of them."""
+        """Read all columns at first."""
         self.register_buffer("index", torch.arange(self.in_features))
 
     def forward(self, input: Tensor) -> Tensor:
-        """The product with the columns that are read."""
+        """Multiply the columns that are read."""
         return super().forward(input.index_select(-1, self.index))
 
 
@@ -75,7 +75,7 @@ class Constant(nn.Module):
         self.value = nn.Parameter(torch.zeros(1))
 
     def forward(self, input: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
-        """The value at every place; a tensor of its own, so that code may write into it."""
+        """Return the value at every place; a tensor of its own, so that code may write into it."""
         shape = list(input.shape)
         shape[self.dim] = len(self.value)
         view = [1] * input.dim()
@@ -101,7 +101,7 @@ class Resized(nn.Module):
         self._own_calls: list[bool] = []
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the module's, with the other sizes."""
+        """Compute what the module does, with the other sizes."""
         mode = _OtherSizes(self)
         with mode:
             out = super().forward(*args, **kwargs)
@@ -177,7 +177,12 @@ KINDS: dict[str, Any] = {
 
 
 def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give layers of a model their class for smaller sizes: by path, ``kind`` and what the kind wants to know."""
+    """Give layers of a model the class that is exact with units gone, in place.
+
+    Args:
+        model: The model.
+        layers: By path, the ``kind`` of each layer (a key of ``KINDS``) and what ``init_pruned`` of its class takes.
+    """
     for path, facts in layers.items():
         module = model.get_submodule(path)
         options = {key: value for key, value in facts.items() if key != "kind"}

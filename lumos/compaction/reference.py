@@ -1,4 +1,4 @@
-"""What a gated model computes at test time, found the quick way: for the probe, which runs many of them once.
+"""Computes what a gated model does at test time, quickly: for the probe, which runs many of them once.
 
 ``GatedModel`` multiplies weights. Here the model runs as it is, and calls that read a gated weight are caught: a
 product multiplies its input where that is the smaller side, and gives its bias where every gate of its input is closed.
@@ -42,7 +42,7 @@ class Reference(TorchFunctionMode):
         self.made: dict[int, Tensor] = {}
 
     def run(self, *inputs: Any) -> Any:
-        """The gated model's output in eval mode."""
+        """Compute the gated model's output in eval mode."""
         handles = [module.register_forward_pre_hook(_multiply(values)) for module, values in self.inputs]
         try:
             with torch.no_grad(), self:
@@ -74,7 +74,7 @@ class Reference(TorchFunctionMode):
         if list(gates) != [1] or x.shape[dim] != weight.shape[1] or x.dtype != weight.dtype:
             return None
         if not gates[1].any():
-            return _of_nothing(func, x, weight, args[2:], kwargs, dim)
+            return _bias_only(func, x, weight, args[2:], kwargs, dim)
         if x.numel() > weight.numel():
             return None
         return func(x * gates[1].to(x.dtype).view(-1, *[1] * (-1 - dim)), weight, *args[2:], **kwargs)
@@ -91,7 +91,7 @@ class Reference(TorchFunctionMode):
         return self.made[id(t)]
 
 
-def _of_nothing(
+def _bias_only(
     func: Any, x: Tensor, weight: Tensor, more: tuple[Any, ...], kwargs: dict[str, Any], dim: int
 ) -> Tensor | None:
     """A product of zeros: its bias at every place; None for a call in another form than torch's own layers have."""

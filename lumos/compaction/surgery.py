@@ -172,7 +172,7 @@ def multiply(value: Tensor, gates: Tensor, in_place: bool) -> Tensor:
 
 
 def set_attributes(model: nn.Module, attributes: dict[str, dict[str, int]]) -> None:
-    """Set whole-number attributes, by module path and name."""
+    """Set whole-number attributes of modules, by module path and name."""
     for path, values in attributes.items():
         for attribute, value in values.items():
             setattr(model.get_submodule(path), attribute, value)

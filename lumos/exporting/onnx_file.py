@@ -15,7 +15,7 @@ from lumos.compaction.double_precision import to_double
 from lumos.errors import ExportError, one_line
 from lumos.exporting.checks import check
 from lumos.exporting.onnx_operators import translations, without_complex_products
-from lumos.exporting.program import Program, quiet, rename, trace
+from lumos.exporting.program import Program, quiet, rename, trace_program
 
 DOUBLE = 1e-6
 """Allowed difference of a float64 copy: onnxruntime's LayerNormalization keeps its statistics in float32, ~1e-9."""
@@ -90,7 +90,7 @@ def _in_double(program: Program, metadata: dict[str, Any]) -> float | None:
     to_double(flat)
     inputs = tuple(t.double() if t.is_floating_point() else t for t in program.example)
     try:
-        double = trace(flat, inputs)
+        double = trace_program(flat, inputs)
         run = session(converted(double, metadata))
         run(inputs)
     except Exception:  # each of the three libraries has its own errors for an operator that it lacks

@@ -132,7 +132,7 @@ class Program:
         return tuple(new)
 
 
-def trace(model: nn.Module, example: Any) -> Program:
+def trace_program(model: nn.Module, example: Any) -> Program:
     """Trace a model in eval mode on the CPU, with every axis that counts samples free.
 
     Free are the leading axis of every tensor, and the second axis of an edge list (2, edges). Raises ExportError

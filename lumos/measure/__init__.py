@@ -1,7 +1,10 @@
-"""What a model costs, measured in one way for dense and compact: sizes, time, memory and energy.
+"""Measures what a model costs, in one way for dense and compact: sizes, time, memory and energy.
 
 ``compare`` measures inference, ``training_step`` a step of training. Timings of the models take turns, so that their
 ratio survives a noisy machine, and every one comes with its spread.
+
+Read in this order: ``sizes``, ``timing``, ``memory``, ``energy``, ``batches`` (the best batch of a model),
+``inference`` (``compare``) and ``step`` (``training_step``).
 """
 
 from lumos.measure.inference import compare

@@ -23,10 +23,13 @@ CALL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Batches:
-    """The batch of the highest throughput, and the largest one with what kept it from being larger.
+    """The batches that suit a model.
 
-    ``limit`` is ``memory``, ``time`` (a call would take longer than ``CALL_SECONDS``), ``size`` (``LARGEST``) or
-    ``example`` (its samples cannot be repeated); the batches are None then.
+    Attributes:
+        optimal: The one of the highest throughput; None where samples cannot be repeated.
+        dynamic: The largest one within the bounds; None where samples cannot be repeated.
+        limit: What kept it from being larger: ``memory``, ``time`` (a call would take longer than ``CALL_SECONDS``),
+            ``size`` (``LARGEST``) or ``example`` (its samples cannot be repeated).
     """
 
     optimal: int | None
@@ -35,14 +38,21 @@ class Batches:
 
 
 def memory_bound(device: torch.device) -> int:
-    """Bytes that inputs and activations of one call may hold: the same for all models, so the comparison is fair."""
+    """Compute how many bytes inputs and activations of one call may hold: the same for all models that are compared."""
     if device.type != "cuda":
         return CPU_BOUND_BYTES
     return int(GPU_BOUND_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
 
 def search(model: nn.Module, inputs: tuple[Any, ...], device: torch.device, bound: int) -> Batches:
-    """Double the batch from 1 on until memory, time or ``LARGEST`` says stop."""
+    """Find the best and the largest batch of a model: double it until memory, time or ``LARGEST`` says stop.
+
+    Args:
+        model: The model, on the device.
+        inputs: Example inputs, whose samples are repeated.
+        device: Where it runs.
+        bound: Bytes that inputs and activations of a call may hold.
+    """
     if batch_of(inputs) is None:
         return Batches(None, None, "example")
     per_sample, fixed = _memory_line(model, inputs, device)
@@ -71,5 +81,5 @@ def _memory_line(model: nn.Module, inputs: tuple[Any, ...], device: torch.device
 
 
 def held_bytes(model: nn.Module, inputs: tuple[Any, ...], device: torch.device) -> int:
-    """Bytes of inputs and activations of one call."""
+    """Measure the bytes of inputs and activations of one call."""
     return input_bytes(inputs) + peak_bytes(inference(model, inputs), device)

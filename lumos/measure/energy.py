@@ -1,4 +1,8 @@
-"""Energy by a meter: NVML's counter of a GPU, RAPL's counters of a CPU. Without one the answer is None, no estimate."""
+"""Energy by a meter: NVML's counter of a GPU, RAPL's counters of a CPU. Without one the answer is None, no estimate.
+
+NVML is read through pynvml. Of Zeus, which reads the same counters, one part would be used: its RAPL, which starts a
+process for each counter to see it wrap and takes seven more packages; readings a second apart see that by themselves.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +81,7 @@ class Nvml:
 
 
 def meter(device: torch.device) -> Meter | None:
-    """The device's meter, or None where this machine has none that can be read."""
+    """Find the device's meter; None where this machine has none that can be read."""
     try:
         return Nvml(device) if device.type == "cuda" else Rapl(POWERCAP)
     except Exception:  # a missing package, driver, counter or permission: each of them means no meter
@@ -85,7 +89,17 @@ def meter(device: torch.device) -> Meter | None:
 
 
 def joules_per_1000(call: Callable[[], Any], samples: int, device: torch.device, meter: Meter | None) -> float | None:
-    """Energy of 1,000 samples in joules, over calls repeated for ``SECONDS``; None without a meter that moves."""
+    """Measure the energy of 1,000 samples over calls repeated for ``SECONDS``.
+
+    Args:
+        call: What is measured.
+        samples: Samples of one call.
+        device: Where it runs.
+        meter: The device's meter.
+
+    Returns:
+        Joules; None without a meter, or where it does not move.
+    """
     if meter is None:
         return None
 

@@ -20,14 +20,21 @@ CPU = torch.device("cpu")
 
 
 def compare(models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.device) -> dict[str, dict[str, Any]]:
-    """Every figure of each model; the first model is the one that the others' speed-ups refer to.
+    """Measure every figure of inference of several models side by side.
 
-    Units: ``macs`` a sample (``macs_traced``: the trace's count); ``bytes`` on disk; ``latency_ms`` of one call with
-    one sample; ``throughput`` in samples a second at its best batch, ``throughput_batch``; ``dynamic``: the same at the
-    largest batch within ``bound_mb``, a bound that all share; ``peak_mb`` megabytes allocated during one call with
-    ``peak_batch`` samples, as many for all, beyond the weights; ``energy_j`` joules per 1,000 samples at the best
-    batch, None without a meter; ``speedup`` the ratio of samples a second, median and quartiles over the rounds. With
-    a GPU, time, memory and energy are taken on the CPU too, under ``cpu``.
+    Args:
+        models: The models by name; the others' speed-ups refer to the first.
+        inputs: Positional example inputs that each of them takes.
+        device: Where they run.
+
+    Returns:
+        For each model: ``params``; ``macs`` a sample (``macs_traced``: the trace's count); ``bytes`` on disk;
+        ``latency_ms`` of one call with one sample; ``throughput`` in samples a second at its best batch,
+        ``throughput_batch``; ``dynamic``: the same at the largest batch within ``bound_mb``, a bound that all share;
+        ``peak_mb`` megabytes allocated during one call with ``peak_batch`` samples, as many for all, beyond the
+        weights; ``energy_j`` joules per 1,000 samples at the best batch, None without a meter; ``speedup`` the ratio of
+        samples a second, median and quartiles over the rounds. With a GPU, time, memory and energy are taken on the CPU
+        too, under ``cpu``.
     """
     out = {name: _sizes(model, inputs) for name, model in models.items()}
     for name, figures in _timed(models, inputs, device).items():

@@ -12,7 +12,7 @@ import torch
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
-    """Most bytes that one call holds at a time beyond what was held before, counted at the allocator."""
+    """Measure the most bytes that one call holds at a time beyond what was held before, counted at the allocator."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

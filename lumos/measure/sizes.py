@@ -1,4 +1,4 @@
-"""Sizes of a model that need no clock: parameters, bytes, multiply-accumulates; and batches of any size."""
+"""Sizes of a model that need no clock: parameters, bytes, multiply-accumulates; and examples of any batch size."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ from lumos.tracing.build_structure import trace_structure
 
 
 def parameters(model: nn.Module) -> int:
-    """Number of trainable and frozen parameters; buffers do not count."""
+    """Count trainable and frozen parameters; buffers do not count."""
     return sum(p.numel() for p in model.parameters())
 
 
 def size_bytes(model: nn.Module) -> int:
-    """Bytes of the saved state, parameters and buffers."""
+    """Measure the bytes of parameters and buffers as ``torch.save`` writes them."""
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     return file.tell()
 
 
 def macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
-    """Multiply-accumulates of one sample: half the FLOPs that torch counts, over the example's samples.
+    """Count the multiply-accumulates of one sample: half the FLOPs that torch counts, over the example's samples.
 
     Every matrix product and convolution counts, those between activations (attention) too; additions, norms,
     lookups and activation functions do not.
+
+    Example:
+        >>> import torch
+        >>> from lumos.measure import macs
+        >>> macs(torch.nn.Linear(20, 5), (torch.randn(8, 20),))
+        100
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         out = model(*inputs)
@@ -39,7 +45,7 @@ def macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
 
 
 def traced_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int | None:
-    """Multiply-accumulates of one sample by the trace's own count: products with weights only.
+    """Count the multiply-accumulates of one sample as the trace does: products with weights only.
 
     It checks :func:`macs`: the two agree but for products between activations. None where the trace does not follow.
     """
@@ -54,13 +60,13 @@ def traced_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int | None:
 
 
 def batch_of(inputs: tuple[Any, ...]) -> int | None:
-    """The number of samples, where all inputs are tensors of floats with one leading size; None for a graph."""
+    """Find the number of samples, where all inputs are tensors of floats with one leading size; None for a graph."""
     sizes = {x.shape[0] if isinstance(x, Tensor) and x.ndim and x.is_floating_point() else None for x in inputs}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def samples_of(inputs: tuple[Any, ...], out: Any) -> int | None:
-    """The number of samples of a call: that of the inputs, or of the output where the inputs do not say (graphs)."""
+    """Find the number of samples of a call: that of the inputs, or of the output where these do not say (graphs)."""
     batch = batch_of(inputs)
     if batch is not None:
         return batch
@@ -69,7 +75,7 @@ def samples_of(inputs: tuple[Any, ...], out: Any) -> int | None:
 
 
 def resized(inputs: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
-    """The example repeated or cut to ``batch`` samples; as it is where samples cannot be repeated row by row."""
+    """Repeat or shorten the example to ``batch`` samples; as it is where samples cannot be repeated row by row."""
     samples = batch_of(inputs)
     if samples is None:
         return inputs
@@ -77,5 +83,5 @@ def resized(inputs: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
 
 
 def input_bytes(inputs: tuple[Any, ...]) -> int:
-    """Bytes of the input tensors."""
+    """Count the bytes of the input tensors."""
     return sum(x.numel() * x.element_size() for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor))

@@ -1,4 +1,8 @@
-"""Times of calls that take turns, on a CPU by the clock and on a GPU by its events."""
+"""Times of calls that take turns, on a CPU by the clock and on a GPU by its events.
+
+``torch.utils.benchmark.Timer`` times blocks of one call: a machine that slows down meanwhile meets one call and not the
+other, and their ratio is wrong. Here entries of one round are paired, and a GPU's own clock leaves Python's time out.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,16 @@ Call = Callable[[], Any]
 
 
 def latencies(calls: dict[str, Call], device: torch.device, seconds: float | None = None) -> dict[str, list[float]]:
-    """Seconds of every call, the calls taking turns in rotating order, after a warm-up, without garbage collection.
+    """Time calls that take turns in rotating order, after a warm-up, without garbage collection.
 
-    Entry ``i`` of all lists was measured within one round: a disturbance of the machine meets all of them alike.
+    Args:
+        calls: What is timed, by name.
+        device: Where the calls run.
+        seconds: How long each call is timed in all; None: ``SECONDS``.
+
+    Returns:
+        Seconds of every call, by name. Entry ``i`` of all lists was measured within one round: a disturbance of the
+        machine meets all of them alike.
     """
     for _ in range(WARM_UP):
         for call in calls.values():
@@ -42,7 +53,7 @@ def latencies(calls: dict[str, Call], device: torch.device, seconds: float | Non
 
 
 def once(call: Call, device: torch.device) -> float:
-    """Seconds of one call; on a GPU between two events of its stream."""
+    """Time one call, in seconds; on a GPU between two events of its stream."""
     if device.type != "cuda":
         start = time.perf_counter()
         call()
@@ -57,19 +68,19 @@ def once(call: Call, device: torch.device) -> float:
 
 
 def summary(seconds: list[float]) -> dict[str, Any]:
-    """Median and 95th percentile in milliseconds, and the number of calls behind them."""
+    """Compute median and 95th percentile in milliseconds, and the number of calls behind them."""
     p50, p95 = np.percentile(seconds, [50, 95]) * 1e3
     return {"p50": float(p50), "p95": float(p95), "calls": len(seconds)}
 
 
 def ratio(base: list[float], other: list[float]) -> dict[str, Any]:
-    """How many times ``base`` is ``other``, round by round: median and quartiles."""
+    """Compute how many times ``base`` is ``other``, round by round: median and quartiles."""
     p25, p50, p75 = np.percentile(np.asarray(base) / np.asarray(other), [25, 50, 75])
     return {"p50": float(p50), "p25": float(p25), "p75": float(p75)}
 
 
 def inference(model: torch.nn.Module, inputs: tuple[Any, ...]) -> Call:
-    """The model called on these inputs, without gradients."""
+    """Make a call of the model on these inputs, without gradients."""
 
     def call() -> Any:
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from lumos.gating.gated_model import GatedModel
 
 
 def decay_at(decay: float, updates: int) -> float:
-    """The decay after so many updates: ``(1 + n) / (10 + n)``, at most ``decay``.
+    """Compute the decay after ``n`` updates: ``(1 + n) / (10 + n)``, at most ``decay``.
 
     A short training would otherwise keep a share ``decay ** steps`` of its first weights: 20% of them after 1,600 steps
     at .999.  Source: TensorFlow's ``ExponentialMovingAverage(num_updates)``.
@@ -24,11 +24,15 @@ def decay_at(decay: float, updates: int) -> float:
 
 
 class Average:
-    """The averaged copy of a network while it trains: ``model`` is called as the network is.
+    """An averaged copy of a network while it trains: ``model`` is called as the network is.
 
     Of a gated network the weights are averaged and the gates are not: the copy has the very gates that train, so that
     what is scored are averaged weights behind today's gates, and :meth:`cut` takes out of them what is taken out of the
     weights. Buffers are those of the network; batch statistics have to be taken anew for every score.
+
+    Args:
+        model: The network, gated or not.
+        decay: The average's decay per update, in (0, 1); the first updates have a smaller one (:func:`decay_at`).
     """
 
     model: nn.Module
@@ -38,7 +42,7 @@ class Average:
         self.restart(model)
 
     def restart(self, model: nn.Module) -> None:
-        """Begin anew with a network: of the first update on, its weights are the average."""
+        """Begin anew with a network: from the first update on, its weights are the average."""
         inner = _weights_of(model)
         self._mean = AveragedModel(inner, multi_avg_fn=self._toward)
         self.model = self._mean.module
@@ -59,7 +63,7 @@ class Average:
         self._mean.n_averaged.fill_(updates)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averaged weights, and the number of updates."""
+        """Return the averaged weights and the number of updates."""
         return {"model": self._mean.module.state_dict(), "updates": int(self._mean.n_averaged)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -72,12 +76,12 @@ class Average:
 
 
 def average_of(model: nn.Module, decay: float | None) -> Average | None:
-    """The averaged copy that ``trainer.ema`` asks for; None for none."""
+    """Make an averaged copy with this decay; None where there is to be none."""
     return None if decay is None else Average(model, decay)
 
 
 def snapshot(average: Average | None) -> list[dict[str, Any]]:
-    """A copy of the average's state, which later updates leave as it is; nothing where there is no average."""
+    """Copy the average's state, so that later updates leave it as it is; nothing where there is no average."""
     if average is None:
         return []
     state = average.state_dict()
@@ -90,7 +94,7 @@ def _weights_of(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def swapped(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
-    """The parameters hold other values for a while."""
+    """Give parameters other values inside a ``with`` block."""
     kept = [p.detach().clone() for p in parameters]
     with torch.no_grad():
         for p, value in zip(parameters, values, strict=True):

@@ -1,4 +1,4 @@
-"""What became of each input feature: its open probability over time, when it closed, and what simple statistics say."""
+"""What became of each input feature: its open probability over time, and when it closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ MOMENTS = 50
 
 
 class FeatureHistory(Resumable):
-    """Notes the open probability of every input feature while the gates train; features without a gate stay at 1."""
+    """Notes the open probability of every input feature while the gates train; features without a gate stay at 1.
+
+    Args:
+        gated: The model whose features are followed.
+        gated_steps: Steps before the cut, over which ``MOMENTS`` notes are spread.
+    """
 
     memory = ("steps", "probabilities", "open")
 
@@ -44,8 +49,15 @@ class FeatureHistory(Resumable):
         self.open.append(is_open[self.units].tolist())
 
     def rows(self, kept: list[str]) -> list[dict[str, Any]]:
-        """One row for each feature: whether it is kept, from which step on it was closed, its place in the order of
-        closing (1 closed first; features that closed at the same noted step share a place), and the probabilities.
+        """Tell what became of each feature.
+
+        Args:
+            kept: The features that the compact model has.
+
+        Returns:
+            One row for each feature: its name, whether it is ``kept``, the step ``closed_at`` from which on it was
+            closed, its place in the ``order`` of closing (1 closed first; features that closed at the same noted step
+            share a place), and its probability at each noted step, ``p@STEP``.
         """
         closed_at = {name: None if name in kept else self._closed_at(i) for i, name in enumerate(self.names)}
         places = sorted({step for step in closed_at.values() if step is not None})

@@ -10,7 +10,7 @@ from lumos.gating.gated_model import GatedModel
 
 
 def gate_report(gated: GatedModel) -> dict[str, Any]:
-    """What the gates decided: counts, kept features and the units left in each group."""
+    """Report what the gates decided: counts, kept features and the units left in each group."""
     structure, is_open = gated.structure, gated.gates.is_open().cpu()
     return {
         "open": int(is_open.sum()),
@@ -23,13 +23,13 @@ def gate_report(gated: GatedModel) -> dict[str, Any]:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The gates' decision on one line."""
+    """Say what a :func:`gate_report` says on one line."""
     widths = ", ".join(f"{name} {g['open']}/{g['total']}" for name, g in report["groups"].items())
     return f"{report['open']} of {report['total']} gates open ({widths})"
 
 
 def gate_columns(model: nn.Module) -> dict[str, Any]:
-    """What a row of the curve says of the gates; nothing for a model without."""
+    """Report the state of the gates while they train, for a row of a curve; nothing for a model without."""
     if not isinstance(model, GatedModel):
         return {}
     probability = model.gates.open_probability().detach()

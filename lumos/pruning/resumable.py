@@ -11,7 +11,7 @@ class Resumable:
     memory: ClassVar[tuple[str, ...]] = ()
 
     def state_dict(self) -> dict[str, Any]:
-        """The attributes by name; numbers, tensors and containers of them."""
+        """Return the attributes by name; numbers, tensors and containers of them."""
         return {name: getattr(self, name) for name in self.memory}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

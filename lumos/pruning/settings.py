@@ -78,7 +78,7 @@ class Target:
             found = " and ".join(given) or "none"
             raise ConfigError(f"a target has {found}: expected one of {', '.join(get_args(Quantity))}")
         if self.quantity == "features":
-            _expect(int(self.value) == self.value >= 1, self.key, self.value, "a whole number >= 1")
+            _expect(self.value >= 1 and float(self.value).is_integer(), self.key, self.value, "a whole number >= 1")
         else:
             _expect(0 < self.value < 1, self.key, self.value, "a share between 0 and 1")
 

@@ -1,0 +1,38 @@
+"""What can be asked for: a lambda, a target, a tolerance."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lumos.pruning.settings import Lambda, Schedule, Target, Tolerance, warm_up
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        (lambda: Lambda(-1), "lumos.lambda=-1: expected a number >= 0"),
+        (lambda: Lambda(float("inf")), "lumos.lambda=inf: expected a number >= 0"),
+        (lambda: Target(params=1.0), "lumos.target.params=1.0: expected a share between 0 and 1"),
+        (lambda: Target(macs=float("nan")), "lumos.target.macs=nan: expected a share"),
+        (lambda: Target(features=0), "lumos.target.features=0: expected a whole number >= 1"),
+        (lambda: Target(), "a target has none: expected one of params, macs, features"),
+        (lambda: Target(params=0.1, macs=0.2), "a target has params and macs: expected one of"),
+        (lambda: Tolerance(1.0), r"lumos.tolerance=1.0: expected a share in \[0, 1\)"),
+    ],
+)
+def test_what_cannot_be_asked_for(goal, message):
+    with pytest.raises(ValueError, match=message) as error:
+        goal()
+    assert "\n" not in str(error.value)
+
+
+def test_warm_up_is_a_line():
+    assert [warm_up(s, 100, 0.2) for s in (0, 10, 20, 99)] == [0.0, 0.5, 1.0, 1.0]
+    assert warm_up(0, 100, 0.0) == 1.0
+    assert Schedule(100, 50, 0.2).warm_up(10) == 0.5
+
+
+def test_settings_import_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import lumos.pruning.settings"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
