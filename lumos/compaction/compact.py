@@ -123,11 +123,11 @@ def _changed_layers(gated: GatedModel, plan: Plan) -> tuple[dict[str, dict[str, 
             values = at_inputs[path]
             layers[path] = {"kind": kind, "width": len(values)}
             buffers[f"{path}.scale"] = values[values > 0]
-        elif kind == "selected" and plan.cuts(f"{path}.weight", 1):
+        elif kind == "selected" and plan.shrinks(f"{path}.weight", 1):
             layers[path] = {"kind": kind}
             buffers[f"{path}.index"] = plan.kept[f"{path}.weight", 1]
         elif kind == "attention" and any(
-            plan.cuts(f"{path}.{name}", dim) for name in ATTENTION_WEIGHTS for dim in (0, 1)
+            plan.shrinks(f"{path}.{name}", dim) for name in ATTENTION_WEIGHTS for dim in (0, 1)
         ):
             layers[path] = {"kind": kind}
     return layers, buffers

@@ -22,7 +22,7 @@ class Plan:
         """Make the plan that keeps the units with ``keep``."""
         return cls(structure.cut(keep))
 
-    def cuts(self, name: str, dim: int) -> bool:
+    def shrinks(self, name: str, dim: int) -> bool:
         """Tell whether an axis shrinks."""
         return (name, dim) in self.kept
 

@@ -1,4 +1,4 @@
-"""Whether an exported file computes what the model does: at sizes that the example does not have."""
+"""Checks that an exported file computes what the model does, at sizes that the example does not have."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ Run = Callable[[tuple[Tensor, ...]], Sequence[Tensor]]
 
 
 def other_sizes(sizes: dict[str, int]) -> list[dict[str, int]]:
-    """Two choices of sizes to check: one sample and twice as many and one more; for graphs two larger ones.
+    """Choose two sets of sizes to check: one sample, and twice as many and one more; for graphs two larger ones.
 
     Graphs only grow, because the example's edges name its nodes.
+
+    Example:
+        >>> from lumos.exporting.checks import other_sizes
+        >>> other_sizes({"batch": 4})
+        [{'batch': 1}, {'batch': 9}]
     """
     if len(sizes) == 1:
         return [dict.fromkeys(sizes, 1), {name: 2 * n + 1 for name, n in sizes.items()}]
@@ -31,7 +36,19 @@ def other_sizes(sizes: dict[str, int]) -> list[dict[str, int]]:
 
 
 def check(program: Program, run: Run, allowed: float | None = None) -> float:
-    """The largest relative difference between file and model. Raises ExportError where it is too large."""
+    """Compare a file with its model.
+
+    Args:
+        program: The model that was written.
+        run: The reloaded file.
+        allowed: The largest relative difference that is allowed; None: what suits the model's precision.
+
+    Returns:
+        The largest relative difference.
+
+    Raises:
+        ExportError: It is too large, the shapes are others, or one of the two does not run.
+    """
     worst = 0.0
     for sizes in other_sizes(program.sizes):
         inputs = program.stretched(sizes)
@@ -61,5 +78,5 @@ def check(program: Program, run: Run, allowed: float | None = None) -> float:
 
 
 def leaves(output: Any) -> list[Tensor]:
-    """The tensors of an output, in order."""
+    """List the tensors of an output, in order."""
     return [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor)]

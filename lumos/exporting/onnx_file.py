@@ -1,4 +1,4 @@
-"""ONNX files: written by torch's exporter, described, and run by onnxruntime to check them."""
+"""Files of ONNX: written by torch's exporter, described, and run by onnxruntime to check them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ DOUBLE = 1e-6
 
 
 def require() -> None:
-    """Raises ExportError where the packages of the extra ``export`` are not installed."""
+    """Check that the packages of the extra ``export`` are installed.
+
+    Raises:
+        ExportError: One of them is not.
+    """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
             with quiet():
@@ -32,7 +36,7 @@ def require() -> None:
 
 
 def write(program: Program, path: Path, metadata: dict[str, Any], double: bool = True) -> tuple[float, float | None]:
-    """Write and check a file; the largest relative difference to the model, and that of a float64 copy if wanted."""
+    """Write and check a file; returns how far it is from the model, and how far a float64 copy is if wanted."""
     path.write_bytes(converted(program, metadata))
     worst = check(program, session(path.read_bytes()))
     if any(t.dtype == torch.float64 for t in (*program.example, *program.flat.parameters())):
@@ -41,7 +45,11 @@ def write(program: Program, path: Path, metadata: dict[str, Any], double: bool =
 
 
 def converted(program: Program, metadata: dict[str, Any]) -> bytes:
-    """The program as the bytes of an ONNX file. Raises ExportError, naming the operator that ONNX does not have."""
+    """Convert a program to the bytes of an ONNX file.
+
+    Raises:
+        ExportError: The message names the operator that ONNX does not have.
+    """
     try:
         with quiet(), torch.no_grad():
             found = torch.onnx.export(
@@ -65,7 +73,7 @@ def converted(program: Program, metadata: dict[str, Any]) -> bytes:
 
 
 def session(data: bytes) -> Any:
-    """A function of tensors that runs an ONNX file on the CPU."""
+    """Load an ONNX file as a function of tensors that runs on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

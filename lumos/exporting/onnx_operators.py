@@ -1,4 +1,4 @@
-"""Operators that torch's ONNX exporter does not write, or not for these arguments."""
+"""Writes operators that torch's ONNX exporter does not, or not for these arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What ``torch.onnx.export`` takes as its ``custom_translation_table``."""
+    """Make what ``torch.onnx.export`` takes as its ``custom_translation_table``."""
     import onnxscript
 
     op: Any = onnxscript.opset18  # its functions are typed for eager values, and these are symbolic
@@ -33,7 +33,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 def without_complex_products(traced: ExportedProgram) -> ExportedProgram:
-    """The program with what it does to complex numbers written in real ones, as far as ONNX cannot say it.
+    """Write what a program does to complex numbers in real ones, as far as ONNX cannot say it.
 
     The exporter keeps a complex tensor as real and imaginary part along a last axis; it has Fourier transforms,
     slices and sums of those, and not the products and assignments that a spectral convolution needs.

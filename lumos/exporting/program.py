@@ -1,4 +1,4 @@
-"""A model as a torch.export program whose sample axes may have any size: batch, or nodes and edges."""
+"""Traces a model as a torch.export program whose sample axes may have any size: batch, or nodes and edges."""
 
 from __future__ import annotations
 
@@ -73,9 +73,15 @@ class Flat(nn.Module):
 
 @dataclass(frozen=True)
 class Program:
-    """A traced model: the program, the function that it was traced from, and the names and sizes of what it takes.
+    """A traced model.
 
-    ``names`` has a name for every symbol that stands for a size that may change; ``sizes`` has the example's.
+    Attributes:
+        traced: The program.
+        flat: The function that it was traced from.
+        example: The example's tensors, in order.
+        input_names: A name for each of them.
+        names: A name for every symbol that stands for a size that may change.
+        sizes: The example's size of each name.
     """
 
     traced: ExportedProgram
@@ -101,7 +107,7 @@ class Program:
         return {name: self._named(expressions(t), name) for name, t in tensors}
 
     def output_names(self, count: int) -> list[str]:
-        """Names of the outputs: a dict's keys, else their places."""
+        """Name the outputs: by a dict's keys, else by their places."""
         spec = self.traced.call_spec.out_spec
         assert spec is not None
         numbered = pytree.tree_unflatten(range(spec.num_leaves), spec)
@@ -120,7 +126,7 @@ class Program:
         return "graphs" if "nodes" in self.sizes else otherwise
 
     def stretched(self, sizes: dict[str, int]) -> tuple[Tensor, ...]:
-        """The example with other sizes: rows repeated or left out, in order, so that what is sorted stays sorted."""
+        """Give the example other sizes: rows repeat or are left out, in order, so that what is sorted stays sorted."""
         values = {symbol: sizes[name] for symbol, name in self.names.items()}
         new = []
         for t, axes in zip(self.example, input_sizes(self.traced), strict=True):
@@ -135,8 +141,14 @@ class Program:
 def trace_program(model: nn.Module, example: Any) -> Program:
     """Trace a model in eval mode on the CPU, with every axis that counts samples free.
 
-    Free are the leading axis of every tensor, and the second axis of an edge list (2, edges). Raises ExportError
-    where the model cannot be traced, or where the number of samples is a constant in its code.
+    Free are the leading axis of every tensor, and the second axis of an edge list (2, edges).
+
+    Args:
+        model: The model; it stays as it is.
+        example: A tensor, or a tuple of positional inputs.
+
+    Raises:
+        ExportError: The model cannot be traced, or the number of samples is a constant in its code.
     """
     example = mapped(example if isinstance(example, tuple) else (example,), lambda _path, t: t.detach().cpu())
     flat = Flat(copy.deepcopy(model).cpu().eval().requires_grad_(False), example)
@@ -211,7 +223,7 @@ def quiet() -> Iterator[None]:
 
 
 def sample_axis(name: str, t: Tensor, inputs: Sequence[Tensor]) -> int | None:
-    """The axis of an input that counts samples: the first one, or the second one of an edge list (2, edges)."""
+    """Find the axis of an input that counts samples: the first one, or the second one of an edge list (2, edges)."""
     if not t.ndim or not t.numel():
         return None
     pairs = t.ndim == 2 and t.shape[0] == 2 and not (t.is_floating_point() or t.is_complex())
@@ -220,7 +232,7 @@ def sample_axis(name: str, t: Tensor, inputs: Sequence[Tensor]) -> int | None:
 
 
 def input_names(model: nn.Module, paths: Sequence[InputPath]) -> tuple[str, ...]:
-    """A name for each input tensor: the parameter of ``forward`` that takes it, and its place in that."""
+    """Name each input tensor: by the parameter of ``forward`` that takes it, and its place in that."""
     inner = model.model if isinstance(model, CompactModel) else model
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = [p.name for p in inspect.signature(inner.forward).parameters.values() if p.kind in kinds]
@@ -234,7 +246,7 @@ def input_names(model: nn.Module, paths: Sequence[InputPath]) -> tuple[str, ...]
 
 
 def unique(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
-    """The names as identifiers, numbered where they repeat."""
+    """Make identifiers of names, numbered where they repeat."""
     found: list[str] = []
     for name in names:
         word = re.sub(r"\W", "_", name)
@@ -251,13 +263,13 @@ def _key(entry: Any) -> str:
 
 
 def expressions(t: Tensor) -> tuple[Size, ...]:
-    """A traced tensor's sizes: ints, and expressions in symbols."""
+    """Read a traced tensor's sizes: ints, and expressions in symbols."""
     sizes = (s if isinstance(s, int) else s.node.expr for s in t.shape)
     return tuple(int(s) if isinstance(s, int) or s.is_number else s for s in sizes)
 
 
 def input_sizes(traced: ExportedProgram) -> list[tuple[Size, ...]]:
-    """The sizes of every input."""
+    """Read the sizes of every input."""
     values = {n.name: n.meta["val"] for n in traced.graph.nodes if n.op == "placeholder"}
     return [expressions(values[str(name)]) for name in traced.graph_signature.user_inputs]
 
@@ -298,7 +310,7 @@ def _named_program(
 
 
 def rename(text: str, names: dict[str, str]) -> str:
-    """A size's expression with the symbols' names."""
+    """Put the symbols' names into a size's expression."""
     return re.sub(r"\w+", lambda m: names.get(m[0], m[0]), text)
 
 
