@@ -17,7 +17,7 @@ from importlinter.cli import lint_imports
 from tests.dependencies import PROJECT, declared, distributions
 
 SCRIPTS = {p.stem for folder in ("scripts", "docs/examples") for p in (PROJECT / folder).rglob("*.py")}
-OWN = {"lumos", "tests"} | SCRIPTS
+OWN = {"lumos", "tests", "benchmarks"} | SCRIPTS
 ENGINE_TESTS = ("tracing", "gating", "compaction", "pruning")
 
 
