@@ -38,7 +38,7 @@ def check_workload(workload: Workload) -> None:
 
 
 def check_members(workload: Any) -> None:
-    """The members are there and of the right kind."""
+    """Check that the members are there and of the right kind."""
     assert isinstance(workload, Workload), f"{type(workload).__name__} lacks a member of lumos.suite.workload.Workload"
     name = workload.name
     assert re.fullmatch(r"[a-z][a-z0-9_]*", name), f"name {name!r}: expected lower-case letters, digits and _"
@@ -48,7 +48,7 @@ def check_members(workload: Any) -> None:
 
 
 def check_model(workload: Workload) -> None:
-    """The model follows torch's seed, runs on the example and returns finite numbers for each sample."""
+    """Check that the model follows torch's seed, runs on the example and returns finite numbers for each sample."""
     first, second = _seeded(workload, 0), _seeded(workload, 0)
     for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b), f"model(): {name} differs between two calls with one seed"
@@ -61,7 +61,7 @@ def check_model(workload: Workload) -> None:
 
 
 def check_loaders(workload: Workload) -> None:
-    """Three splits with samples, the same at every call, in an order that seed and epoch alone decide."""
+    """Check that there are three splits, the same at every call, in an order that seed and epoch alone decide."""
     loaders = workload.loaders()
     for split in ("train", "valid", "test"):
         count = getattr(loaders, f"n_{split}")
@@ -81,7 +81,7 @@ def check_loaders(workload: Workload) -> None:
 
 
 def check_loss(workload: Workload) -> None:
-    """The loss is one finite number of the order of one, with gradients for the weights."""
+    """Check that the loss is one finite number of the order of one, with gradients for the weights."""
     model = _seeded(workload, 0).train()
     loss = workload.loss(model, next(iter(workload.loaders().train)))
     assert loss.shape == (), f"loss: shape {tuple(loss.shape)}, expected a scalar"
@@ -93,7 +93,7 @@ def check_loss(workload: Workload) -> None:
 
 
 def check_score(workload: Workload) -> None:
-    """The score is finite, the same twice, and does not depend on the order of calls."""
+    """Check that the score is finite, the same twice, and does not depend on the order of calls."""
     model = _seeded(workload, 0)
     loaders = workload.loaders()
     first = evaluate(workload, model, loaders.valid, CPU)
@@ -105,7 +105,7 @@ def check_score(workload: Workload) -> None:
 
 
 def check_features(workload: Workload) -> None:
-    """Feature names are unique, and as many as the input features that the trace finds."""
+    """Check that feature names are unique, and as many as the input features that the trace finds."""
     names = list(workload.features())
     assert len(set(names)) == len(names), "features(): names repeat"
     gated = _gated(workload)
@@ -114,7 +114,7 @@ def check_features(workload: Workload) -> None:
 
 
 def check_gating(workload: Workload) -> None:
-    """All gates open changes nothing; gated and compact agree; a compact model reads back to the same function."""
+    """Check that open gates change nothing, that gated and compact agree, and that a saved model loads."""
     gated = _gated(workload)
     inputs = workload.example()
     with torch.no_grad():
@@ -141,7 +141,7 @@ def check_gating(workload: Workload) -> None:
 
 
 def check_training(workload: Workload) -> None:
-    """A gated training step moves weights and gates."""
+    """Check that a gated training step moves weights and gates."""
     gated = _gated(workload).train()
     loss = workload.loss(gated, to_device(next(iter(workload.loaders().train)), CPU)) + 1e-3 * gated.penalty()
     loss.backward()

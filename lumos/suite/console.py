@@ -69,7 +69,7 @@ class Bar:
 
 @contextmanager
 def progress(label: str, total: int, done: int = 0) -> Iterator[Bar]:
-    """A progress bar over ``total`` steps, of which some are done; only one of several processes shows it."""
+    """Show a progress bar over ``total`` steps, of which some are done; only one of several processes shows it."""
     hidden = not console.is_terminal or os.environ.get("RANK", "0") != "0"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                TextColumn("{task.fields[info]}"))  # fmt: skip

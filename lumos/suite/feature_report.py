@@ -57,7 +57,7 @@ def runs_of(words: Sequence[str], seeds: bool) -> list[FinishedRun]:
 
 
 def entering(workload: Any) -> list[str] | None:
-    """The features that the outputs are known to depend on, those that follow from others included; None: not known."""
+    """List the features that the outputs are known to depend on, also by way of others; None where it is not known."""
     if hasattr(workload, "true_dependence"):
         known = workload.true_dependence()
         useful = {*known.enters, *known.derived}
@@ -66,7 +66,7 @@ def entering(workload: Any) -> list[str] | None:
 
 
 def course_of(run: FinishedRun, methods: Sequence[str]) -> features.Course:
-    """A run's history, with the strengths that others give its features on the same training rows."""
+    """Read a run's history, with the strengths that others give its features on the same training rows."""
     rows = run.run.table("features.csv")
     if not rows:
         raise RecordError(f"{run.run.name}: it has no features.csv, which a run with gates on its input features "

@@ -14,7 +14,7 @@ MUTUAL_INFORMATION_ROWS = 2000
 def relevance(
     inputs: Float[np.ndarray, "rows features"], outputs: Float[np.ndarray, "rows outputs"]
 ) -> dict[str, list[float]]:
-    """What statistics say of each input column alone: ``abs_pearson`` and, with scikit-learn, ``mutual_information``.
+    """Compute what statistics say of each input column: ``abs_pearson`` and, with scikit-learn, ``mutual_information``.
 
     Each is the largest over the outputs. |Pearson| is over all rows, in [0, 1], 0 for a constant column; mutual
     information is in nats, the nearest-neighbour estimate of Kraskov, Stögbauer and Grassberger (2004) on at most

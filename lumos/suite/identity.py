@@ -19,12 +19,12 @@ WITH_GATES = ("lumos", "scratch")
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that name a configuration."""
+    """Return twelve hexadecimal digits that name a configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What names a run: all but the machine's keys, the modes that are not set, and gates of which there are none."""
+    """Return what names a run: all but the machine's keys, modes that are not set, and gates where there are none."""
     kept = without(config, MACHINE_KEYS)
     if (kept.get("method") or {}).get("name", "lumos") not in WITH_GATES:
         del kept["lumos"]
@@ -35,7 +35,7 @@ def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without(config: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
-    """A configuration less some keys, which are paths with dots."""
+    """Return a configuration less some keys, which are paths with dots."""
     out = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -49,10 +49,10 @@ SUITE = "lumos."
 
 
 def short_target(target: str) -> str:
-    """A workload's class as ids and records name it, ``workloads.cfd.CFD``, wherever the package keeps it."""
+    """Return a workload's class as ids and records name it, ``workloads.cfd.CFD``, wherever the package keeps it."""
     return target.removeprefix(SUITE) if target.startswith(f"{SUITE}workloads.") else target
 
 
 def full_target(target: str) -> str:
-    """The path from which the class that :func:`short_target` names is imported."""
+    """Return the path from which the class that :func:`short_target` names is imported."""
     return SUITE + target if target.startswith("workloads.") else target

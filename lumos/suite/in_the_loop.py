@@ -72,7 +72,7 @@ def run_on(sim: Simulation, start: Any, kernel: Kernel, steps: int, true: Sequen
 
 
 def compare(sim: Simulation, surrogates: Mapping[str, Surrogate], steps: int) -> dict[str, Course]:
-    """The true run, one from a nudged start, and one with each network in the kernel's place."""
+    """Run the simulation: truly, from a nudged start, and with each network in the kernel's place."""
     start = sim.start()
     kernels: dict[str, Kernel] = {"kernel": sim.exact, NUDGED: sim.exact}
     for name, surrogate in surrogates.items():
@@ -95,7 +95,7 @@ def _replacement(sim: Simulation, surrogate: Surrogate) -> Callable[[Any], Any]:
 
 
 def network_rate(sim: Simulation, surrogate: Surrogate) -> float:
-    """Rows a second of the network alone, inputs ready: the best of three calls on the first state's."""
+    """Measure rows a second of the network alone, inputs ready: the best of three calls on the first state's."""
     surrogate.watch = Stopwatch()
     best = math.inf
     for _ in range(3):
@@ -108,7 +108,7 @@ def network_rate(sim: Simulation, surrogate: Surrogate) -> float:
 
 
 def summary(sim: Simulation, courses: Mapping[str, Course], surrogates: Mapping[str, Surrogate]) -> dict[str, Any]:
-    """For each run: steps done, speed, errors against the true run and drift of what should be conserved."""
+    """Sum up each run: steps done, speed, errors against the true run and drift of what should be conserved."""
     out: dict[str, Any] = {}
     kernel = courses["kernel"]
     for name, course in courses.items():
@@ -135,7 +135,7 @@ def summary(sim: Simulation, courses: Mapping[str, Course], surrogates: Mapping[
 
 
 def table(sim: Simulation, found: Mapping[str, Any]) -> Table:
-    """The summary as it is printed: a column for each run."""
+    """Lay out the summary as it is printed: a column for each run."""
     out = Table(title=f"{sim.kernel_name}; a step is an {sim.step_name}".replace("an step", "a step"))
     out.add_column("")
     for name in found:
@@ -162,7 +162,7 @@ def table(sim: Simulation, found: Mapping[str, Any]) -> Table:
 
 
 def write(folder: Path, run: FinishedRun, sim: Simulation, courses: Mapping[str, Course], found: Any) -> Path:
-    """The summary as JSON and the course of every run as CSV; returns the JSON's path."""
+    """Write the summary as JSON and the course of every run as CSV; returns the JSON's path."""
     stem = f"{run.workload.name}-{run.entry['run_id']}"
     rows = [{"run": name, **row} for name, course in courses.items() for row in course.rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))

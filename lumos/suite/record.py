@@ -65,7 +65,7 @@ def checked(record: Any, path: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """The record of a run that is done (``unsupported`` is a result too), or None where the run has to be done."""
+    """Read the record of a run that is done (``unsupported`` is a result too); None where the run has to be done."""
     if not (folder / FILE).exists():
         return None
     try:
@@ -143,7 +143,7 @@ def write_curve(folder: Path, rows: Sequence[dict[str, Any]], name: str = "curve
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """Where and with what a run was made."""
+    """Tell where and with what a run was made."""
     packages = ("torch", "numpy", "hydra-core", "torch-geometric", "timm")
     commit = _git("rev-parse", "HEAD")
     return {

@@ -47,14 +47,14 @@ class Job:
 
 
 def workloads() -> list[str]:
-    """Every workload that has a configuration, in the paper's order, then the others."""
+    """List every workload that has a configuration, in the paper's order, then the others."""
     known = sorted(p.stem for p in (CONF / "workload").glob("*.yaml"))
     order = Published.read().workloads
     return [w for w in order if w in known] + [w for w in known if w not in order]
 
 
 def settings() -> dict[str, list[str]]:
-    """The overrides of single workloads. Raises ConfigError for a file that is not a table of lists of words."""
+    """Read the overrides of single workloads. Raises ConfigError for a file that is not a table of lists of words."""
     found = yaml.safe_load(SETTINGS.read_text()) or {}
     good = isinstance(found, dict) and all(
         isinstance(v, list) and all(isinstance(o, str) and "=" in o for o in v) for v in found.values()
@@ -68,7 +68,7 @@ def settings() -> dict[str, list[str]]:
 
 
 def job(workload: str, seed: int, own: Sequence[str], given: Sequence[str]) -> Job:
-    """The run of a workload. Raises ConfigError where its configuration is wrong."""
+    """Describe the run of a workload. Raises ConfigError where its configuration is wrong."""
     overrides = (f"workload={workload}", "scale=small", f"seed={seed}", *own, *given)
     return Job(workload, overrides, read(compose(overrides)).folder(workload))
 
@@ -104,7 +104,7 @@ def note(job: Job) -> None:
 
 
 def line(entry: dict[str, Any]) -> str:
-    """What came of a run."""
+    """Say in a line what came of a run."""
     dense, compact = entry["dense"]["score"], entry["compact"]["score"]
     cut, faster = q.params_reduction(entry), q.best_speedup(q.device_kind(entry))(entry)
     return (

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sysconfig
 import time
 import traceback
 import warnings
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lumos import measure
 from lumos.compaction.model import CompactModel
-from lumos.errors import ConfigError, DataError, UnsupportedError, one_line
-from lumos.files import atomic
+from lumos.errors import ConfigError, UnsupportedError, one_line
 from lumos.measure import parameters
 from lumos.suite import record, report
+from lumos.suite.baseline import dense_baseline
 from lumos.suite.config import RunConfig
 from lumos.suite.console import log, logging_to, silence
-from lumos.suite.feature_statistics import relevance
+from lumos.suite.measurements import feature_rows, measure_both
+from lumos.suite.methods import train_with
 from lumos.suite.paths import PROJECT
-from lumos.suite.step_cost import step_cost
 from lumos.suite.training import distributed
-from lumos.suite.training.checkpoint import Store, save_tensors
-from lumos.suite.training.evaluation import evaluate, on_device
-from lumos.suite.training.loading import readable_worker_errors, set_epoch
+from lumos.suite.training.checkpoint import Store
+from lumos.suite.training.loading import readable_worker_errors
 from lumos.suite.training.loop import train
 from lumos.suite.training.signals import StoppedError
 from lumos.suite.training.trained import Trained
@@ -37,10 +33,23 @@ from lumos.suite.workload import Loaders, Workload
 
 
 def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
-    """Do the run that the configuration describes, print its table and return its record.
+    """Do the run that the configuration describes, and print its table.
 
     A failed run leaves a record that says so, and its error is raised. Where several processes train, the first one
-    writes and prints; the others return an empty record.
+    writes and prints.
+
+    Args:
+        config: The run's settings.
+        workload: The workload that it is a run of.
+
+    Returns:
+        The run's record; an empty one in all but the first of several processes.
+
+    Raises:
+        ConfigError: The device is not there.
+        RecordError: Another process is at this run, or its folder cannot be written.
+        LumosError: What the data, the training or the compaction raise.
+        StoppedError: The run was asked to stop; the same call goes on from there.
     """
     _ = workload.recipe, workload.metric  # a bad setting is said before anything is written
     folder = config.folder(workload.name)
@@ -68,11 +77,13 @@ def _run_and_record(config: RunConfig, workload: Workload, folder: Path, device:
     store: Store | None = None
     try:
         with readable_worker_errors():
-            trained = _train_both(config, workload, folder, device)
+            loaders, dense, other = _train_both(config, workload, folder, device)
             distributed.leave()  # the measurements are made by one process
-            entry.update(_measure(config, workload, trained, folder, device))
+            _write_files(folder, workload, dense, other)
+            log.info("measuring both")
+            entry.update(measure_both(config, workload, loaders, dense, other, device))
         entry["status"] = "finished"
-        store = _gated_store(config, folder, trained[0])
+        store = _gated_store(config, folder, loaders)
     except UnsupportedError as error:
         # That a method cannot treat a model is a result.
         entry["status"], entry["error"] = "unsupported", {"line": one_line(error), "traceback": _traceback()}
@@ -87,6 +98,16 @@ def _run_and_record(config: RunConfig, workload: Workload, folder: Path, device:
     if store:
         store.clear()
     return entry
+
+
+def _write_files(folder: Path, workload: Workload, dense: Trained, other: Trained) -> None:
+    """Write the curves, what became of each feature, and the compact model."""
+    record.write_curve(folder, [*dense.curve, *(other.curve if other is not dense else [])])
+    if other.features:
+        record.write_curve(folder, feature_rows(workload, other.features), "features.csv")
+    if isinstance(other.model, CompactModel):
+        with record.writing(folder):
+            other.model.save(folder / "compact.pt")
 
 
 def _traceback() -> str:
@@ -108,8 +129,8 @@ def _train_both(
     )
     if config.method and config.method.name != "dense":
         peer = _peer(config, workload, loaders, device)
-        return loaders, _baseline(config, workload, loaders, device), peer
-    dense = _baseline(config, workload, loaders, device)
+        return loaders, dense_baseline(config, workload, loaders, device), peer
+    dense = dense_baseline(config, workload, loaders, device)
     if config.method:
         return loaders, dense, dense
     store = _gated_store(config, folder, loaders)
@@ -120,8 +141,6 @@ def _train_both(
 
 def _peer(config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device) -> Trained:
     """The network of another method; where it takes the shape that ours leaves, our own run comes first."""
-    from lumos.suite.methods import train_with
-
     assert config.method is not None
     if config.method.name != "scratch":
         return train_with(config, workload, loaders, device)
@@ -148,75 +167,6 @@ def _gated_store(config: RunConfig, folder: Path, loaders: Loaders) -> Store:
     return Store(folder, "gated", identity, config.trainer.checkpoint_seconds, config.trainer.checkpoint_steps)
 
 
-def _measure(
-    config: RunConfig,
-    workload: Workload,
-    trained: tuple[Loaders, Trained, Trained],
-    folder: Path,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Sizes, speed and test scores of both networks; the curve, the features and the compact model are written."""
-    loaders, dense, other = trained
-    record.write_curve(folder, [*dense.curve, *(other.curve if other is not dense else [])])
-    if other.features:
-        record.write_curve(folder, _feature_report(workload, other.features), "features.csv")
-    if isinstance(other.model, CompactModel):
-        with record.writing(folder):
-            other.model.save(folder / "compact.pt")
-    log.info("measuring both")
-    figures = measure.compare({"dense": dense.model, "compact": other.model}, workload.example(), device)
-    # The order of the first epoch, however many were trained here: predictors see the same rows after a resume.
-    set_epoch(loaders.train, 0)
-    training = None
-    if other.equivalence is not None:
-        batch = next(iter(loaders.train))
-        training = step_cost(workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile))
-    baselines = getattr(workload, "baselines", dict)()
-    return {
-        "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,
-                 "n_test": loaders.n_test, "sha256": loaders.sha256},
-        "baselines": dict(baselines),
-        "dense": {**_scored(workload, dense, loaders, device), **figures["dense"], **_training(dense)},
-        "compact": {**_scored(workload, other, loaders, device), **figures["compact"], **_training(other)},
-        "gates": other.gates,
-        "steering": other.steering,
-        "training": training,
-        "equivalence": asdict(other.equivalence) if other.equivalence else None,
-    }  # fmt: skip
-
-
-def _scored(workload: Workload, trained: Trained, loaders: Loaders, device: torch.device) -> dict[str, Any]:
-    """The test score, and the workload's further scores by name where it has some."""
-    found: dict[str, Any] = {"score": evaluate(workload, trained.model, loaders.test, device)}
-    further = getattr(workload, "scores", None)
-    if further is not None:
-        with torch.no_grad():
-            named = further(trained.model.eval(), on_device(loaders.test, device))
-        found["scores"] = {name: float(score) for name, score in named.items()}
-    return found
-
-
-def _training(trained: Trained) -> dict[str, Any]:
-    return {"valid_score": trained.valid_score, "train_seconds": round(trained.seconds, 3), "steps": trained.steps,
-            "phases": trained.phases or {"dense": trained.steps}}  # fmt: skip
-
-
-def _feature_report(workload: Workload, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with what simple statistics of the training table say of each feature, where the workload has one."""
-    table = getattr(workload, "table", None)
-    if table is None:
-        return rows
-    inputs, outputs = table()
-    if inputs.shape[1] != len(rows):
-        raise DataError(f"{workload.name}: table() has {inputs.shape[1]} input columns for {len(rows)} features")
-    statistics = relevance(inputs, outputs)
-    first = ("feature", "kept", "closed_at", "order")
-    return [
-        {**{key: row[key] for key in first}, **{name: column[i] for name, column in statistics.items()}, **row}
-        for i, row in enumerate(rows)
-    ]
-
-
 def _new_record(config: RunConfig, workload: Workload, device: torch.device) -> dict[str, Any]:
     """The part of a record that is known before the work starts."""
     return {
@@ -237,54 +187,8 @@ def _new_record(config: RunConfig, workload: Workload, device: torch.device) -> 
     }
 
 
-def _baseline(config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device) -> Trained:
-    """The dense network: trained once for all runs that differ only in their gates, then read back.
-
-    Runs that need the same one at the same time wait for the first of them.
-    """
-    folder = config.results / "baselines" / workload.name / f"{config.baseline_id}-{loaders.sha256[:12]}"
-    identity = {"baseline": config.baseline_id, "data": loaders.sha256, "phase": "dense"}
-    store = Store(folder, "dense", identity, config.trainer.checkpoint_seconds, config.trainer.checkpoint_steps)
-    main = distributed.world().main
-    with record.locked(folder, wait=True) if main else nullcontext():
-        known = distributed.from_main(lambda: None if config.force else _read_baseline(folder, workload))
-        if known is not None:
-            if main:
-                store.clear()  # left by a process that was killed right after its training
-            facts, weights = known
-            model = workload.model()
-            model.load_state_dict(weights)
-            log.info(f"dense: trained before by an equal run ({facts['seconds']:.0f} s then), read from {folder}")
-            return Trained(model.to(device).eval(), **facts)
-        if config.force and main:
-            store.clear()
-        trained = train(workload, loaders, config, device, gated=False, store=store)
-        if main:
-            facts = {name: getattr(trained, name) for name in ("valid_score", "seconds", "steps", "curve")}
-            with record.writing(folder):
-                save_tensors(folder / "dense.pt", trained.model.state_dict())
-                with atomic(folder / "dense.json") as temporary:
-                    temporary.write_text(json.dumps(facts))
-            store.clear()
-    return trained
-
-
-def _read_baseline(folder: Path, workload: Workload) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """Facts and weights of a dense network that was trained before, if they are there and fit."""
-    path, facts = folder / "dense.pt", folder / "dense.json"
-    if not (facts.exists() and path.exists()):
-        return None
-    try:
-        known, weights = json.loads(facts.read_text()), torch.load(path, map_location="cpu", weights_only=True)
-        workload.model().load_state_dict(weights)
-    except Exception as error:  # whatever a damaged file raises, the remedy is the same
-        log.info(f"dense: {folder} cannot be read ({type(error).__name__}); training it again")
-        return None
-    return known, weights
-
-
 def prepare(config: RunConfig) -> torch.device:
-    """Threads, determinism and the device. Raises ConfigError where the device is not there."""
+    """Set torch's threads and determinism, and choose the device. Raises ConfigError where the device is not there."""
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     wanted = config.trainer.device

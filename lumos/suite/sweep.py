@@ -37,7 +37,7 @@ def note(folder: Path, **facts: Any) -> None:
 
 
 def jobs(folder: Path) -> list[Job]:
-    """All jobs of a sweep by number; one that died is still ``running``, and then counts as ``died``."""
+    """Read all jobs of a sweep, by number; one that died is still ``running``, and then counts as ``died``."""
     found = [json.loads(path.read_text()) for path in folder.glob(f"*/{JOB}")]
     for job in found:
         job["status"] = "died" if job["status"] == "running" else job["status"]
@@ -45,7 +45,7 @@ def jobs(folder: Path) -> list[Job]:
 
 
 def rows(found: Sequence[Job]) -> list[dict[str, Any]]:
-    """A row for each job: what it was told beyond the others, what became of it, and whether it is on the front.
+    """Make a row for each job: what it was told beyond the others, what became of it, and whether it is on the front.
 
     A run is on the Pareto front where no other of its workload, metric and scale is smaller and no worse.
     """
@@ -87,7 +87,7 @@ def _entry(job: Job) -> dict[str, Any] | None:
 
 
 def summary(found: Sequence[dict[str, Any]]) -> Table:
-    """The rows as a table for people; runs on the Pareto front have a star."""
+    """Lay out the rows as a table for people; runs on the Pareto front have a star."""
     table = Table(title=f"{len(found)} jobs (* on the Pareto front of score and size)", title_justify="left")
     for name in ("", "settings", "status", "metric", "dense", "compact", "parameters", "features"):
         text = name in ("settings", "status", "metric")

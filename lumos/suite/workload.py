@@ -79,7 +79,7 @@ class DataSource:
             object.__setattr__(self, name, None if value is None else Path(value).expanduser())
 
     def public_root(self) -> Path:
-        """The existing file or folder of the published data. Raises DataError where it is not given or not there."""
+        """Return the file or folder of the published data. Raises DataError where it is not given or not there."""
         if self.root is None:
             raise DataError("data=public needs data.root=PATH, the published file or folder")
         if not self.root.exists():
@@ -91,7 +91,7 @@ class DataSource:
 class Loaders:
     """The three splits and what is known of them.
 
-    ``train`` may have a sampler with ``set_epoch`` (as ``torch.utils.data.DistributedSampler``); the engine calls it,
+    ``train`` may have a sampler with ``set_epoch`` (as ``torch.utils.data.DistributedSampler``); the suite calls it,
     so that the order of the samples is a function of seed and epoch alone. ``sha256`` is a digest of the samples.
     """
 
@@ -107,7 +107,7 @@ class Loaders:
 
 @runtime_checkable
 class Workload(Protocol):
-    """A scientific problem that the engine can train on, dense and gated.
+    """A scientific problem that the suite can train on, dense and gated.
 
     Further members are optional: ``baselines() -> dict[str, float]``, the test scores of trivial predictors in the
     metric's unit; ``note``, one line that a run's table prints (what generated data stands for, say);
@@ -163,7 +163,7 @@ class Workload(Protocol):
 def tensor_loader(
     *tensors: Tensor, batch_size: int, seed: int | None = None, num_replicas: int = 1, rank: int = 0
 ) -> DataLoader:
-    """Batches of rows of tensors that fit into memory, as tuples in the order given.
+    """Make a loader of rows of tensors that fit into memory, as tuples in the order given.
 
     With a ``seed``, rows are shuffled anew each epoch, as a function of seed and epoch, and an incomplete last batch
     is dropped unless it is the only one; without, rows come in order and all of them do.
@@ -185,7 +185,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all that can move moved to the device: tensors, containers, and objects with ``to``."""
+    """Move all of a batch that can move to the device: tensors, containers, and objects with ``to``."""
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple | list):

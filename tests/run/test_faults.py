@@ -15,9 +15,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lumos import measure
 from lumos.compaction import compact_file
 from lumos.errors import DataError, LumosError, RecordError
-from lumos.suite import record, runner
+from lumos.suite import measurements, record, runner
 from lumos.suite.config import compose, read
 from lumos.suite.paths import PROJECT
 from lumos.suite.training.loading import readable_worker_errors
@@ -38,8 +39,8 @@ def described(home, *changes):
 def _only_training():
     """Measurements take their time and are tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner.measure, "compare", lambda models, *_: {name: {} for name in models})
-        patch.setattr(runner.measure, "training_step", lambda *_, **__: {}, raising=False)
+        patch.setattr(measure, "compare", lambda models, *_: {name: {} for name in models})
+        patch.setattr(measurements, "step_cost", lambda *_, **__: {})
         patch.setattr(runner.report, "print_run", lambda *_: None)
         yield
 
@@ -276,6 +277,6 @@ def test_scores_beyond_the_metric_are_recorded():
 
     tiny = replace(More().tiny(), test_rows=250)
     trained = Trained(tiny.model(), 0.0, 0.0, 0, [])
-    found = runner._scored(tiny, trained, tiny.loaders(), torch.device("cpu"))
+    found = measurements.scored(tiny, trained, tiny.loaders(), torch.device("cpu"))
     assert found["scores"] == {"batches": 3.0}
-    assert set(runner._scored(Synthetic().tiny(), trained, tiny.loaders(), torch.device("cpu"))) == {"score"}
+    assert set(measurements.scored(Synthetic().tiny(), trained, tiny.loaders(), torch.device("cpu"))) == {"score"}

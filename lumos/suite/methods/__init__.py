@@ -25,7 +25,7 @@ METHODS: dict[str, Callable[[TrainState, Task], PruningMethod | None]] = {
     "oto": oto.setup,
     "loxia": loxia.setup,
 }
-"""What makes each method's training of a fresh state; ``dense`` and ``lumos`` are the engine's own."""
+"""What sets up each method's training, by name; ``dense`` and ``lumos`` are the loop's own."""
 
 
 def train_with(

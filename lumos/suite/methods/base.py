@@ -79,12 +79,12 @@ class TwoPhaseMethod(PruningMethod):
 
 
 def example(workload: Workload, device: torch.device) -> tuple[Any, ...]:
-    """The workload's example on a device."""
+    """Return the workload's example on a device."""
     return to_device(workload.example(), device)
 
 
 def shapes(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[int, ...]]:
-    """The shapes of the outputs, in eval mode; the mode stays."""
+    """List the shapes of the outputs, in eval mode; the mode stays."""
     mode = model.training
     with torch.no_grad():
         out = model.eval()(*inputs)

@@ -35,7 +35,7 @@ class Store:
         self.saved_at, self.last_step = time.monotonic(), 0
 
     def due(self, step: int) -> bool:
-        """Whether it is time for a checkpoint after this step."""
+        """Tell whether it is time for a checkpoint after this step."""
         by_clock = self.seconds is not None and time.monotonic() - self.saved_at >= self.seconds
         return by_clock or (self.steps is not None and step - self.last_step >= self.steps)
 
@@ -62,7 +62,7 @@ class Store:
         return f"the last good weights are in {path}; "
 
     def candidates(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """The states to go on from, the newest first; what cannot be used is named in the log and passed over."""
+        """Read the states to go on from, the newest first; what cannot be used is named in the log and passed over."""
         for stale in self.folder.glob(f".{self.path.name}.*.tmp"):
             stale.unlink(missing_ok=True)
         for path in (self.path, self.previous):

@@ -53,7 +53,7 @@ class LumosMethod(PruningMethod):
         return {"controller": self.controller, "detector": self.detector, "history": self.history}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a checkpoint has to keep beside the model: the parts, and, after the cut, what was cut."""
+        """Return all that a checkpoint has to keep beside the model: the parts, and, after the cut, what was cut."""
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         if self.equivalence is not None:
             log_alpha = self.gated.gates.log_alpha.detach()

@@ -22,7 +22,7 @@ SHOWN = 3
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a file: a state dict of torch (no code is run), safetensors, or one that LUMOS wrote.
+    """Read the named tensors of a file: a state dict of torch (no code is run), safetensors, or one that LUMOS wrote.
 
     Our own are ``dense.pt``, ``compact.pt`` and the checkpoints ``*.ckpt``. Raises ConfigError.
     """
@@ -89,7 +89,7 @@ def initialize(model: nn.Module, path: Path, strict: bool = True) -> None:
 
 
 def learning(model: nn.Module, structure: Structure) -> list[str]:
-    """The parameters that learn beside the gates where the backbone is frozen: embeddings and the head.
+    """List the parameters that learn beside the gates where the backbone is frozen: embeddings and the head.
 
     The embeddings are all ``nn.Embedding`` and ``nn.EmbeddingBag``; the head are the layers whose own outputs are
     outputs of the model, as the trace saw it.

@@ -1,4 +1,4 @@
-"""All that changes while a network trains: a checkpoint of it is the whole training."""
+"""All that changes while a network trains; a checkpoint holds all of it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,21 @@ PLACE = ("epoch", "batch", "step", "losses_from")
 
 
 class TrainState:
-    """A network on its way: fresh from the seed, or as a checkpoint left it.
+    """The state of a training: fresh from the seed, or as a checkpoint left it.
 
-    ``model`` is gated until the cut and compact after it, and ``replica`` is what a step calls: the same module, or
-    its DistributedDataParallel, by ``objective``. ``average`` is its averaged copy
-    where one is asked for, and ``scored`` the one of the two that is validated and kept. ``epoch`` and ``batch`` say
-    where the next batch is read, ``step`` how many were; ``losses`` are those of the open epoch from batch
-    ``losses_from`` on, ``recent`` the latest batches, for models with batch statistics.
+    Attributes:
+        model: The network; gated until the cut and compact after it.
+        replica: What a step calls: the same module, or its DistributedDataParallel.
+        objective: What a step minimises, plain or compiled.
+        optimizer: AdamW over the weights and the gates.
+        method: What a method of pruning does beside the steps; None for a dense training.
+        average: The averaged copy of the weights, where one is asked for.
+        best: The best state by validation score.
+        curve: A row for each epoch that is validated.
+        epoch, batch, step: The open epoch, the number of its next batch, and how many steps were taken.
+        losses: Those of the open epoch, from batch ``losses_from`` on.
+        recent: The latest batches, for models with batch statistics.
+        noise: Random numbers, of the gates and of the model.
     """
 
     def __init__(self, workload: Workload, config: RunConfig, device: torch.device, *, gated: bool) -> None:
@@ -91,7 +99,7 @@ class TrainState:
         return self._earlier + time.perf_counter() - self._started
 
     def prepare(self, reader: Reader) -> None:
-        """Before the first step: ``replica`` where several processes train, ``objective`` where it is compiled."""
+        """Set up several processes, and compiled steps, before the first step."""
         self.replica = self.model
         several = distributed.world().size > 1
         if several and isinstance(self.model, GatedModel):
@@ -127,22 +135,22 @@ class TrainState:
         )
 
     def next_epoch(self) -> None:
-        """The open epoch is validated; go on with the next one."""
+        """Go on with the next epoch."""
         self.epoch, self.batch, self.losses_from = self.epoch + 1, 0, 0
         self.losses.clear()
 
     def is_finite(self) -> bool:
-        """Whether every weight is a number."""
+        """Tell whether every weight is a number."""
         return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
     def good_weights(self) -> dict[str, Tensor] | None:
-        """The model's state if it is finite, or else the best one by validation score, if there is one."""
+        """Return the model's state if it is finite, or else the best one by validation score, if there is one."""
         return dict(self.model.state_dict()) if self.is_finite() else self.best.state
 
     # ---- checkpoints ----
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole training, between two steps."""
+        """Return the whole training, between two steps."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -179,7 +187,7 @@ class TrainState:
         self._resumed_noise, self._earlier = saved["noise"], saved["seconds"]
 
     def restore_noise(self) -> None:
-        """Once, after a restart: the generators as the checkpoint found them, whatever was drawn to get there."""
+        """Set torch's generators, once after a restart, as the checkpoint found them, whatever was drawn since."""
         if self._resumed_noise is not None:
             distributed.set_noise_state(self._resumed_noise, self.device)
             self._resumed_noise = None

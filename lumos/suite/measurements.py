@@ -1,0 +1,79 @@
+"""What a record says of the two networks of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from lumos import measure
+from lumos.errors import DataError
+from lumos.suite.config import RunConfig
+from lumos.suite.feature_statistics import relevance
+from lumos.suite.step_cost import step_cost
+from lumos.suite.training.evaluation import evaluate, on_device
+from lumos.suite.training.loading import set_epoch
+from lumos.suite.training.trained import Trained
+from lumos.suite.workload import Loaders, Workload
+
+
+def measure_both(
+    config: RunConfig, workload: Workload, loaders: Loaders, dense: Trained, other: Trained, device: torch.device
+) -> dict[str, Any]:
+    """Measure sizes, speed and test scores of the dense network and the other one.
+
+    Returns:
+        The fields of a record from ``data`` to ``equivalence``.
+    """
+    figures = measure.compare({"dense": dense.model, "compact": other.model}, workload.example(), device)
+    # The order of the first epoch, however many were trained here: predictors see the same rows after a resume.
+    set_epoch(loaders.train, 0)
+    training = None
+    if other.equivalence is not None:
+        batch = next(iter(loaders.train))
+        training = step_cost(workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile))
+    baselines = getattr(workload, "baselines", dict)()
+    return {
+        "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,
+                 "n_test": loaders.n_test, "sha256": loaders.sha256},
+        "baselines": dict(baselines),
+        "dense": {**scored(workload, dense, loaders, device), **figures["dense"], **_training(dense)},
+        "compact": {**scored(workload, other, loaders, device), **figures["compact"], **_training(other)},
+        "gates": other.gates,
+        "steering": other.steering,
+        "training": training,
+        "equivalence": asdict(other.equivalence) if other.equivalence else None,
+    }  # fmt: skip
+
+
+def scored(workload: Workload, trained: Trained, loaders: Loaders, device: torch.device) -> dict[str, Any]:
+    """Compute the test score, and the workload's further scores by name where it has some."""
+    found: dict[str, Any] = {"score": evaluate(workload, trained.model, loaders.test, device)}
+    further = getattr(workload, "scores", None)
+    if further is not None:
+        with torch.no_grad():
+            named = further(trained.model.eval(), on_device(loaders.test, device))
+        found["scores"] = {name: float(score) for name, score in named.items()}
+    return found
+
+
+def _training(trained: Trained) -> dict[str, Any]:
+    return {"valid_score": trained.valid_score, "train_seconds": round(trained.seconds, 3), "steps": trained.steps,
+            "phases": trained.phases or {"dense": trained.steps}}  # fmt: skip
+
+
+def feature_rows(workload: Workload, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add to the rows what simple statistics of the training table say of each feature, where the workload has one."""
+    table = getattr(workload, "table", None)
+    if table is None:
+        return rows
+    inputs, outputs = table()
+    if inputs.shape[1] != len(rows):
+        raise DataError(f"{workload.name}: table() has {inputs.shape[1]} input columns for {len(rows)} features")
+    statistics = relevance(inputs, outputs)
+    first = ("feature", "kept", "closed_at", "order")
+    return [
+        {**{key: row[key] for key in first}, **{name: column[i] for name, column in statistics.items()}, **row}
+        for i, row in enumerate(rows)
+    ]
