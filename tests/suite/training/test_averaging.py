@@ -49,8 +49,8 @@ def test_what_is_validated_kept_and_returned_is_the_average(kind, gated, monkeyp
     tiny = replace(kind(relevant_features=4).tiny(), train_rows=600, valid_rows=200, epochs=4, learning_rate=0.01)
     loaders, config = tiny.loaders(), averaged()
     states = []
-    offer = Best.offer
-    monkeypatch.setattr(Best, "offer", lambda self, score, model: (states.append(model), offer(self, score, model))[1])
+    keep = Best.update
+    monkeypatch.setattr(Best, "update", lambda self, score, model: (states.append(model), keep(self, score, model))[1])
     kept = []
     restart = TrainState.next_epoch
     monkeypatch.setattr(TrainState, "next_epoch", lambda self: (kept.append(self), restart(self))[1])
