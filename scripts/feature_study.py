@@ -31,9 +31,10 @@ NAMES = ("cfd", "fluid", "puremd")
 TABLE = PROJECT / "results" / "reference" / "feature_study.csv"
 FIGURE = PROJECT / "docs" / "figures" / "feature_study.png"
 
-ROLES = ("unused", "derived", "enters")
+ROLES = {"unused": "#ffffff", "derived": "#cfe8d5", "enters": "#2a7f4f"}
+"""What an input is in an output's equation, and its colour."""
 VERDICTS = {"kept": "#0072B2", "follows": "#9ecae1", "unused": "#eeeeee", "lost": "#D55E00"}
-"""Of an input: kept; dropped, but it follows from kept ones; dropped and not needed; dropped though it enters."""
+"""Of an input: kept; not kept, but it follows from kept ones; not kept nor needed; not kept though it enters."""
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -84,7 +85,7 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
     for panel, name in zip(panels[:, 0], names, strict=True):
         _panel(panel, name, [row for row in rows if row["workload"] == name])
     swatches = figure.legend(
-        handles=_swatches(), loc="outside lower center", ncols=4, frameon=False, fontsize=9, handlelength=1.2
+        handles=_swatches(), loc="outside lower center", ncols=3, frameon=False, fontsize=9, handlelength=1.2
     )
     swatches.set_in_layout(True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,11 +97,13 @@ def _swatches() -> list[Any]:
 
     words = {
         "kept": "kept by the gates",
-        "follows": "dropped, follows from kept ones",
-        "unused": "dropped, not needed",
-        "lost": "dropped, though the equations have it",
+        "follows": "not kept, follows from kept ones",
+        "unused": "not kept, not needed",
+        "lost": "not kept, though the equations have it",
     }
-    return [Patch(facecolor=VERDICTS[key], edgecolor="#888888", label=word) for key, word in words.items()]
+    colours = {word: VERDICTS[key] for key, word in words.items()}
+    colours |= {"enters the equation": ROLES["enters"], "follows from other inputs": ROLES["derived"]}
+    return [Patch(facecolor=colour, edgecolor="#888888", label=word) for word, colour in colours.items()]
 
 
 def _panel(panel: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
@@ -120,8 +123,8 @@ def _panel(panel: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
     for (o, i), value in np.ndenumerate(strength):
         if value >= 0.005:
             axes[1].text(i, o, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value > 0.5 else "k")
-    role = [[ROLES.index(word) for word in line] for line in grid("equation")]
-    axes[2].imshow(role, cmap=ListedColormap(["#ffffff", "#cfe8d5", "#2a7f4f"]), vmin=-0.5, vmax=2.5, aspect="auto")
+    role = [[list(ROLES).index(word) for word in line] for line in grid("equation")]
+    axes[2].imshow(role, cmap=ListedColormap(list(ROLES.values())), vmin=-0.5, vmax=2.5, aspect="auto")
     kept = sum(row["kept"] == "1" for row in rows) // len(outputs)
     panel.suptitle(f"{name}: {kept} of {len(inputs)} inputs kept", fontsize=11, x=0.01, ha="left", weight="bold")
     for axis, title, lines in zip(axes, ("gates", "|Pearson|", "equation"), ([""], outputs, outputs), strict=True):

@@ -306,11 +306,13 @@ def draw() -> None:
     left.semilogy(lumos.step, 1 - lumos.valid, color="#0072B2", lw=1.8, marker="o", ms=3)
     cut = lumos[lumos.open_gates.isna()].step.min() - (lumos.step.iloc[1] - lumos.step.iloc[0])
     left.axvline(cut, color="#D55E00", lw=1, ls="--")
-    left.text(cut, 0.98, " closed units cut out", color="#D55E00", va="top", transform=left.get_xaxis_transform())
+    left.text(cut, 0.98, " closed units removed", color="#D55E00", va="top", transform=left.get_xaxis_transform())
     for y, name, color in ((0.62, "LUMOS", "#0072B2"), (0.54, "dense", "#555555")):
         label = f"{name}, {_params(entry, name):,} parameters"
         left.text(0.98, y, label, color=color, ha="right", transform=left.transAxes)
     left.set(xlabel="training step", ylabel="1 − R² on validation flows", xlim=(0, None), ylim=(1e-3, None))
+    left.set_yticks([0.001, 0.002, 0.005, 0.01], ["0.001", "0.002", "0.005", "0.01"])
+    left.minorticks_off()
     groups = entry["gates"]["groups"]
     names = [{"input": "input features"}.get(n, f"layer {i}") for i, n in enumerate(groups)]
     total = [g["total"] for g in groups.values()]

@@ -5,8 +5,8 @@ one run with the files of its folder, text as it is and other files in base64::
 
     {"run": "cfd/13d7bcc5a9d4", "record": {...}, "files": {"curve.csv": "phase,...", "compact.pt": {"base64": "..."}}}
 
-Two commands, ``lumos pack results -o mine.jsonl.gz`` (`pack`) and ``lumos unpack mine.jsonl.gz -o results`` (`unpack`),
-turn folders into an archive and back; what is unpacked has the bytes that the run wrote. With pandas alone::
+`pack` and `unpack` (``lumos pack results -o mine.jsonl.gz``, ``lumos unpack mine.jsonl.gz -o results``) turn folders
+into an archive and back; what is unpacked has the bytes that the run wrote. With pandas alone::
 
     runs = pandas.read_json("results/reference/suite.jsonl.gz", lines=True)
     curve = pandas.read_csv(io.StringIO(runs.files[0]["curve.csv"]))

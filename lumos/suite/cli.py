@@ -189,6 +189,45 @@ def list_runs(
     _console().print(report.runs_table(on_front(entries) if pareto else entries))
 
 
+@lumos.command()
+@click.argument("places", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PLACE...")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE.jsonl.gz",
+              help="The archive to write, *.jsonl or *.jsonl.gz; one that is there is replaced.")  # fmt: skip
+@click.option("--without", multiple=True, metavar="PATTERN",
+              help="Leave out files of this name, such as '*.pt'; can be given again.")  # fmt: skip
+def pack(places: tuple[Path, ...], out: Path, without: tuple[str, ...]) -> None:
+    """Pack runs into one file, an archive, which all commands read as they read folders.
+
+    PLACE is a results folder, the folder of a run, or an archive; a run that is in several counts once.
+
+    \b
+    lumos pack results -o mine.jsonl.gz
+    lumos pack mine.jsonl.gz results/runs/cfd/13d7bcc5a9d4 -o mine.jsonl.gz      add a run to it
+    """
+    from lumos.suite import archive
+
+    click.echo(f"wrote {out}: {archive.pack(places, out, without)} runs, {out.stat().st_size / 1e6:.2f} MB")
+
+
+@lumos.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="ARCHIVE")
+@click.argument("ids", nargs=-1, metavar="[RUN_ID]...")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
+              help="The results folder in which the runs' folders are made.")  # fmt: skip
+def unpack(path: Path, ids: tuple[str, ...], out: Path) -> None:
+    """Unpack runs of an archive into folders, with the bytes that the runs wrote.
+
+    All of them, or those whose ids begin with one of RUN_ID.
+
+    \b
+    lumos unpack results/reference/suite.jsonl.gz 3240 -o some/folder
+    """
+    from lumos.suite import archive
+
+    for folder in archive.unpack(path, out, ids):
+        click.echo(folder)
+
+
 def _results_option(function: Any) -> Any:
     return click.option(
         "--results", "places", multiple=True, type=click.Path(path_type=Path), metavar="PLACE", default=paths.RESULTS,
@@ -241,9 +280,8 @@ def figures(places: tuple[Path, ...], paper: Path | None, scale: str | None, out
         f"{len(data.results.finished)} finished runs of {len(data.headlines)} workloads"
         + (f"; no record of {', '.join(missing)}" if missing else "")
     )
-    for name in ("fig10_features", "fig12_scaling", "fig13_convergence"):
-        if name not in names:
-            click.echo(f"{name}: no record has what it shows; its table has dashes")
+    for name in (name for name in build.figure_names() if name not in names):
+        click.echo(f"{name}: no record has what it shows; its table has dashes")
     click.echo(f"wrote {out} in {time.perf_counter() - started:.0f} s")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from lumos.errors import RecordError
 from lumos.suite import archive
+from lumos.suite.cli import main
 from lumos.suite.report import build
 from lumos.suite.report.results import Results
 from tests.records import entry, full, put
@@ -116,3 +117,14 @@ def test_what_cannot_be_packed_or_found_is_said(results, tmp_path):
     assert [p.name for p in archive.unpack(tmp_path / "a.jsonl", tmp_path, ["abd"])] == ["abd2"]
     with pytest.raises(RecordError, match="2 runs begin with it"):
         archive.find("ab", [results])
+
+
+def test_the_commands_pack_list_and_unpack(results, tmp_path, capsys):
+    path = tmp_path / "a.jsonl.gz"
+    main(["pack", str(results), "-o", str(path), "--without", "*.pt"])
+    assert f"wrote {path}: 2 runs, 0.00 MB" in capsys.readouterr().out
+    main(["list", str(path)])
+    assert "2 runs" in capsys.readouterr().out
+    main(["unpack", str(path), "abc", "-o", str(tmp_path)])
+    assert capsys.readouterr().out == f"{tmp_path / 'runs' / 'cfd' / 'abc1'}\n"
+    assert not (tmp_path / "runs" / "cfd" / "abc1" / "compact.pt").exists()

@@ -39,6 +39,13 @@ def write_figures(data: Evaluation, folder: Path) -> list[str]:
     return list(draw_all(data, folder))
 
 
+def figure_names() -> list[str]:
+    """Name the figures that there are where the records have what they show; sweeps have one each besides."""
+    from lumos.suite.report.figures import FIGURES
+
+    return list(FIGURES)
+
+
 def write_page(data: Evaluation, path: Path) -> None:
     """Write the page."""
     from lumos.suite.report.figures import draw_all

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,8 +16,10 @@ from lumos.suite.report.quantities import DASH
 from lumos.suite.report.results import Group
 from lumos.suite.report.style import COLUMN, DENSE, LUMOS, PAGE, PUBLISHED, log_ticks, method_style, panels
 
-MOST_NAMES, MOST_LAYERS = 40, 24
-"""More features, or layers, than this are drawn without their names."""
+MOST_NAMES = 40
+"""More features than this are drawn without their names."""
+LEAST_BARS, MOST_BARS = 6, 24
+"""For how many layers a panel of widths has room; more are drawn thinner and without their names."""
 
 
 def features(evaluation: Evaluation) -> Figure | None:
@@ -25,7 +29,7 @@ def features(evaluation: Evaluation) -> Figure | None:
     if not found:
         return None
     longest = max((len(rows) for rows in found.values() if len(rows) <= MOST_NAMES), default=12)
-    figure, axes = panels(len(found), min(4, len(found)), PAGE, 0.115 * max(12, longest) + 0.7)
+    figure, axes = panels(len(found), min(3, len(found)), PAGE, 0.115 * max(12, longest) + 0.7)
     for axis, (name, rows) in zip(axes, found.items(), strict=True):
         named = len(rows) <= MOST_NAMES
         if not named:
@@ -33,7 +37,9 @@ def features(evaluation: Evaluation) -> Figure | None:
         for y, row in enumerate(rows):
             colour = LUMOS if row["kept"] else "#CCCCCC"
             axis.barh(y, row["abs_pearson"] or 0.0, height=0.75 if named else 1.0, color=colour)
-        axis.set(xlim=(0, None), xlabel="|Pearson|", title=evaluation.paper.title(name))
+        count = sum(bool(r["kept"]) for r in rows)
+        title = f"{evaluation.paper.title(name)}: {count} of {len(rows)} kept"
+        axis.set(xlim=(0, None), xlabel="|Pearson|", title=title)
         information = [r["mutual_information"] for r in rows]
         if named and all(isinstance(v, float) for v in information):
             above = axis.twiny()
@@ -48,9 +54,7 @@ def features(evaluation: Evaluation) -> Figure | None:
                 label.set(color=LUMOS if row["kept"] else "#888888", fontweight="bold" if row["kept"] else "normal")
         else:
             axis.set(ylabel=f"{len(rows)} features, by |Pearson|", yticks=[])
-        count = sum(bool(r["kept"]) for r in rows)
-        axis.text(0.98, 0.02, f"{count} of {len(rows)} kept", transform=axis.transAxes, ha="right", fontsize=6.5)
-    marks = (("kept", LUMOS, "s"), ("cut", "#CCCCCC", "s"), ("mutual information", "black", "o"))
+    marks = (("kept", LUMOS, "s"), ("not kept", "#CCCCCC", "s"), ("mutual information", "black", "o"))
     handles = [Line2D([], [], marker=m, ls="", color=c, label=t) for t, c, m in marks]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
@@ -79,7 +83,8 @@ def convergence(evaluation: Evaluation) -> Figure | None:
         axis.set_xlim(0, None)
     figure.supxlabel("training step", fontsize=7.5)
     figure.supylabel("training loss", fontsize=7.5)
-    lines = (("dense, smoothed", DENSE, "-"), ("LUMOS, smoothed", LUMOS, "-"), ("cut", PUBLISHED, "--"))
+    lines = (("dense, smoothed", DENSE, "-"), ("LUMOS, smoothed (thin: as it was)", LUMOS, "-"),
+             ("closed units are removed", PUBLISHED, "--"))  # fmt: skip
     handles = [Line2D([], [], color=c, ls=s, label=t) for t, c, s in lines]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
@@ -127,12 +132,12 @@ def scaling(evaluation: Evaluation) -> Figure | None:
 
 
 def pareto(evaluation: Evaluation) -> Figure | None:
-    """Score against size of every run, all methods; the front is joined."""
+    """Draw score against size of every run, all methods, where there is more than one run; the front is joined."""
     found = {w: runs.points(evaluation, w) for w in evaluation.workloads}
-    found = {w: points for w, points in found.items() if points}
+    found = {w: points for w, points in found.items() if len(points) > 2}
     if not found:
         return None
-    figure, axes = panels(len(found), min(4, len(found)), PAGE if len(found) > 1 else COLUMN, 1.6)
+    figure, axes = panels(len(found), min(3, len(found)), PAGE if len(found) > 1 else COLUMN, 1.9)
     for axis, (name, points) in zip(axes, found.items(), strict=True):
         metric = evaluation.results.of(name)[0].first["metric"]
         worst = _worst_shown(points, metric["higher_is_better"])
@@ -147,8 +152,7 @@ def pareto(evaluation: Evaluation) -> Figure | None:
                 axis.plot(xs, ys, marker, color=colour, mfc=fill, alpha=0.85)
         front = [p for p in points if not p.dominated(points, metric["higher_is_better"])]
         axis.plot([p.params for p in front], [p.score for p in front], color="#999999", lw=0.7, zorder=1)
-        arrow = "" if metric["higher_is_better"] else ", lower is better"
-        axis.set(title=evaluation.paper.title(name), ylabel=f"{metric['name']}{arrow}")
+        axis.set(title=evaluation.paper.title(name), ylabel=_metric(metric))
         log_ticks(axis, "x", [p.params for p in points])
         axis.grid()
     figure.supxlabel("parameters", fontsize=7.5)
@@ -173,17 +177,31 @@ def _worst_shown(points: list[runs.Point], higher_is_better: bool) -> float:
     return best - far if higher_is_better else best + far
 
 
-def sweep_figures(evaluation: Evaluation) -> dict[str, Figure]:
-    """One figure for each key that is swept: score and parameters left against its value, a panel a workload."""
+def _metric(metric: dict[str, Any]) -> str:
+    return metric["name"] + ("" if metric["higher_is_better"] else " (lower is better)")
+
+
+def sweep_figures(evaluation: Evaluation) -> dict[str, tuple[str, Figure]]:
+    """Draw score and parameters left against each key that is swept, a panel for each workload.
+
+    Returns what is swept and the figure, by the figure's name.
+    """
     found = runs.sweeps(evaluation)
     out = {}
     for key in dict.fromkeys(s.name for s in found):
         mine = [s for s in found if s.name == key]
         workloads = list(dict.fromkeys(s.workload for s in mine))
-        figure, axes = panels(len(workloads), min(3, len(workloads)), PAGE if len(workloads) > 1 else COLUMN, 1.7)
+        figure, axes = panels(len(workloads), min(3, len(workloads)), PAGE if len(workloads) > 1 else COLUMN, 2.1)
         for axis, name in zip(axes, workloads, strict=True):
             _sweep(axis, [s for s in mine if s.workload == name], evaluation.paper.title(name))
-        out[key] = figure
+        lines = (
+            ("score", LUMOS, "-", "o"),
+            ("parameters left", PUBLISHED, "--", "s"),
+            ("score of dense", DENSE, "-", ""),
+        )
+        handles = [Line2D([], [], color=c, ls=s, marker=m, ms=3, label=t) for t, c, s, m in lines]
+        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+        out[key] = mine[0].label, figure
     return out
 
 
@@ -204,9 +222,8 @@ def _sweep(axis: Axes, found: list[runs.Sweep], title: str) -> None:
     dense = found[0].groups[0][1].mean(q.field("dense", "score"))
     if dense is not None:
         axis.axhline(dense, color=DENSE, lw=0.8)
-    metric = found[0].groups[0][1].first["metric"]["name"]
     axis.set(title=title, xlabel=found[0].label if "" in found[0].lines() else found[0].label.split(", ")[0])
-    axis.set_ylabel(metric, color=LUMOS)
+    axis.set_ylabel(_metric(found[0].groups[0][1].first["metric"]), color=LUMOS)
     right.set_ylabel("parameters left [%]", color=PUBLISHED)
     right.set_ylim(0, None)
     if min(values) > 0 and max(values) / min(values) > 20:
@@ -214,28 +231,39 @@ def _sweep(axis: Axes, found: list[runs.Sweep], title: str) -> None:
 
 
 def widths(evaluation: Evaluation) -> Figure | None:
-    """Units kept in each group, of the runs that stand for each workload."""
+    """Draw the units kept in each group, of the runs that stand for each workload. Every bar is equally thick."""
     shown = {w: g for w, g in evaluation.headlines.items() if (g.first.get("gates") or {}).get("groups")}
     if not shown:
         return None
-    most = max(len(g.first["gates"]["groups"]) for g in shown.values())
-    figure, axes = panels(
-        len(shown), min(3, len(shown)), PAGE if len(shown) > 1 else COLUMN, 0.4 + 0.13 * min(24, max(6, most))
-    )
-    for axis, (name, group) in zip(axes, shown.items(), strict=True):
-        layers = list(group.first["gates"]["groups"])
-        for y, layer in enumerate(layers):
-            kept, total = (group.mean(runs.width(layer, side)) or 0.0 for side in ("open", "total"))
-            axis.barh(y, 100, height=0.8, color="#E2E2E2")
-            axis.barh(y, 100 * kept / max(1.0, total), height=0.8, color=LUMOS)
-            if len(layers) <= MOST_LAYERS:
-                axis.text(102, y, f"{kept:.3g} of {total:.0f}", va="center", fontsize=5.5)
-        if len(layers) <= MOST_LAYERS:
-            axis.set_yticks(range(len(layers)), layers, fontsize=5.5)
-        else:
-            axis.set(yticks=[], ylabel=f"{len(layers)} groups, from input to output")
-        axis.tick_params(axis="y", length=0)
-        axis.set(xlim=(0, 100), title=evaluation.paper.title(name))
-        axis.set_ylim(len(layers) - 0.4, -0.6)
+    columns = min(3, len(shown))
+    counts = [len(g.first["gates"]["groups"]) for g in shown.values()]
+    most = [min(MOST_BARS, max(LEAST_BARS, *counts[i : i + columns])) for i in range(0, len(counts), columns)]
+    figure, axes = panels(len(shown), columns, PAGE if columns > 1 else COLUMN, [0.45 + 0.12 * m for m in most])
+    for place, (axis, (name, group)) in enumerate(zip(axes, shown.items(), strict=True)):
+        _widths(axis, group, most[place // columns])
+        axis.set(title=evaluation.paper.title(name))
     figure.supxlabel("units kept [%]", fontsize=7.5)
     return figure
+
+
+def _widths(axis: Axes, group: Group, bars: int) -> None:
+    """Draw a bar for each group of units on an axis with room for so many."""
+    layers = list(group.first["gates"]["groups"])
+    named = len(layers) <= bars
+    for y, layer in enumerate(layers):
+        kept, total = (group.mean(runs.width(layer, side)) or 0.0 for side in ("open", "total"))
+        axis.barh(y, 100, height=0.8, color="#E2E2E2")
+        axis.barh(y, 100 * kept / max(1.0, total), height=0.8, color=LUMOS)
+        if named:
+            axis.text(102, y, f"{kept:.3g} of {total:.0f}", va="center", fontsize=5.5)
+    if named:
+        axis.set_yticks(range(len(layers)), [_short(layer) for layer in layers], fontsize=5.5)
+    else:
+        axis.set(yticks=[], ylabel=f"{len(layers)} groups, from input to output")
+    axis.tick_params(axis="y", length=0)
+    axis.set(xlim=(0, 100), ylim=(max(bars, len(layers)) - 0.4, -0.6))
+
+
+def _short(layer: str, most: int = 24) -> str:
+    """A layer's name; of a long one the end."""
+    return layer if len(layer) <= most else f"…{layer[1 - most :]}"

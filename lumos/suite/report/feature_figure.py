@@ -115,7 +115,7 @@ def _legend(courses: Sequence[Course], few: bool) -> list[Any]:
     dots = [Line2D([], [], marker="o", ms=5, ls="", color=PUBLISHED, label="closes for good")]
     if judged(courses):
         dots.append(Line2D([], [], marker="o", ms=5, ls="", color="black", label="the output depends on it"))
-    return [Patch(color=LUMOS, label=every), *some, Patch(color=_CUT, label="cut"), *dots]
+    return [Patch(color=LUMOS, label=every), *some, Patch(color=_CUT, label="not kept"), *dots]
 
 
 def _shared_order(courses: Sequence[Course]) -> list[int]:

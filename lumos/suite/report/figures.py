@@ -19,8 +19,8 @@ from lumos.suite.report.results import Group
 from lumos.suite.report.style import COLUMN, DENSE, GPU, LUMOS, PUBLISHED, drawing, log_ticks, panels, save
 from lumos.suite.report.tables import number
 
-OURS_AT, PUBLISHED_AT = 1.13, 1.36
-"""Where the two columns at the right of a figure stand, as shares of its axis."""
+OURS_AT, PUBLISHED_AT = 18.0, 50.0
+"""How many points from its axis the two columns at the right of a figure stand."""
 
 
 def draw_all(evaluation: Evaluation, folder: Path, kinds: Sequence[str] = ("pdf", "png")) -> dict[str, str]:
@@ -32,43 +32,45 @@ def draw_all(evaluation: Evaluation, folder: Path, kinds: Sequence[str] = ("pdf"
             if figure is not None:
                 save(figure, folder, name, kinds)
                 titles[name] = title
-        for name, figure in curves.sweep_figures(evaluation).items():
+        for name, (label, figure) in curves.sweep_figures(evaluation).items():
             save(figure, folder, name, kinds)
-            titles[name] = "Sweep: score (blue), parameters left (red), dense score (grey)"
+            titles[name] = f"Sweep over {label}"
     return titles
 
 
 def speedups(evaluation: Evaluation) -> Figure:
-    """Figure 9a."""
+    """Draw figure 9a; a device that no record was made on has no bars."""
     figure, axis, names = _rows(evaluation)
-    for offset, device, colour in ((-0.19, "cpu", LUMOS), (0.19, "gpu", GPU)):
-        for y, name in enumerate(names):
+    known = {d: evaluation.values(q.best_speedup(d)) for d in ("cpu", "gpu")}
+    devices = [d for d, values in known.items() if values] or ["cpu"]
+    height = 0.68 / len(devices)
+    for place, device in enumerate(devices):
+        offset, colour = (place - (len(devices) - 1) / 2) * (height + 0.04), {"cpu": LUMOS, "gpu": GPU}[device]
+        of_mean = list(evaluation.known(q.best_speedup(device)).values())
+        for y, name in enumerate([*names, ""]):  # the last one is the mean
+            value = known[device].get(name) if name else statistics.fmean(of_mean) if of_mean else None
             theirs = evaluation.paper.number("9a", f"speedup_{device}", name)
             if theirs and theirs.point:
                 axis.plot(theirs.point, y + offset, "D", ms=3.5, color=PUBLISHED, zorder=3)
-            group = evaluation.headlines.get(name)
-            value = group.mean(q.best_speedup(device)) if group else None
-            if value is None or group is None:
-                axis.text(0.8, y + offset, DASH, va="center", ha="center", color=colour, fontsize=6)
-                continue
-            axis.barh(y + offset, value - 1, left=1, height=0.34, color=colour)
-            spread = _quartiles(group, device)
+            if value is not None:
+                axis.barh(y + offset, value - 1, left=1, height=height, color=colour)
+            spread = _quartiles(evaluation.headlines[name], device) if value is not None and name else None
             if spread:
                 axis.plot(spread, [y + offset] * 2, color="black", lw=0.8)
-        _mean_row(evaluation, axis, names, q.best_speedup(device), offset, colour, "×")
-        mean = evaluation.paper.number("9a", f"speedup_{device}")
-        if mean:
-            axis.plot(mean.low, len(names) + offset, "D", ms=3.5, color=PUBLISHED, zorder=3)
+            _at_right(axis, y + offset, number(value, ".2f", "×").text, DASH if theirs is None else f"{theirs.text}×")
+        _count_of(evaluation, axis, len(names) + offset, len(of_mean))
     axis.set(xscale="log", xlim=(0.7, 120), xlabel="samples a second, times those of the dense network")
-    axis.set_xticks([1, 2, 5, 10, 20, 50, 100], ["1×", "2×", "5×", "10×", "20×", "50×", "100×"])
+    axis.set_xticks([1, 3, 10, 30, 100], ["1×", "3×", "10×", "30×", "100×"])
     axis.minorticks_off()
     axis.axvline(1, color="black", lw=0.6)
-    _legend(axis, (("CPU", LUMOS, "s"), ("GPU", GPU, "s"), ("published", PUBLISHED, "D")))
+    _heads(axis, "speed-up")
+    bars = [(device.upper(), {"cpu": LUMOS, "gpu": GPU}[device], "s") for device in devices]
+    _legend(axis, (*bars, ("published", PUBLISHED, "D")))
     return figure
 
 
 def scores(evaluation: Evaluation) -> Figure:
-    """Figure 9b."""
+    """Draw figure 9b."""
     figure, axis, names = _rows(evaluation, mean=False)
     for y, name in enumerate(names):
         theirs = evaluation.paper.number("9b", "score_change", name)
@@ -81,13 +83,13 @@ def scores(evaluation: Evaluation) -> Figure:
         group = evaluation.headlines.get(name)
         change = group.mean(q.score_change) if group else None
         if group is None or change is None:
-            axis.text(1.02, y, DASH, transform=axis.get_yaxis_transform(), va="center", fontsize=6, color="#999999")
+            _beside(axis, y, 4, DASH, "#999999", "left")
             continue
         axis.plot(change, y, "o", ms=4.5, color=LUMOS, zorder=4)
         dense, ours = (group.mean(q.field(side, "score")) or 0.0 for side in ("dense", "compact"))
         form = ".4f" if abs(dense) >= 0.1 else ".2e" if abs(dense) < 1e-3 else ".3g"
         text = f"{group.first['metric']['name']} {dense:{form}} → {ours:{form}}"
-        axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
+        _beside(axis, y, 4, text, "black", "left")
     axis.axvline(0, color="black", lw=0.6)
     axis.set_xscale("symlog", linthresh=1)
     axis.set(xlabel="change of the score [%], right is better")
@@ -98,53 +100,51 @@ def scores(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def parameters(evaluation: Evaluation) -> Figure:
-    """Figure 9c."""
+def parameters(evaluation: Evaluation) -> Figure | None:
+    """Draw figure 9c."""
     return _before_after(evaluation, "params", ("9c", "params_reduction"), q.params_reduction, "parameters")
 
 
-def macs(evaluation: Evaluation) -> Figure:
-    """Figure 9d."""
+def macs(evaluation: Evaluation) -> Figure | None:
+    """Draw figure 9d."""
     return _before_after(
         evaluation, "macs", ("9d", "macs_reduction"), q.macs_reduction, "multiply-accumulates a sample"
     )
 
 
-def energy(evaluation: Evaluation) -> Figure:
-    """Figure 11a."""
+def energy(evaluation: Evaluation) -> Figure | None:
+    """Draw figure 11a."""
     return _before_after(
         evaluation, "energy_j", ("11a", "energy_reduction"), q.energy_reduction, "joules per 1,000 samples"
     )
 
 
-def memory(evaluation: Evaluation) -> Figure:
-    """Figure 11b."""
+def memory(evaluation: Evaluation) -> Figure | None:
+    """Draw figure 11b."""
     return _before_after(
         evaluation, "memory", ("11b", "memory_reduction"), q.memory_reduction, "peak memory of inference [MB]"
     )
 
 
 def averages(evaluation: Evaluation) -> Figure:
-    """The average rows: published and ours."""
-    table = evaluation.averages()
-    rows = [row for row in table.rows if isinstance(row[1].value, float | str)]
+    """Draw the average rows, published and ours. Each row has its own unit, so bars are drawn to the larger of two."""
+    rows = [row for row in evaluation.averages().rows if isinstance(row[1].value, float | str)]
     figure, (axis,) = panels(1, 1, COLUMN, 0.34 * len(rows) + 0.5)
     for y, row in enumerate(rows):
         theirs, ours = (float(cell.value) if isinstance(cell.value, float) else None for cell in (row[1], row[2]))
-        # Each row has its own unit, so bars are drawn to the larger of the two.
-        longest = max(abs(v) for v in (theirs, ours) if v is not None) or 1.0
+        longest = max((abs(v) for v in (theirs, ours) if v is not None), default=0.0) or 1.0
         for offset, value, cell, colour in ((-0.18, theirs, row[1], PUBLISHED), (0.18, ours, row[2], LUMOS)):
-            if value is not None:
-                axis.barh(y + offset, value / longest, height=0.32, color=colour)
+            length = (value or 0) / longest
+            axis.barh(y + offset, length, height=0.32, color=colour)
             count = f"  ({row[-1].text})" if colour == LUMOS else ""
-            axis.text(
-                max(0.0, (value or 0) / longest) + 0.02, y + offset, f"{cell.text}{count}", va="center", fontsize=6
-            )
+            axis.text(max(0.0, length) + 0.02, y + offset, f"{cell.text}{count}", va="center", fontsize=6)
     axis.set_yticks(range(len(rows)), [row[0].text for row in rows])
+    axis.tick_params(axis="y", length=0)
     axis.set(xlim=(0, 1.55), xticks=[])
     axis.spines["bottom"].set_visible(False)
     axis.invert_yaxis()
-    _legend(axis, (("published, 13 workloads", PUBLISHED, "s"), ("ours (workloads with a record)", LUMOS, "s")))
+    count = len(evaluation.paper.workloads)
+    _legend(axis, ((f"published ({count} workloads)", PUBLISHED, "s"), ("ours", LUMOS, "s")))
     return figure
 
 
@@ -159,7 +159,7 @@ FIGURES: dict[str, tuple[str, Callable[[Evaluation], Figure | None]]] = {
     "fig11b_memory": ("Fig. 11b: peak memory before and after", memory),
     "fig12_scaling": ("Fig. 12: training throughput over processes", curves.scaling),
     "fig13_convergence": ("Fig. 13: training loss; thin: as it was, thick: smoothed", curves.convergence),
-    "pareto": ("Score against size, every run; the front is joined; hollow marks lie below the edge", curves.pareto),
+    "pareto": ("Score against size, every run, where there are several; hollow marks: beyond the edge", curves.pareto),
     "widths": ("Units kept in each layer", curves.widths),
 }  # fmt: skip
 
@@ -186,69 +186,63 @@ def _rows(evaluation: Evaluation, mean: bool = True) -> tuple[Figure, Axes, list
 
 def _before_after(
     evaluation: Evaluation, key: str, published: tuple[str, str], quantity: Callable[[Record], float | None], label: str
-) -> Figure:
-    """Dense and LUMOS on a logarithmic axis, joined; at the right the reduction, ours and published."""
-    figure, axis, names = _rows(evaluation)
-    known = []
-    for y, name in enumerate(names):
-        group = evaluation.headlines.get(name)
-        sides = _sides(group, key) if group else None
-        theirs = evaluation.paper.number(*published, name)
-        _at_right(axis, y, group.mean(quantity) if group else None, theirs)
-        if sides is None:
-            continue
-        known += sides
-        axis.plot(sides, [y, y], color="#BBBBBB", lw=1.5, zorder=2)
-        axis.plot(sides[0], y, "s", color=DENSE, zorder=3)
-        axis.plot(sides[1], y, "o", color=LUMOS, zorder=4)
-    means = [g.mean(quantity) for w, g in evaluation.headlines.items() if w in evaluation.paper.workloads]
-    values = [v for v in means if v is not None]
-    theirs = evaluation.paper.number(*published)
-    _at_right(axis, len(names), statistics.fmean(values) if values else None, theirs)
-    count = f"mean over {len(values)} of {len(evaluation.paper.workloads)}"
-    axis.text(0.02, len(names), count, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
-    axis.set(xlabel=label)
-    log_ticks(axis, "x", known or [1.0, 10.0])
-    for x, text, colour in ((OURS_AT, "cut: ours", LUMOS), (PUBLISHED_AT, "published", PUBLISHED)):
-        axis.text(x, -0.9, text, transform=axis.get_yaxis_transform(), ha="center", fontsize=6, color=colour)
+) -> Figure | None:
+    """Draw dense and LUMOS on a logarithmic axis, joined; at the right the reduction, ours and published.
+
+    None where no record has the quantity.
+    """
+    known = {name: sides for name, group in evaluation.headlines.items() if (sides := _sides(group, key))}
     if not known:
-        axis.text(0.5, 0.5, "no record has it yet", transform=axis.transAxes, ha="center", color="#999999")
+        return None
+    figure, axis, names = _rows(evaluation)
+    reductions, of_mean = evaluation.values(quantity), list(evaluation.known(quantity).values())
+    for y, name in enumerate([*names, ""]):  # the last one is the mean
+        ours = reductions.get(name) if name else statistics.fmean(of_mean) if of_mean else None
+        theirs = evaluation.paper.number(*published, name)
+        _at_right(axis, y, number(ours, ".1f", "%").text, DASH if theirs is None else _percent(theirs))
+        if name in known:
+            axis.plot(known[name], [y, y], color="#BBBBBB", lw=1.5, zorder=2)
+            axis.plot(known[name][0], y, "s", color=DENSE, zorder=3)
+            axis.plot(known[name][1], y, "o", color=LUMOS, zorder=4)
+    _count_of(evaluation, axis, len(names), len(of_mean))
+    axis.set(xlabel=label)
+    log_ticks(axis, "x", [value for sides in known.values() for value in sides])
+    _heads(axis, "reduction")
     _legend(axis, (("dense", DENSE, "s"), ("LUMOS", LUMOS, "o")))
     return figure
 
 
-def _at_right(axis: Axes, y: float, ours: float | None, theirs: Number | None) -> None:
-    """The reduction, ours and published."""
-    mine = number(ours, ".1f", "%").text
-    other = DASH if theirs is None else f"{theirs.text.replace('..', '–')}%"
-    for x, text, colour in ((OURS_AT, mine, LUMOS), (PUBLISHED_AT, other, PUBLISHED)):
-        axis.text(x, y, text, transform=axis.get_yaxis_transform(), va="center", ha="center", fontsize=6, color=colour)
+def _percent(value: Number) -> str:
+    return f"{value.text.replace('..', '–')}%"
+
+
+def _count_of(evaluation: Evaluation, axis: Axes, y: float, count: int) -> None:
+    """Write over how many workloads a mean is taken."""
+    text = f"over {count} of {len(evaluation.paper.workloads)}"
+    axis.text(0.98, y, text, transform=axis.get_yaxis_transform(), va="center", ha="right", fontsize=6)
+
+
+def _heads(axis: Axes, title: str) -> None:
+    """Write what the two columns at the right are."""
+    _beside(axis, -1.7, (OURS_AT + PUBLISHED_AT) / 2, title, "black")
+    _at_right(axis, -0.9, "ours", "published")
+
+
+def _at_right(axis: Axes, y: float, ours: str, theirs: str) -> None:
+    _beside(axis, y, OURS_AT, ours, LUMOS)
+    _beside(axis, y, PUBLISHED_AT, theirs, PUBLISHED)
+
+
+def _beside(axis: Axes, y: float, points: float, text: str, colour: str, side: str = "center") -> None:
+    """Write at the right of an axis, so many points from it."""
+    axis.annotate(text, (1, y), (points, 0), axis.get_yaxis_transform(), "offset points", va="center", ha=side,
+                  fontsize=6, color=colour, annotation_clip=False)  # fmt: skip
 
 
 def _sides(group: Group, key: str) -> list[float] | None:
     pick = q.memory_mb if key == "memory" else lambda side: q.field(side, key)
     found = [group.mean(pick(side)) for side in ("dense", "compact")]
     return [v for v in found if v] if all(found) else None
-
-
-def _mean_row(
-    evaluation: Evaluation,
-    axis: Axes,
-    names: list[str],
-    quantity: Callable[[Record], float | None],
-    offset: float,
-    colour: str,
-    unit: str,
-) -> None:
-    found = [g.mean(quantity) for w, g in evaluation.headlines.items() if w in evaluation.paper.workloads]
-    values = [v for v in found if v is not None]
-    if not values:
-        axis.text(0.8, len(names) + offset, DASH, va="center", ha="center", color=colour, fontsize=6)
-        return
-    mean = statistics.fmean(values)
-    axis.barh(len(names) + offset, mean - 1, left=1, height=0.34, color=colour)
-    text = f"{mean:.1f}{unit} ({len(values)} of {len(evaluation.paper.workloads)})"
-    axis.text(max(mean, 9), len(names) + offset, f"  {text}", va="center", fontsize=6)
 
 
 def _quartiles(group: Group, device: str) -> list[float] | None:
@@ -263,10 +257,10 @@ def _decades(axis: Axes) -> None:
     axis.minorticks_off()
 
 
-def _legend(axis: Axes, entries: tuple[tuple[str, str, str], ...]) -> None:
+def _legend(axis: Axes, entries: Sequence[tuple[str, str, str]]) -> None:
     handles = [
         Line2D([], [], ls="" if m != "_" else "-", lw=2.5, marker=m if m != "_" else "", color=c, label=label)
         for label, c, m in entries
     ]
-    axis.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=len(handles), handletextpad=0.3,
-                columnspacing=1.0, handlelength=1.2)  # fmt: skip
+    axis.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=len(handles), handletextpad=0.5,
+                columnspacing=1.0, handlelength=1.2, borderpad=0.2)  # fmt: skip

@@ -3,53 +3,67 @@
 from __future__ import annotations
 
 import base64
-import html
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lumos.files import atomic
 from lumos.suite.report.paper import Evaluation
 from lumos.suite.report.quantities import Record
 from lumos.suite.report.results import method_of
-from lumos.suite.report.sweeps import as_json
-from lumos.suite.report.tables import Table, to_html
+from lumos.suite.report.tables import Table
 
-TEMPLATE = Path(__file__).with_name("page.html")
-WIDE = 600
+WIDE = 432
 """Figures wider than this many points take the width of the page."""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page has it; ``source`` is a data URL, so that nothing is loaded from anywhere."""
+
+    name: str
+    title: str
+    source: str
+    wide: bool
+
+
 def write(path: Path, evaluation: Evaluation, tables: Sequence[Table], figures: Mapping[str, tuple[str, Path]]) -> None:
-    """Write the page. ``figures`` has the title and the SVG file of each; nothing is loaded from anywhere else."""
+    """Write the page.
+
+    Args:
+        path: the file, ``*.html``.
+        evaluation: the records behind the tables.
+        tables: those with rows are shown.
+        figures: the title and the SVG file of each figure, by its name.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"method": method_of, "pretty": _pretty}
     records = list(reversed(evaluation.results.records))
-    known = {r["run_id"] for r in records}
-    pictures = "\n".join(_figure(name, title, file) for name, (title, file) in figures.items())
-    body = [f'<section id="figures"><h2>Figures</h2><div class="figures">{pictures}</div></section>']
-    body += [to_html(table, known) for table in tables if table.rows]
-    links = [
-        ("figures", "Figures"),
-        *((t.name, t.title.split(":")[0]) for t in tables if t.rows),
-        ("records", "Records"),
-    ]
-    page = Template(TEMPLATE.read_text()).substitute(
-        nav=" ".join(f'<a href="#{name}">{html.escape(title)}</a>' for name, title in links),
-        facts=html.escape(_facts(evaluation)),
-        body="\n".join(body),
-        records="\n".join(_record(r) for r in records) or '<p class="none">There is no record yet.</p>',
+    text = environment.get_template("page.html").render(
+        facts=_facts(evaluation),
+        figures=[_picture(name, title, file) for name, (title, file) in figures.items()],
+        tables=[table for table in tables if table.rows],
+        records=records,
+        known={r["run_id"] for r in records},
     )
     with atomic(path) as temporary:
-        temporary.write_text(page)
+        temporary.write_text(text)
 
 
-def _figure(name: str, title: str, file: Path) -> str:
-    data = file.read_bytes()
-    wide = float(data.split(b'width="', 1)[1].split(b"pt", 1)[0]) > WIDE * 0.72
-    # As an image, so that the names inside of two figures cannot meet.
-    source = "data:image/svg+xml;base64," + base64.b64encode(data).decode()
-    css = ' class="wide"' if wide else ""
-    alt = html.escape(title, quote=True)
-    return f'<figure id="figure-{name}"{css}><img src="{source}" alt="{alt}"><figcaption>{alt}</figcaption></figure>'
+def _picture(name: str, title: str, file: Path) -> Picture:
+    """Read a figure. It is shown as an image, so that names inside of two SVGs cannot meet."""
+    svg = file.read_bytes()
+    width = float(svg.split(b'width="', 1)[1].split(b"pt", 1)[0])
+    return Picture(name, title, f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", width > WIDE)
+
+
+def _pretty(entry: Record) -> str:
+    return json.dumps(entry, indent=1, ensure_ascii=False)
 
 
 def _facts(evaluation: Evaluation) -> str:
@@ -64,18 +78,4 @@ def _facts(evaluation: Evaluation) -> str:
     return (
         f"{len(records)} runs of {count} workloads, {days[0]} to {days[-1]}, on {devices}; commits {commits}. A number "
         "that is a link leads to its record; a click on a column sorts; a click on a figure enlarges it, a wheel zooms."
-    )
-
-
-def _record(entry: Record) -> str:
-    made, run = entry["provenance"], entry["run_id"]
-    parts = [entry["workload"], method_of(entry), entry["scale"], f"seed {entry['seed']}", entry["status"]]
-    words = html.escape(" ".join([run, *parts]).lower(), quote=True)
-    error = entry.get("error") or {}
-    line = f"<p>{html.escape(str(error.get('line')))}</p>" if error else ""
-    summary = html.escape(" · ".join(parts))
-    return (
-        f'<details id="run-{run}" data-words="{words}"><summary><b>{run}</b> · {summary}</summary>\n'
-        f"{line}<p><code>python {html.escape(made.get('command') or 'run.py')}</code></p>"
-        f"<pre>{html.escape(as_json(entry))}</pre></details>"
     )

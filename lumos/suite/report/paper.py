@@ -39,6 +39,15 @@ class Evaluation:
         found = {w: self.results.headline(w) for w in self.workloads}
         return {w: group for w, group in found.items() if group}
 
+    def values(self, quantity: Callable[[Record], float | None]) -> dict[str, float]:
+        """A quantity of each workload that has a record with it."""
+        found = {w: g.mean(quantity) for w, g in self.headlines.items()}
+        return {w: v for w, v in found.items() if v is not None}
+
+    def known(self, quantity: Callable[[Record], float | None]) -> dict[str, float]:
+        """A quantity of each of the paper's workloads that has a record with it: what averages are taken over."""
+        return {w: v for w, v in self.values(quantity).items() if w in self.paper.workloads}
+
     def tables(self) -> list[Table]:
         """All of them, in the paper's order."""
         return [
@@ -243,7 +252,7 @@ class Evaluation:
     def _average(
         self, title: str, table: str, key: str, quantity: Callable[[Record], float | None], unit: str
     ) -> tuple[Cell, ...]:
-        found = self._known(quantity)
+        found = self.known(quantity)
         values, theirs = list(found.values()), self.paper.number(table, key)
         ours = statistics.fmean(values) if values else None
         form = ".2f" if unit == "×" or abs(ours or 1) < 10 else ".1f"
@@ -257,11 +266,6 @@ class Evaluation:
             self._count(found),
         )  # fmt: skip
 
-    def _known(self, quantity: Callable[[Record], float | None]) -> dict[str, float]:
-        """A quantity of each of the paper's workloads that has a record with it."""
-        found = {w: g.mean(quantity) for w, g in self.headlines.items() if w in self.paper.workloads}
-        return {w: v for w, v in found.items() if v is not None}
-
     def _count(self, found: dict[str, float]) -> Cell:
         return Cell(f"{len(found)} of {len(self.paper.workloads)}", len(found))
 
@@ -269,7 +273,7 @@ class Evaluation:
         self, table: str, key: str, quantity: Callable[[Record], float | None], form: str, unit: str = ""
     ) -> tuple[Cell, Cell, Cell]:
         """Published, ours and the difference of the means; ours says over how many workloads."""
-        theirs, found = self.paper.number(table, key), self._known(quantity)
+        theirs, found = self.paper.number(table, key), self.known(quantity)
         ours = statistics.fmean(found.values()) if found else None
         shown = number(ours, form, unit)
         count = self._count(found)

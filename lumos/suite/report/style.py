@@ -31,8 +31,8 @@ _RC = {
     "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 8, "axes.labelsize": 7.5, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False,
     "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.2,
-    "lines.markersize": 4, "legend.frameon": False, "figure.constrained_layout.use": True, "savefig.dpi": 200,
-    "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "lumos", "axes.axisbelow": True,
+    "lines.markersize": 4, "legend.frameon": False, "figure.constrained_layout.use": True, "figure.dpi": 200,
+    "savefig.dpi": 200, "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "lumos", "axes.axisbelow": True,
     "grid.color": "#E4E4E4", "grid.linewidth": 0.5,
 }  # fmt: skip
 
@@ -54,10 +54,16 @@ def drawing() -> Iterator[None]:
             plt.close("all")
 
 
-def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A grid of ``count`` panels, each ``height`` inches high; the places that are left over stay empty."""
+def panels(count: int, columns: int, width: float, height: float | Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """Lay out ``count`` panels in a grid; the places that are left over stay empty.
+
+    ``width`` is the figure's in inches, ``height`` that of a row, or of each row.
+    """
     rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * height), squeeze=False)
+    heights = [height] * rows if isinstance(height, float | int) else list(height)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
     flat = list(axes.flat)
     for axis in flat[count:]:
         axis.set_visible(False)

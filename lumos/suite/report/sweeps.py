@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from lumos.errors import RecordError
 from lumos.suite.report import quantities as q
@@ -220,18 +221,18 @@ def feature_rows(evaluation: Evaluation, group: Group) -> list[dict[str, Any]]:
 
 
 def smoothed(values: Sequence[float], width: float = 1.0) -> list[float]:
-    """A centred geometric mean with Gaussian weights, ``width`` points wide; arithmetic if not all are > 0.
+    """Smooth a curve: a centred geometric mean with Gaussian weights, ``width`` points wide; arithmetic if not all > 0.
 
-    Centred, so that a falling curve is not pulled upwards by what came before.
+    Centred, so that a falling curve is not pulled upwards by what came before; beyond the ends nothing has a weight.
     """
-    logs = all(v > 0 for v in values)
-    points = [math.log(v) for v in values] if logs else list(values)
-    out = []
-    for i in range(len(points)):
-        weights = [math.exp(-0.5 * ((i - j) / width) ** 2) for j in range(len(points))]
-        mean = sum(w * p for w, p in zip(weights, points, strict=True)) / sum(weights)
-        out.append(math.exp(mean) if logs else mean)
-    return out
+    points = np.asarray(values, dtype=float)
+    logs = bool((points > 0).all())
+
+    def weighted(v: np.ndarray) -> np.ndarray:
+        return gaussian_filter1d(v, width, mode="constant", truncate=8)
+
+    means = weighted(np.log(points) if logs else points) / weighted(np.ones_like(points))
+    return (np.exp(means) if logs else means).tolist()
 
 
 def curve(evaluation: Evaluation, run: Record, phase: str) -> tuple[list[float], list[float]]:
@@ -320,8 +321,3 @@ def _steering(entry: Record) -> str | None:
     return (
         f"{steering['key'].removeprefix('lumos.')}={steering['asked']:g}" if steering.get("asked") is not None else None
     )
-
-
-def as_json(entry: Record) -> str:
-    """A record as text, for people."""
-    return json.dumps(entry, indent=1, ensure_ascii=False)

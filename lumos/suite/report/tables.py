@@ -1,13 +1,16 @@
-"""A table: cells that know their number and the runs behind it, written as CSV, LaTeX and HTML."""
+"""A table: cells that know their number and the runs behind it, written as CSV and LaTeX."""
 
 from __future__ import annotations
 
 import csv
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from lumos.files import atomic
 from lumos.suite.report.published import Number
@@ -24,6 +27,8 @@ class Cell:
 
 
 EMPTY = Cell(DASH)
+WIDE = 6
+"""Columns of a table that fits one column of a paper."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,16 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"{self.name}: a row of {len(row)} cells in a table of {len(self.columns)} columns")
+
+    @property
+    def body(self) -> tuple[tuple[Cell, ...], ...]:
+        """The rows above the footer."""
+        return self.rows[: len(self.rows) - self.footer]
+
+    @property
+    def foot(self) -> tuple[tuple[Cell, ...], ...]:
+        """The rows with sums or averages."""
+        return self.rows[len(self.rows) - self.footer :]
 
 
 def word(text: str | None, runs: Sequence[str] = ()) -> Cell:
@@ -93,70 +108,32 @@ def write(table: Table, folder: Path) -> list[Path]:
     return [folder / f"{table.name}.csv", folder / f"{table.name}.tex"]
 
 
-# ---- LaTeX ----------------------------------------------------------------------------------------------------------
-
-_LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-          "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "−": "$-$", "–": "--", "×": r"$\times$", "²": "$^2$",
-          ">": "$>$", "<": "$<$", "λ": r"$\lambda$", "τ": r"$\tau$", "±": r"$\pm$", "ρ": r"$\rho$",
-          "|": r"$|$"}  # fmt: skip
+_TEX = str.maketrans({
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "−": "$-$", "–": "--", "×": r"$\times$", "²": "$^2$",
+    ">": "$>$", "<": "$<$", "λ": r"$\lambda$", "τ": r"$\tau$", "±": r"$\pm$", "ρ": r"$\rho$", "|": r"$|$",
+})  # fmt: skip
 
 
 def latex(table: Table) -> str:
-    """A float with a booktabs table; it needs ``\\usepackage{booktabs}``, and fits two columns where it is narrow."""
-    star = "*" if len(table.columns) > 6 else ""
+    r"""Write a float with a booktabs table, as wide as the page where it has many columns.
+
+    It needs ``\usepackage{booktabs}``. pandas' Styler would do for most of it, but has no rule above the sums.
+    """
     align = "l" * table.left + "r" * (len(table.columns) - table.left)
-    body = [" & ".join(_tex(cell.text) for cell in row) + r" \\" for row in table.rows]
-    if table.footer:
-        body.insert(len(body) - table.footer, r"\midrule")
-    return "\n".join([
-        rf"\begin{{table{star}}}[t]", r"\centering\footnotesize",
-        rf"\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
-        rf"\label{{tab:{table.name}}}", rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule",
-        " & ".join(_tex(c) for c in table.columns) + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
-        rf"\end{{table{star}}}", "",
-    ])  # fmt: skip
+    star = "*" if len(table.columns) > WIDE else ""
+    return _environment().get_template("table.tex").render(table=table, align=align, star=star)
 
 
-def _tex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in text)
+@cache
+def _environment() -> Environment:
+    """LaTeX has braces of its own, so the template marks what is put in by << >>; all of it is escaped."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True,
+        keep_trailing_newline=True, variable_start_string="<<", variable_end_string=">>", block_start_string="<%",
+        block_end_string="%>", finalize=_escape,
+    )  # fmt: skip
 
 
-# ---- HTML -----------------------------------------------------------------------------------------------------------
-
-
-def to_html(table: Table, known: set[str]) -> str:
-    """The table for the page; a cell links to its runs where the page has them (``known``)."""
-    head = "".join(f'<th scope="col" class="{_side(table, i)}">{_escape(c)}</th>' for i, c in enumerate(table.columns))
-    split = len(table.rows) - table.footer
-    body, foot = (
-        "\n".join(_html_row(table, row, known) for row in rows) for rows in (table.rows[:split], table.rows[split:])
-    )
-    note = f'<p class="note">{_escape(table.note)}</p>' if table.note else ""
-    return (
-        f'<section id="{table.name}"><h2>{_escape(table.title)}</h2>{note}\n'
-        f'<div class="scroll"><table data-name="{table.name}"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div></section>"
-    )
-
-
-def _html_row(table: Table, row: tuple[Cell, ...], known: set[str]) -> str:
-    return "<tr>" + "".join(_html_cell(cell, _side(table, i), known) for i, cell in enumerate(row)) + "</tr>"
-
-
-def _html_cell(cell: Cell, side: str, known: set[str]) -> str:
-    runs = [run for run in cell.runs if run in known]
-    text = _escape(cell.text)
-    if runs:
-        title = _escape("run " + ", ".join(runs))
-        text = f'<a href="#run-{runs[0]}" title="{title}">{text}</a>'
-        text += "".join(f'<a class="more" href="#run-{run}" title="run {run}">·</a>' for run in runs[1:])
-    value = "" if cell.value is None else _escape(str(cell.value))
-    return f'<td class="{side}" data-value="{value}">{text}</td>'
-
-
-def _side(table: Table, column: int) -> str:
-    return "word" if column < table.left else "number"
-
-
-def _escape(text: str) -> str:
-    return html.escape(text, quote=True)
+def _escape(value: object) -> str:
+    return value if isinstance(value, Markup) else str(value).translate(_TEX)

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from lumos.suite.paths import PROJECT
-from lumos.suite.report import build
+from lumos.suite.report import build, page
 from lumos.suite.report.figures import draw_all
+from lumos.suite.report.tables import Cell, Table
 from tests.records import entry, full, put
 
 FIGURES = {"averages", "fig9a_speedup", "fig9b_score", "fig9c_parameters", "fig9d_macs", "fig11a_energy",
@@ -24,17 +25,16 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(data, tmp_path_factory):
+def made_page(data, tmp_path_factory):
     """Drawing takes most of the time, so that all figures are drawn once."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     build.write_page(data, path)
     return path
 
 
-def test_every_figure_is_drawn(page):
-    figures = dict(
-        re.findall(r'<figure id="figure-(\w+)"[^>]*><img src="data:image/svg\+xml;base64,([^"]+)"', page.read_text())
-    )
+def test_every_figure_is_drawn(made_page):
+    image = r'<figure id="figure-(\w+)"[^>]*>\s*<img src="data:image/svg\+xml;base64,([^"]+)"'
+    figures = dict(re.findall(image, made_page.read_text()))
     assert set(figures) == FIGURES | {"sweep_lambda", "sweep_t_l_t_u"}
     for name, data in figures.items():
         svg = base64.b64decode(data).decode()
@@ -48,7 +48,7 @@ def test_a_single_old_record_is_enough(tmp_path, monkeypatch):
     monkeypatch.setattr("lumos.suite.report.figures.save", lambda *_: [])
     put(tmp_path, entry("cfd", old=True), curve=False, features=False)
     titles = draw_all(build.evaluation([tmp_path]), tmp_path / "out")
-    assert set(titles) == FIGURES - {"fig10_features", "fig12_scaling", "fig13_convergence"}
+    assert set(titles) == FIGURES - {"fig10_features", "fig11a_energy", "fig12_scaling", "fig13_convergence", "pareto"}
 
 
 def test_the_same_records_give_the_same_files(tmp_path):
@@ -78,15 +78,15 @@ def test_the_script(tmp_path):
     assert (tmp_path / "out" / "fig9c_parameters.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_the_page_stands_alone(page):
-    text = page.read_text()
+def test_the_page_stands_alone(made_page):
+    text = made_page.read_text()
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text)
     assert "url(" not in text
     assert "import(" not in text
 
 
-def test_every_number_leads_to_a_record_and_its_command(page, data):
-    text = page.read_text()
+def test_every_number_leads_to_a_record_and_its_command(made_page, data):
+    text = made_page.read_text()
     targets = set(re.findall(r'href="#run-([0-9a-f]+)"', text))
     anchors = set(re.findall(r'id="run-([0-9a-f]+)"', text))
     assert targets
@@ -95,6 +95,18 @@ def test_every_number_leads_to_a_record_and_its_command(page, data):
     assert "python run.py workload=cfd seed=0" in text
     assert "out of &lt;memory&gt; &amp; time" in text
     assert '<td class="number" data-value="71.45">71.45%</td>' in text
+
+
+def test_the_page_escapes_all_and_links_to_the_records_it_has(tmp_path):
+    put(tmp_path, entry("cfd", run_id="abc"), curve=False, features=False)
+    cells = (Cell("<1>", 1.0, ("abc", "abd")), Cell("&", '"x"', ("abd",)), Cell("–"))
+    table = Table("t", "A & <b>", ("x", "<y>", "z"), (cells,), "a 'note'")
+    page.write(tmp_path / "page.html", build.evaluation([tmp_path]), [table], {})
+    text = (tmp_path / "page.html").read_text()
+    assert "<h2>A &amp; &lt;b&gt;</h2>" in text
+    assert '<td class="word" data-value="1.0"><a href="#run-abc" title="run abc">&lt;1&gt;</a></td>' in text
+    assert '<td class="number" data-value="&#34;x&#34;">&amp;</td>' in text
+    assert '<td class="number" data-value="">–</td>' in text
 
 
 def dump(page, view, tmp_path):
@@ -107,8 +119,8 @@ def dump(page, view, tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the page's script is not run")
-def test_the_page_sorts_and_filters_in_a_browser(page, tmp_path):
-    seen = dump(page, "sort=fig9c_parameters:4:ascending&filter=cfd", tmp_path)
+def test_the_page_sorts_and_filters_in_a_browser(made_page, tmp_path):
+    seen = dump(made_page, "sort=fig9c_parameters:4:ascending&filter=cfd", tmp_path)
     table = re.search(r'data-name="fig9c_parameters">.*?</table>', seen, re.S)
     assert table is not None
     body = table[0].split("<tbody>")[1].split("</tbody>")[0]
@@ -123,5 +135,5 @@ def test_the_page_sorts_and_filters_in_a_browser(page, tmp_path):
     assert ">CFD<" in shown[0]
     run = re.search(r'href="#run-([0-9a-f]+)"', shown[0])
     assert run is not None
-    opened = dump(page, f"run-{run[1]}", tmp_path)
+    opened = dump(made_page, f"run-{run[1]}", tmp_path)
     assert re.search(rf'<details id="run-{run[1]}"[^>]* open=""', opened)
