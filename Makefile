@@ -65,8 +65,9 @@ lint: $(STAMP)  ## ruff, the direction of imports, pyright
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-docs: $(STAMP)  ## the documentation as a site, in build/site; docs/reference/config.md is written anew from conf/
+docs: $(STAMP)  ## the documentation as a site, in build/site; what is made from conf/ and the code is made anew
 	$(BIN)/python scripts/config_docs.py
+	$(BIN)/python scripts/draw_packages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 packages-drawing: $(STAMP)  ## docs/figures/packages.svg: the packages of lumos and which imports which

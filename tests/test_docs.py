@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import lumos
+from lumos.suite.config import compose, read
 from lumos.suite.paths import PROJECT
 
 TUTORIALS = ["own-loop", "graph", "pretrained", "from-c"]
@@ -64,3 +66,33 @@ def test_the_version_is_one():
     assert cited is not None
     assert cited[1] == lumos.__version__
     assert f"## [{lumos.__version__}]" in (PROJECT / "CHANGELOG.md").read_text()
+
+
+PAGES = [p for p in (PROJECT / "README.md", PROJECT / "results" / "README.md") if p.exists()]
+PAGES += sorted(p for place in ("docs", "workloads") for p in (PROJECT / place).rglob("*.md"))
+COMMAND = re.compile(r"(?:lumos run|python run\.py|\bmake \w+ ARGS=\"|sbatch slurm/\w+\.sbatch)([^`|#\n\"]*)")
+
+
+def commands() -> list[str]:
+    """The words of every command on a page that starts a run and sets more than its workload."""
+    found = [match[1].strip() for page in PAGES for match in COMMAND.finditer(page.read_text())]
+    # Values to be filled in, the example of a package of one's own, and sweeps that tests/suite/test_experiments.py has
+    left_out = re.compile(r"=NAME\b|RUN_ID|workload=heat|\+experiment=table3")
+    return sorted({words for words in found if words.count("=") > 1 and not left_out.search(words)})
+
+
+def first_values(words: str) -> list[str]:
+    """A command's keys as a single run would have them: the first value of each sweep, and nothing of Hydra's own."""
+    keys = [w for w in words.split() if "=" in w and not re.match(r"\+?hydra[./]|paths\.|init_from=|freeze_", w)]
+    out = []
+    for override in OverridesParser.create().parse_overrides(keys):
+        sweep = override.is_sweep_override()
+        key = str(override.input_line).split("=")[0]
+        out.append(f"{key}={next(override.sweep_string_iterator())}" if sweep else str(override.input_line))
+    return out
+
+
+@pytest.mark.parametrize("words", commands())
+def test_a_command_names_what_exists(words):
+    keys = first_values(words)
+    read(compose(keys if any(k.startswith("workload=") for k in keys) else ["workload=cfd", *keys]))
