@@ -197,6 +197,7 @@ def test_a_compact_model_of_a_run_loads(finished, home):
     assert workload.score(small, workload.loaders().test) == pytest.approx(record["compact"]["score"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_damaged_baseline_is_trained_again(tmp_path):
     arguments = ("workload=synthetic", "scale=tiny", "trainer.max_steps=20")
     assert start(*arguments, home=tmp_path).returncode == 0

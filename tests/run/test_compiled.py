@@ -17,6 +17,7 @@ compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None
 
 
 @compiler
+@pytest.mark.slow
 def test_compiled_is_the_same_training_and_goes_on_to_the_same_numbers(tmp_path):
     env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.run.compiled", str(tmp_path)]
@@ -28,6 +29,7 @@ def test_compiled_is_the_same_training_and_goes_on_to_the_same_numbers(tmp_path)
     assert found["sizes"][1] == pytest.approx(found["sizes"][0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_a_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))

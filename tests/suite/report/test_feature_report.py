@@ -145,7 +145,7 @@ def test_the_figure_is_written_the_same_each_time(tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("pearson", {}), ("mutual_information", {}), ("lasso", {}), ("forward", {}), ("stg", {"steps": 300, "price": 1.0}),
-     ("lassonet", {})],
+     pytest.param("lassonet", {}, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_what_others_say_of_an_easy_table(name, settings):
     """y = 3 x1 + 2 x3 of six columns: every method has these two first."""
