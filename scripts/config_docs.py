@@ -13,11 +13,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 CONF, DOC = PROJECT / "conf", PROJECT / "docs" / "reference" / "config.md"
 SKIPPED = ("defaults", "hydra", "_target_")
 
-HEAD = """# What every key means
+HEAD = """# Every key of a run
 
-Made from the comments in `conf/` by `make docs`; do not edit it here. Any key can be set on the command line,
-`python run.py workload=synthetic lumos.lambda=3e-3 scale=tiny`; lists of values sweep with `-m`.
-A value of the form `${by_scale:{…}}` depends on the key `scale`.
+Any key can be set on the command line, `lumos run workload=synthetic lumos.lambda=3e-3 scale=tiny`. Lists of values
+make a sweep with `-m`. A value of the form `${by_scale:{…}}` depends on the key `scale`. This page is made from the
+comments in `conf/` by `make docs`; do not edit it here.
 """
 
 
