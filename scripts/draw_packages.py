@@ -83,7 +83,7 @@ def draw(file: Path) -> None:
         color = SUITE if name in OF_SUITE else ENGINE
         style = {"boxstyle": "round,pad=0,rounding_size=0.06", "fc": "white", "ec": color, "lw": 1.6, "zorder": 6}
         axes.add_patch(FancyBboxPatch((x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, **style))
-        lines = textwrap.wrap(subject(name), 30, max_lines=3, placeholder="…")
+        lines = textwrap.wrap(subject(name), 29, max_lines=3, placeholder="…")
         axes.text(x, y + 0.26, name, size=10, weight="bold", color=color, ha="center", va="center", zorder=7)
         axes.text(
             x, y - 0.11, "\n".join(lines), size=6.3, color=INK, ha="center", va="center", zorder=7, linespacing=1.25

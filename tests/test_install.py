@@ -18,7 +18,7 @@ import pytest
 from tests.dependencies import PROJECT, declared, distributions, installed
 
 BUILT_FROM = ("lumos", "workloads", "conf", "pyproject.toml", "README.md", "LICENSE")
-OF_TORCH = {"filelock", "jinja2", "networkx"}
+OF_TORCH = {"filelock", "jinja2", "markupsafe", "networkx"}
 """Declared for the suite, and needed by torch itself."""
 
 
