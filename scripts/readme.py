@@ -102,7 +102,7 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
 
 KINDS = {
     "cfd": "fully connected: flux through a face of a flow solver",
-    "molhiv": "graph (GIN): does a molecule inhibit HIV",
+    "molhiv": "graph (GIN): structural alerts in molecules",
     "braintumor": "transformer (ViT): tumours in phantom images",
     "em_denoise": "convolutional (UNet): denoise electron micrographs",
 }
@@ -111,7 +111,7 @@ KINDS = {
 
 def kinds_block() -> str:
     """What the suite found for a network of each kind, in few columns."""
-    lines = ["| network | score, dense to compact | parameters | inputs | samples a second |", "|---|---|---|---|---|"]
+    lines = ["| network | score, dense to compact | parameters | inputs | speed |", "|---|---|---|---|---|"]
     for name, title in KINDS.items():
         entry = suite()[name]
         dense, compact, gates = entry["dense"], entry["compact"], entry["gates"]
