@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lumos.compaction.double_precision import to_double
 from lumos.compaction.verify import difference
 from lumos.exporting import exportable
-from lumos.tracing.inputs import mapped
+from lumos.tracing.inputs import map_inputs
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -86,7 +86,7 @@ def prune(build: Any, ratio: float) -> tuple[nn.Module, tuple[Any, ...], float, 
     model, inputs = build()
     dense = sum(p.numel() for p in model.parameters())
     to_double(model.eval())
-    inputs = mapped(inputs, lambda _path, x: x.double() if x.is_floating_point() else x)
+    inputs = map_inputs(inputs, lambda _path, x: x.double() if x.is_floating_point() else x)
     zeroed, working = Zeroed(model), pruner(model, inputs, ratio)
     for group in working.step(interactive=True):
         zeroed.close(group, working.DG)
@@ -125,7 +125,7 @@ def row(build: Any) -> dict[str, str]:
         return found
     found["difference"] = "-" if None in gaps else f"{max(gaps):.0e}"
     found["reload"] = reloaded(*half, build)
-    model, inputs = half[0]._apply(single), mapped(half[1], lambda _path, x: single(x))
+    model, inputs = half[0]._apply(single), map_inputs(half[1], lambda _path, x: single(x))
     for kind in ("pt2", "onnx"):
         found[kind] = exportable(model, inputs, kind)
     return found

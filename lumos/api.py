@@ -24,10 +24,27 @@ def gate(
 ) -> GatedModel:
     """Put a gate on every input feature and every removable unit of a model.
 
-    ``example_inputs`` is a tensor or a tuple of positional inputs with at least two samples; ``features`` names the
-    input features in order. The model is traced once and probed, so that whatever the training closes can be cut.
-    ``options`` makes more of the model removable, at the price of a changed layer.
-    Raises StructureError where the model does not run on the example or nothing in it can be removed.
+    The model is traced and probed, so that whatever the training closes can be cut. Nothing is written on it.
+
+    Args:
+        model: The model.
+        example_inputs: A tensor, or a tuple of positional inputs, with at least two samples.
+        features: The names of the input features, in order; x0, x1… by default.
+        settings: The shape of the gates' distribution.
+        options: What more of the model is made removable, at the price of a changed layer.
+
+    Returns:
+        The model with its gates, called as the model is.
+
+    Raises:
+        StructureError: The model does not run on the example, or nothing in it can be removed.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 1))
+        >>> gated = gate(model, torch.randn(8, 5), features=["a", "b", "c", "d", "e"])
+        >>> [(group.name, group.size) for group in gated.structure.groups]
+        [('input', 5), ('0', 7)]
+        >>> loss = gated(torch.randn(8, 5)).square().mean() + 1e-3 * gated.penalty()
     """
     structure = trace_and_probe(model, example_inputs, features=features, options=options)
     if not structure.groups:

@@ -12,10 +12,10 @@ from lumos.compaction.constant_folding import find_constants
 from lumos.compaction.layers import ATTENTION_WEIGHTS, convert_layers
 from lumos.compaction.model import CompactModel, Selection
 from lumos.compaction.plan import Plan, attribute_sizes, literal_sizes
-from lumos.compaction.surgery import multiply, replace_tensors, set_attributes, without_copies
+from lumos.compaction.surgery import multiply, replace_tensors, set_attributes
 from lumos.gating.gated_model import GatedModel, along
 from lumos.shapes import Bool
-from lumos.tracing.modules import own_tensors
+from lumos.tracing.modules import named_tensors, structural_copy
 from lumos.tracing.structure import Structure
 
 
@@ -64,11 +64,11 @@ def cut_closed_units(
         share_storage: What is not cut is the gated model's very tensor, for a result that is only run.
     """
     structure, is_open = gated.structure, gated.gates.is_open().cpu()
-    keep = structure.with_places(is_open)
+    keep = structure.with_placeholders(is_open)
     plan = Plan.of(structure, keep)
     gates = _with_scales(structure, keep, gated.multipliers())
-    model = without_copies(gated.model)
-    own = own_tensors(model)
+    model = structural_copy(gated.model)
+    own = named_tensors(model)
     new = {n: plan.cut(n, t.detach()) for n, t in own.items()}
     for n, m in gates.items():
         m = plan.cut(n, m)
@@ -105,7 +105,7 @@ def _with_scales(structure: Structure, keep: Bool[Tensor, " units"], gates: dict
     """What multiplies the weights, and what makes up for dividing scores by the root of fewer dimensions."""
     for scale in structure.scales:
         left = int(structure.padded(keep)[scale.units].sum())
-        for (name, dim), places in scale.places.items() if scale.folded and left < len(scale.units) else ():
+        for (name, dim), places in scale.places.items() if scale.dynamic and left < len(scale.units) else ():
             known = gates.get(name, torch.ones(()))
             factor = torch.ones(len(places), dtype=known.dtype, device=known.device)
             factor[places.to(known.device)] = math.sqrt(left / len(scale.units))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lumos.gating.gated_model import GatedModel
 from lumos.shapes import Bool, Float
-from lumos.tracing.inputs import mapped
+from lumos.tracing.inputs import map_inputs
 
 
 def find_constants(
@@ -31,7 +31,7 @@ def find_constants(
         For each module, by path, the dimension of its channels and the value of each channel that stays.
     """
     structure = gated.structure
-    constant, unread = structure.flow.replaceable(structure.dead(gated.gates.is_open()))
+    constant, unread = structure.dataflow.replaceable_modules(structure.closed_axes(gated.gates.is_open()))
     if outputs is None:
         outputs = _outputs(gated, [c.path for c in constant])
     found: dict[str, tuple[int, Tensor]] = {}
@@ -60,7 +60,7 @@ def _outputs(gated: GatedModel, paths: list[str]) -> dict[str, Tensor]:
 
     modes = {m: m.training for m in gated.modules()}
     try:
-        return _run(gated.eval(), mapped(gated.structure.example, fitting), paths)[1]
+        return _run(gated.eval(), map_inputs(gated.structure.example, fitting), paths)[1]
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -80,7 +80,7 @@ def run_recording(
         The output, and the modules' outputs by path.
     """
     structure = gated.structure
-    constant, _ = structure.flow.replaceable(structure.dead(gated.gates.is_open()))
+    constant, _ = structure.dataflow.replaceable_modules(structure.closed_axes(gated.gates.is_open()))
     out, found = _run(gated, inputs, [c.path for c in constant], run)
     # Fewer samples than the example has: what is constant repeats.
     return out, {

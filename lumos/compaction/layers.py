@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lumos.tracing.attention_steps import PrunedAttention
+from lumos.tracing.multihead_attention import PrunedAttention
 
 
 class StreamNorm(nn.LayerNorm):
@@ -81,10 +81,6 @@ class Constant(nn.Module):
         view = [1] * input.dim()
         view[self.dim] = len(self.value)
         return self.value.view(view).expand(shape).contiguous()
-
-
-SHAPING = ("view", "reshape", "unflatten")
-"""Calls that give a tensor a shape: the sizes that a model's code writes in them can be exchanged."""
 
 
 class Resized(nn.Module):

@@ -17,7 +17,7 @@ from lumos.compaction.layers import convert_layers
 from lumos.compaction.surgery import replace_tensors, set_attributes
 from lumos.errors import CompactionError
 from lumos.shapes import Int
-from lumos.tracing.inputs import InputPath, replaced, tensors
+from lumos.tracing.inputs import InputPath, replace_inputs, input_tensors
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class CompactModel(nn.Module):
     def _mapped(self, args: tuple[Any, ...], function: Any) -> tuple[Any, ...]:
         if not self._inputs:
             return args
-        found = tensors(args)
+        found = input_tensors(args)
         # The indices as buffers are on the model's device.
         selections = [replace(s, kept=self.get_buffer(f"kept_{i}")) for i, s in enumerate(self._inputs)]
-        return replaced(args, {s.path: function(s, found[s.path]) for s in selections})
+        return replace_inputs(args, {s.path: function(s, found[s.path]) for s in selections})
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file, without code and without pickle; :func:`lumos.load` reads it.

@@ -20,7 +20,7 @@ class Plan:
     @classmethod
     def of(cls, structure: Structure, keep: Bool[Tensor, " units"]) -> Plan:
         """Make the plan that keeps the units with ``keep``."""
-        return cls(structure.cut(keep))
+        return cls(structure.kept_indices(keep))
 
     def shrinks(self, name: str, dim: int) -> bool:
         """Tell whether an axis shrinks."""
@@ -52,7 +52,7 @@ def attribute_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[
     """
     found: dict[str, dict[str, int]] = {}
     for size in structure.sizes:
-        new = structure.size_after(size, keep)
+        new = structure.kept_size(size, keep)
         for attribute in size.attributes if new != size.size else ():
             found.setdefault(size.module, {}).setdefault(attribute, new)
     return found
@@ -66,7 +66,7 @@ def literal_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[st
     """
     found: dict[str, list[list[int]]] = {}
     for size in structure.sizes:
-        new = structure.size_after(size, keep) if size.literal and size.place else size.size
+        new = structure.kept_size(size, keep) if size.literal and size.place else size.size
         if size.place and new != size.size:
             found.setdefault(size.module, []).append([*size.place, size.size, new])
     return found

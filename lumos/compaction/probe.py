@@ -7,7 +7,7 @@ cannot be cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -18,17 +18,17 @@ from torch import nn
 from lumos.compaction.compact import cut_closed_units
 from lumos.compaction.constant_folding import run_recording
 from lumos.compaction.reference import Reference
-from lumos.compaction.surgery import replace_tensors, without_copies
+from lumos.compaction.surgery import replace_tensors
 from lumos.compaction.verify import difference, does_not_run, verify
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.hard_concrete import LOG_ALPHA_BOUND
 from lumos.gating.settings import GateSettings
-from lumos.tracing.build_structure import trace_structure
-from lumos.tracing.inputs import mapped, tensors
-from lumos.tracing.modules import walk
+from lumos.tracing.inputs import input_tensors, map_inputs
+from lumos.tracing.modules import named_modules, structural_copy
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.structure import Group, Structure
+from lumos.tracing.trace_structure import trace_structure
 
 MOST_ALTERNATIVES = 16
 """How many ways to read which attribute holds which size are tried at most."""
@@ -62,7 +62,7 @@ def probe(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> St
     Returns:
         The structure with every group that cannot be cut fixed, and every one that cannot vanish not optional.
     """
-    trial = _Trial(model, inputs)
+    trial = _Trial(model, inputs, structure.written)
     while structure.groups:
         structure, failed = _try_halves(trial, structure)
         if not failed:
@@ -202,7 +202,7 @@ def _alternative_scales(structure: Structure, group: Group) -> Iterator[Structur
     """Go through the alternatives, each with both ways to scale scores where the group holds an attention's dimensions:
     the model's code divides by the root of what there was, or of what is left."""
     mine = [structure.touches(s.units, group) for s in structure.scales]
-    others = [replace(s, folded=s.folded != here) for s, here in zip(structure.scales, mine, strict=True)]
+    others = [replace(s, dynamic=s.dynamic != here) for s, here in zip(structure.scales, mine, strict=True)]
     if any(mine):
         yield replace(structure, scales=tuple(others))
     for alternative in alternatives(structure, group):
@@ -214,10 +214,10 @@ def _alternative_scales(structure: Structure, group: Group) -> Iterator[Structur
 class _Trial:
     """A model with weights that hide nothing, and the inputs on which gated and compact are compared."""
 
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], private: Collection[str] = ()) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.model = randomize_constant_params(model)
+            self.model = randomize_constant_params(model, private)
         self.inputs, self.sample = inputs, _one_sample(inputs)
         self.broken: str | None = None
         """Path of the module whose code the compact model broke off in, at the last failure."""
@@ -278,7 +278,7 @@ class _Trial:
         raised (and where, to ``explain`` it), or an empty text: whether they differ then, float64 has to say. ``run``
         computes what ``gated`` does."""
         device = gated.gates.log_alpha.device
-        inputs = mapped(inputs, lambda _path, x: x.to(device))
+        inputs = map_inputs(inputs, lambda _path, x: x.to(device))
         small, self.broken = None, None
         with torch.no_grad():
             try:
@@ -296,7 +296,7 @@ class _Trial:
         class: what one cannot do, they cannot do either."""
         if self.broken is None:
             return []
-        modules = dict(walk(self.model))
+        modules = dict(named_modules(self.model))
         paths = {path for path, m in modules.items() if type(m) is type(modules[self.broken])}
         written = [s.units for s in structure.sizes if s.module in paths]
         return [n for n in names if any(structure.touches(units, structure.group(n)) for units in written)]
@@ -304,7 +304,7 @@ class _Trial:
 
 def _broken_in(model: nn.Module, error: Exception) -> str | None:
     """Path of the innermost module with code of the user's own that an error came through."""
-    paths = {id(m): path for path, m in walk(model)}
+    paths = {id(m): path for path, m in named_modules(model)}
     found, step = None, error.__traceback__
     while step is not None:
         module = step.tb_frame.f_locals.get("self")
@@ -316,15 +316,20 @@ def _broken_in(model: nn.Module, error: Exception) -> str | None:
 
 def _one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """One image or volume instead of several: what samples share needs no second one. Other inputs stay as they are."""
-    found = tensors(inputs).values()
+    found = input_tensors(inputs).values()
     if not all(x.is_floating_point() and x.ndim > 3 for x in found) or len({len(x) for x in found}) != 1:
         return inputs
-    return mapped(inputs, lambda _path, x: x[:1])
+    return map_inputs(inputs, lambda _path, x: x[:1])
 
 
-def randomize_constant_params(model: nn.Module) -> nn.Module:
-    """Copy a model, with new values where a layer starts at zero or one, which would hide a difference."""
-    copied = without_copies(model)
+def randomize_constant_params(model: nn.Module, private: Collection[str] = ()) -> nn.Module:
+    """Copy a model, with new values where a layer starts at zero or one, which would hide a difference.
+
+    Args:
+        model: The model; other tensors of it are shared.
+        private: The names of those that are copied, since the model's own code writes into them.
+    """
+    copied = structural_copy(model, private)
     with torch.no_grad():
         constant = {n: p for n, p in model.named_parameters() if _is_constant(p)}
         replace_tensors(copied, {n: p + 0.1 * torch.randn_like(p) for n, p in constant.items()})

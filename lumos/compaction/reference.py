@@ -17,10 +17,9 @@ from torch.utils import _pytree as pytree
 
 from lumos.gating.gated_model import GatedModel, along
 from lumos.gating.hard_concrete import median
-from lumos.tracing.dataflow import leaves
+from lumos.tracing.calls import plain_name, tensor_leaves
 from lumos.tracing.shape_only import product_shape
 from lumos.tracing.structure import INPUT
-from lumos.tracing.tracer import plain_name
 
 _CHANNELS = {"linear": -1, "conv1d": -2, "conv2d": -3, "conv3d": -4}
 """The products whose input may be multiplied: the dimension of its channels. All read dimension 1 of their weight."""
@@ -53,7 +52,7 @@ class Reference(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        operands = leaves((args, kwargs), [])
+        operands = tensor_leaves((args, kwargs), [])
         if all(id(t) not in self.gates for t in operands):
             return func(*args, **kwargs)
         dim = _CHANNELS.get(plain_name(func))

@@ -2,53 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lumos.shapes import Int
-from lumos.tracing.modules import own_tensors, walk
-
-
-def without_copies(model: nn.Module) -> nn.Module:
-    """A copy of a model's modules that still has the very tensors of the model: give it others before using it."""
-    known: dict[int, Any] = {id(t): t for t in own_tensors(model).values()}
-    modules = [m for _, m in walk(model)]
-    if not all(_copies_plainly(type(m)) for m in modules):
-        return copy.deepcopy(model, known)
-    # Modules are many and their attributes mostly simple: a deep copy takes ten times as long.
-    known |= {id(m): object.__new__(type(m)) for m in modules}
-    for module in modules:
-        known[id(module)].__dict__.update({k: _copied(v, known) for k, v in module.__dict__.items()})
-    return known[id(model)]
-
-
-def _copies_plainly(kind: type) -> bool:
-    """Whether a deep copy of such a module is a copy of its attributes."""
-    own = {n for c in kind.__mro__ if not c.__module__.startswith("torch.nn.") and c is not object for n in vars(c)}
-    return own.isdisjoint(("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__"))
-
-
-def _copied(value: Any, known: dict[int, Any]) -> Any:
-    kind = type(value)
-    if kind in _NEVER_CHANGE:
-        return value
-    if kind in _STORES and not value:  # most of a module's attributes are hooks that it does not have
-        return kind()
-    if id(value) in known:
-        return known[id(value)]
-    if kind in (dict, OrderedDict):
-        return kind((k, _copied(v, known)) for k, v in value.items())
-    if kind is tuple and all(type(item) in _NEVER_CHANGE for item in value):
-        return value
-    return copy.deepcopy(value, known)
-
-
-_NEVER_CHANGE = {type(None), bool, int, float, str}
-_STORES = {dict, OrderedDict, set}
+from lumos.tracing.modules import named_modules, named_tensors
 
 
 def replace_tensors(model: nn.Module, tensors: dict[str, Tensor], share_storage: bool = False) -> None:
@@ -63,13 +23,13 @@ def replace_tensors(model: nn.Module, tensors: dict[str, Tensor], share_storage:
             copied.
     """
     owners: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    modules = [m for _, m in walk(model)]
+    modules = [m for _, m in named_modules(model)]
     for module in modules:
         for store in (module._parameters, module._buffers):
             for key, t in store.items():
                 if t is not None:
                     owners.setdefault(id(t), []).append((store, key))
-    current = own_tensors(model)
+    current = named_tensors(model)
     for name, value in tensors.items():
         if name not in current:  # the second name of a shared parameter
             continue

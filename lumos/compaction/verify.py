@@ -17,7 +17,7 @@ from lumos.compaction.double_precision import DoublePrecision, to_double
 from lumos.compaction.model import CompactModel
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
-from lumos.tracing.inputs import mapped
+from lumos.tracing.inputs import map_inputs
 
 TOLERANCE = 1e-10
 """Largest relative difference between gated and compact outputs in float64."""
@@ -84,7 +84,7 @@ def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equi
     if gated.training or any(p.dtype != torch.float64 or p.device.type != "cpu" for p in gated.parameters()):
         double = copy.deepcopy(gated).cpu().eval()
         to_double(double)
-    inputs = mapped(inputs, lambda _path, x: _to_double(x))
+    inputs = map_inputs(inputs, lambda _path, x: _to_double(x))
     with torch.no_grad(), DoublePrecision():
         small = compact(double)
         want = double(*inputs)

@@ -27,7 +27,7 @@ from torch.utils import _pytree as pytree
 from lumos.compaction.layers import is_exporting
 from lumos.compaction.model import CompactModel
 from lumos.errors import ExportError, one_line
-from lumos.tracing.inputs import InputPath, mapped, replaced, tensors
+from lumos.tracing.inputs import InputPath, input_tensors, map_inputs, replace_inputs
 
 Size = Any
 """A size along an axis: an int, or an expression in the program's symbols."""
@@ -54,7 +54,7 @@ class Flat(nn.Module):
     def __init__(self, model: nn.Module, example: tuple[Any, ...]) -> None:
         super().__init__()
         self.model = model
-        self.paths: list[InputPath] = list(tensors(example))
+        self.paths: list[InputPath] = list(input_tensors(example))
         self._plain = self.paths == [(i,) for i in range(len(example))]
         self._example = None if self._plain else example
 
@@ -64,7 +64,7 @@ class Flat(nn.Module):
             args: tuple[Any, ...] = inputs
         else:
             assert self._example is not None
-            args = replaced(self._example, dict(zip(self.paths, inputs, strict=True)))
+            args = replace_inputs(self._example, dict(zip(self.paths, inputs, strict=True)))
         if not is_exporting():
             return self.model(*args)
         with _Counts():
@@ -150,9 +150,9 @@ def trace_program(model: nn.Module, example: Any) -> Program:
     Raises:
         ExportError: The model cannot be traced, or the number of samples is a constant in its code.
     """
-    example = mapped(example if isinstance(example, tuple) else (example,), lambda _path, t: t.detach().cpu())
+    example = map_inputs(example if isinstance(example, tuple) else (example,), lambda _path, t: t.detach().cpu())
     flat = Flat(copy.deepcopy(model).cpu().eval().requires_grad_(False), example)
-    inputs = tuple(tensors(example).values())
+    inputs = tuple(input_tensors(example).values())
     names = input_names(model, flat.paths)
     kind = type(model.model if isinstance(model, CompactModel) else model).__name__
     if not inputs:

@@ -19,7 +19,7 @@ from lumos.gating.gates import Gates, rounded_up
 from lumos.gating.hard_concrete import median
 from lumos.gating.settings import GateSettings, Penalty
 from lumos.shapes import Float
-from lumos.tracing.inputs import tensors
+from lumos.tracing.inputs import input_tensors
 from lumos.tracing.structure import INPUT, Axis, Structure
 
 FIRST_ROWS = 64
@@ -100,7 +100,7 @@ class GatedModel(nn.Module):
         self, values: dict[Axis, Tensor], args: tuple[Any, ...]
     ) -> tuple[list[tuple[nn.Module, Tensor]], dict[Axis, Tensor]]:
         """Which layers' inputs to multiply and which weights, by cost, for a call with these inputs."""
-        first = next((t for t in tensors(args).values() if t.ndim), None)
+        first = next((t for t in input_tensors(args).values() if t.ndim), None)
         scale = 1.0 if first is None else first.shape[0] / max(1, self.structure.example_rows)
         by_input: list[tuple[nn.Module, Tensor]] = []
         by_weight = {axis: value for axis, value in values.items() if axis[1] != INPUT}
@@ -145,7 +145,7 @@ class GatedModel(nn.Module):
             return
         is_open = self.gates.is_open()
         closed = self.structure.closed_groups(is_open)
-        if closed and not self.structure.flow.alive(self.structure.dead(is_open)):
+        if closed and not self.structure.dataflow.outputs_depend_on_inputs(self.structure.closed_axes(is_open)):
             for number, group in enumerate(self.structure.groups):
                 if group in closed:
                     self.gates.protected[number] = True

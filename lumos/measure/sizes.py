@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lumos.compaction.model import CompactModel
 from lumos.errors import LumosError
-from lumos.tracing.build_structure import trace_structure
+from lumos.tracing.trace_structure import trace_structure
 
 
 def parameters(model: nn.Module) -> int:

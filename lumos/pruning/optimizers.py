@@ -33,7 +33,7 @@ def transfer_state(
         gated: The gated model, its gates as they were when ``small`` was made.
         small: ``compact(gated)``.
     """
-    plan = Plan.of(gated.structure, gated.structure.with_places(gated.gates.is_open()))
+    plan = Plan.of(gated.structure, gated.structure.with_placeholders(gated.gates.is_open()))
     multipliers, new = gated.multipliers(), dict(small.model.named_parameters())
     for name, old in gated.model.named_parameters():
         state = source.state.get(old)

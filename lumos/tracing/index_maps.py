@@ -9,45 +9,51 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lumos.shapes import Bool
+from lumos.shapes import Bool, Int
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Flat:
-    """Maps one after another: ``place`` of every position in a table, and the number of the map whose it is."""
+class FlatMaps:
+    """Unit maps one after another in one vector.
 
-    place: Tensor
-    owner: Tensor
+    Args:
+        place: For every position of every map, its place in a table.
+        owner: For every position, the number of its map.
+        lengths: How many positions each map has.
+    """
+
+    place: Int[Tensor, " positions"]
+    owner: Int[Tensor, " positions"]
     lengths: list[int]
 
     @classmethod
-    def of(cls, maps: Mapping[Key, Tensor]) -> Flat:
-        """The maps, of any shape, in their order."""
+    def of(cls, maps: Mapping[Key, Tensor]) -> FlatMaps:
+        """Put maps of any shape one after another, in their order."""
         lengths = [units.numel() for units in maps.values()]
         place = torch.cat([torch.zeros(0, dtype=torch.int64), *(units.reshape(-1) for units in maps.values())])
         owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.int64))
         return cls(place, owner, lengths)
 
     def counts(self, positions: Bool[Tensor, " positions"]) -> list[int]:
-        """For each map, how many of its positions are true."""
+        """Return, for each map, how many of its positions are true."""
         return torch.zeros(len(self.lengths), dtype=torch.int64).index_add_(0, self.owner, positions.long()).tolist()
 
     def read(self, table: Bool[Tensor, " places"]) -> tuple[tuple[Tensor, ...], list[int]]:
-        """For each map, which of its positions are true in a table, and how many."""
+        """Return, for each map, which of its positions are true in a table, and how many."""
         found = table[self.place]
         return found.split(self.lengths), self.counts(found)
 
 
-def looked_up(table: Tensor, maps: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
-    """``table[units]`` for every map."""
-    flat = Flat.of(maps)
+def look_up(table: Tensor, maps: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    """Return ``table[units]`` for every map."""
+    flat = FlatMaps.of(maps)
     parts = table[flat.place].split(flat.lengths)
     return {key: part.view(units.shape) for (key, units), part in zip(maps.items(), parts, strict=True)}
 
 
-def with_units(maps: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
-    """The maps that hold any unit at all."""
-    flat = Flat.of(maps)
+def drop_empty(maps: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    """Return the maps that hold any unit at all."""
+    flat = FlatMaps.of(maps)
     return {key: units for (key, units), n in zip(maps.items(), flat.counts(flat.place != 0), strict=True) if n}

@@ -12,20 +12,20 @@ InputPath = tuple[int | str, ...]
 """Where a tensor stands among the positional inputs: ``(0,)`` is the first one, ``(0, "x")`` the first one's ``x``."""
 
 
-def tensors(inputs: tuple[Any, ...]) -> dict[InputPath, Tensor]:
-    """Every tensor of the inputs by its path, in order."""
+def input_tensors(inputs: tuple[Any, ...]) -> dict[InputPath, Tensor]:
+    """Return every tensor of the inputs by its path, in order."""
     found: dict[InputPath, Tensor] = {}
-    _walk(inputs, (), lambda path, t: found.setdefault(path, t))
+    map_inputs(inputs, lambda path, t: found.setdefault(path, t))
     return found
 
 
-def replaced(inputs: tuple[Any, ...], new: Mapping[InputPath, Tensor]) -> tuple[Any, ...]:
-    """The inputs with some tensors replaced; what was given stays as it is."""
-    return mapped(inputs, lambda path, t: new.get(path, t)) if new else inputs
+def replace_inputs(inputs: tuple[Any, ...], new: Mapping[InputPath, Tensor]) -> tuple[Any, ...]:
+    """Return the inputs with some tensors replaced; what was given stays as it is."""
+    return map_inputs(inputs, lambda path, t: new.get(path, t)) if new else inputs
 
 
-def mapped(inputs: tuple[Any, ...], function: Callable[[InputPath, Tensor], Tensor]) -> tuple[Any, ...]:
-    """The inputs with the function applied to every tensor; containers and objects are copied, not changed."""
+def map_inputs(inputs: tuple[Any, ...], function: Callable[[InputPath, Tensor], Tensor]) -> tuple[Any, ...]:
+    """Apply a function to the path and the tensor of every input; containers and objects are copied, not changed."""
     return _walk(inputs, (), function)
 
 
@@ -38,7 +38,7 @@ def _walk(value: Any, path: InputPath, function: Callable[[InputPath, Tensor], T
         items = [_walk(v, (*path, i), function) for i, v in enumerate(value)]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if _is_record(value):
-        found = {k: value[k] for k in _keys(value)}
+        found = {k: value[k] for k in list(value.keys())}
         new = {k: _walk(v, (*path, k), function) for k, v in found.items() if isinstance(v, Tensor)}
         changed = {k: t for k, t in new.items() if t is not found[k]}
         if changed:
@@ -49,9 +49,5 @@ def _walk(value: Any, path: InputPath, function: Callable[[InputPath, Tensor], T
 
 
 def _is_record(value: Any) -> bool:
-    """Whether a value holds tensors by name and can be given others, as torch-geometric's Data can."""
+    """Return whether a value holds tensors by name and can be given others, as torch-geometric's Data can."""
     return all(hasattr(type(value), name) for name in ("keys", "__getitem__", "__setitem__"))
-
-
-def _keys(value: Any) -> list[str]:
-    return list(value.keys())

@@ -1,12 +1,20 @@
-"""The modules of a model, its tensors and the whole numbers that it keeps."""
+"""The modules of a model, its tensors, the whole numbers that it keeps; and a copy of the modules alone."""
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import Any
+
 from torch import Tensor, nn
 
+from lumos.errors import StructureError
+from lumos.tracing.calls import tensor_leaves
 
-def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """``model.named_modules()``, without a generator for every level."""
+
+def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return every module with its first path: ``model.named_modules()``, without a generator for every level."""
     found: list[tuple[str, nn.Module]] = []
     seen: set[int] = set()
     waiting = [("", model)]
@@ -20,9 +28,9 @@ def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters, then buffers, each by its first name: torch's own walks, in one."""
-    modules = walk(model)
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters, then buffers, each by its first name: torch's own walks, in one."""
+    modules = named_modules(model)
     found: dict[str, Tensor] = {}
     for store in ("_parameters", "_buffers"):
         seen: set[int] = set()
@@ -34,8 +42,81 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def own_numbers(module: nn.Module, value: int) -> tuple[str, ...]:
-    """Names of the attributes in which a module of the user's own keeps this whole number."""
+def int_attributes(module: nn.Module, value: int) -> tuple[str, ...]:
+    """Return the names of the attributes in which a module of the user's own keeps this whole number."""
     if type(module).__module__.startswith("torch.nn."):
         return ()
     return tuple(n for n, v in vars(module).items() if type(v) is int and v == value and not n.startswith("_"))
+
+
+def structural_copy(model: nn.Module, private: Collection[str] = ()) -> nn.Module:
+    """Copy a model's modules; parameters and buffers are the very tensors of the model.
+
+    What the copy's code stores on its modules, their training flags and their classes are its own. Writing into a
+    parameter or buffer writes into the model's: give the copy other tensors first, or protect them
+    (:class:`lumos.tracing.protection.TensorProtection`).
+
+    Args:
+        model: The model.
+        private: The names of parameters and buffers that are copied after all.
+
+    Raises:
+        StructureError: Something that a module holds cannot be copied.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> copied = structural_copy(layer).eval()
+        >>> layer.training, copied.weight is layer.weight
+        (True, True)
+    """
+    own = named_tensors(model)
+    known: dict[int, Any] = {id(t): copy.deepcopy(t) if name in private else t for name, t in own.items()}
+    modules = [m for _, m in named_modules(model)]
+    try:
+        if not all(_copies_plainly(type(m)) for m in modules):
+            for module in modules:
+                _detach_activations(module.__dict__, known)
+            return copy.deepcopy(model, known)
+        # Modules are many and their attributes mostly simple: a deep copy takes ten times as long.
+        known |= {id(m): object.__new__(type(m)) for m in modules}
+        for module in modules:
+            known[id(module)].__dict__.update({k: _copied(v, known) for k, v in module.__dict__.items()})
+        return known[id(model)]
+    except Exception as error:
+        raise StructureError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); "
+            "expected modules that copy.deepcopy can copy; remove what it cannot from the modules' attributes"
+        ) from error
+
+
+def _copies_plainly(kind: type) -> bool:
+    """Return whether a deep copy of such a module is a copy of its attributes."""
+    own = {n for c in kind.__mro__ if not c.__module__.startswith("torch.nn.") and c is not object for n in vars(c)}
+    return own.isdisjoint(("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__"))
+
+
+def _copied(value: Any, known: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _NEVER_CHANGE:
+        return value
+    if kind in _STORES and not value:  # most of a module's attributes are hooks that it does not have
+        return kind()
+    if id(value) in known:
+        return known[id(value)]
+    if kind in (dict, OrderedDict):
+        return kind((k, _copied(v, known)) for k, v in value.items())
+    if kind is tuple and all(type(item) in _NEVER_CHANGE for item in value):
+        return value
+    _detach_activations(value, known)
+    return copy.deepcopy(value, known)
+
+
+def _detach_activations(value: Any, known: dict[int, Any]) -> None:
+    """Prepare copies of the tensors that a forward left on its module: torch copies no tensor with a history."""
+    for t in tensor_leaves(value, []):
+        if not t.is_leaf and id(t) not in known:
+            known[id(t)] = t.detach().clone()
+
+
+_NEVER_CHANGE = {type(None), bool, int, float, str}
+_STORES = {dict, OrderedDict, set}

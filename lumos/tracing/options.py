@@ -9,9 +9,20 @@ from dataclasses import dataclass
 class StructureOptions:
     """What more of a model is made removable, where that changes one of its layers.
 
-    ``streams``: residual streams that a LayerNorm reads; the norm then knows its original width. ``private``: each
-    linear layer may leave out inputs that other layers keep; it then gathers those that it reads. ``query_key``: the
-    dimensions of queries and keys within the heads of an attention, the same places in all of its heads.
+    Args:
+        streams: The channels of residual streams that a LayerNorm reads. The norm then knows its original width.
+        private: Inputs of single linear layers that other layers keep (per-layer input gates). The layer then gathers
+            the inputs that it reads.
+        query_key: The dimensions of queries and keys within the heads of an attention, the same in all of its heads.
+
+    Example:
+        >>> import lumos
+        >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(5, 8), layer, torch.nn.Linear(8, 3))
+        >>> plain = lumos.gate(model, torch.randn(2, 4, 5)).structure
+        >>> streams = lumos.gate(model, torch.randn(2, 4, 5), options=StructureOptions(streams=True)).structure
+        >>> streams.units - plain.units  # the eight channels that both layer norms read
+        8
     """
 
     streams: bool = False

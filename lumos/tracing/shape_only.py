@@ -1,7 +1,7 @@
-"""Products that a trace need not compute: where units go depends on shapes, seldom on values.
+"""Products that a trace does not compute: where units go depends on shapes, seldom on values.
 
-Costly products give zeros of their result's shape instead. Where the model's own code reads values afterwards, so that
-its course could depend on them, or keeps some, the trace is made again with every product computed.
+Costly products give zeros of their result's shape instead. Where the model's own code then reads values, so that its
+course could depend on them, the trace is made again with every product computed.
 """
 
 from __future__ import annotations
@@ -9,24 +9,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _PRODUCTS = {"linear"} | {f"conv{kind}{n}d" for n in (1, 2, 3) for kind in ("", "_transpose")}
 _COSTLY = 2**21
-"""Multiply-accumulates above which sparing them pays for finding the result's shape."""
-_OF_SHAPES = (
-    "iter size stride dim ndimension numel nelement len storage_offset element_size get_device hash is_same_size "
-    "is_contiguous is_floating_point is_complex is_signed is_conj is_neg is_inference is_pinned is_shared is_tensor"
+"""Multiply-accumulates above which not computing a product pays for finding its result's shape."""
+_OF_SHAPES = frozenset(
+    """iter size stride dim ndimension numel nelement len storage_offset element_size get_device hash is_same_size
+    is_contiguous is_floating_point is_complex is_signed is_conj is_neg is_inference is_pinned is_shared
+    is_tensor""".split()  # noqa: SIM905
 )
 """Calls without a rule that tell nothing about values."""
 
 
 class ValuesRead(Exception):
-    """The model's own code reads or keeps values after products were spared."""
+    """The model's own code reads values after products were not computed."""
 
 
-def stand_in(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Zeros in place of a costly product with a weight; None where it is to be computed."""
+def zeros_like_output(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """Return zeros in place of a costly product with a weight; None where the call is to be computed."""
     if name not in _PRODUCTS or len(args) < 2:
         return None
     x, weight = args[:2]
@@ -38,12 +39,19 @@ def stand_in(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def product_shape(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
-    """The shape of a product of an input with a weight, without computing it."""
+    """Return the shape of a product of an input with a weight, without computing it.
+
+    Args:
+        name: The call's plain name: ``linear``, ``conv2d``…
+        func: The function.
+        args: Its positional arguments, the input and the weight first.
+        kwargs: Its keyword arguments.
+    """
     x, weight = args[:2]
     if name == "linear":
         return [*x.shape[:-1], weight.shape[0]]
     if kwargs or len(args) != (8 if "transpose" in name else 7):
-        shapes = [_shape_only(a) for a in args], {k: _shape_only(a) for k, a in kwargs.items()}
+        shapes = [_on_meta(a) for a in args], {k: _on_meta(a) for k, a in kwargs.items()}
         return list(func(*shapes[0], **shapes[1]).shape)
     # One channel in and out tells the places that there are, far sooner than tensors without values do.
     dim, groups = x.ndim + 1 - weight.ndim, args[6]
@@ -53,15 +61,20 @@ def product_shape(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     return shape
 
 
-def reads_values(name: str, func: Any, args: tuple[Any, ...], operands: list[Tensor], followed: bool) -> bool:
-    """Whether a call may tell the model's code something about values: a number, or a shape that depends on them.
+def reads_values(name: str, func: Any, args: tuple[Any, ...], operands: list[Tensor], has_rule: bool) -> bool:
+    """Return whether a call may tell the model's code of values: a number, or a shape that depends on them.
 
-    ``followed``: there is a rule for the call.
+    Args:
+        name: The call's plain name.
+        func: The function.
+        args: Its positional arguments.
+        operands: The tensors among all its arguments.
+        has_rule: Whether there is a rule for the call.
     """
     if not operands:
         return False
-    if not followed:
-        return name not in _OF_SHAPES.split() and not name.startswith("get_")
+    if not has_rule:
+        return name not in _OF_SHAPES and not name.startswith("get_")
     if name == "getitem":
         index = args[1] if isinstance(args[1], tuple) else (args[1],)
         return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in index)
@@ -71,33 +84,5 @@ def reads_values(name: str, func: Any, args: tuple[Any, ...], operands: list[Ten
     return number or name == "one_hot" or (name == "where" and len(args) == 1)
 
 
-def keeps_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], owned: bool) -> bool:
-    """Whether a call writes into a tensor of the model's, its first operand where it is ``owned``."""
-    if name == "batch_norm":
-        return bool(args[5] if len(args) > 5 else kwargs.get("training", False))
-    raw = getattr(func, "__name__", "")
-    in_place = raw.endswith("_") and not raw.endswith("__")
-    return owned and (in_place or raw == "__setitem__" or (raw.startswith("__i") and raw != "__invert__"))
-
-
-def held(model: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """What every module holds, store by store: the store, and a copy of it."""
-    return [(store, dict(store)) for m in model.modules() for store in (vars(m), m._buffers)]
-
-
-def given_back(stores: list[tuple[dict[str, Any], dict[str, Any]]]) -> bool:
-    """Whether modules were given tensors to hold since :func:`held`, which they then do no more."""
-    changed = False
-    for store, before in stores:
-        new = [k for k, v in store.items() if isinstance(v, Tensor) and v is not before.get(k)]
-        for key in new:
-            if key in before:
-                store[key] = before[key]
-            else:
-                del store[key]
-        changed = changed or bool(new)
-    return changed
-
-
-def _shape_only(value: Any) -> Any:
+def _on_meta(value: Any) -> Any:
     return torch.empty(value.shape, dtype=value.dtype, device="meta") if isinstance(value, Tensor) else value

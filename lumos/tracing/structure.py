@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -12,8 +11,10 @@ from torch import Tensor
 
 from lumos.errors import StructureError
 from lumos.shapes import Bool, Float, Int
-from lumos.tracing.dataflow import Axis, Flow
-from lumos.tracing.index_maps import Flat
+from lumos.tracing.calls import Axis
+from lumos.tracing.costs import Contraction, CostModel
+from lumos.tracing.dataflow import Dataflow
+from lumos.tracing.index_maps import FlatMaps
 from lumos.tracing.inputs import InputPath
 
 INPUT = -1
@@ -25,9 +26,14 @@ OUTPUT = "it is an output of the model"
 
 @dataclass(frozen=True)
 class Group:
-    """Units that stand together in one place of the network: gates ``start`` to ``stop`` of the flat gate vector.
+    """Coupled units, which stand together in one place of the network.
 
-    An ``optional`` group may close altogether: the outputs still depend on the inputs then.
+    Args:
+        name: The module that makes the units, or the input.
+        kind: Whether the units are input features or hidden ones.
+        start: The group's first gate in the flat gate vector.
+        stop: The gate after its last one.
+        optional: Whether all of the group may close: the outputs still depend on the inputs then.
     """
 
     name: str
@@ -49,7 +55,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Units that cannot be removed, and why: the call, the module and the source line that hold them."""
+    """Units that cannot be removed.
+
+    Args:
+        name: What makes the units.
+        size: How many units.
+        reason: The call, the module and the source line that fix them.
+    """
 
     name: str
     size: int
@@ -57,29 +69,16 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Contraction:
-    """One call that multiplies activations by a weight; its cost is ``macs`` per (in-unit, out-unit) pair.
-
-    ``module`` is the path of the module that made the call, ``direct`` whether that module is a plain ``nn.Linear``
-    which does nothing but this call. ``rows`` is the number of input vectors that the example gave it.
-    """
-
-    weight: str
-    in_dim: int
-    out_dim: int
-    macs: int
-    rows: int
-    module: str
-    direct: bool
-
-
-@dataclass(frozen=True)
 class Size:
-    """A size that a call in ``module`` wrote along an axis of units: ``units[i]`` are those of its i-th position.
+    """A size that a call in a module wrote along an axis of units.
 
-    ``attributes`` are the module's own whole numbers of that value (``num_heads``, ``channels``…), which follow.
-    ``place`` says in which of the module's calls that give a shape it was written, and at which dimension; where its
-    code writes it as a ``literal``, the layer becomes one that writes another number there.
+    Args:
+        module: The module's path.
+        size: The size.
+        units: The units of each position of the axis.
+        attributes: The module's own whole numbers of that value (``num_heads``, ``channels``…), which follow.
+        place: In which of the module's calls that give a shape the size was written, and at which dimension.
+        literal: Whether the module's code writes it as a number: the layer becomes one that writes another there.
     """
 
     module: str
@@ -91,24 +90,31 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """The dimensions of an attention's queries, over whose number's root its scores are divided.
+class ScoreScale:
+    """What an attention divides its scores by: the root of the number of its queries' dimensions.
 
-    ``units`` are those of one head's dimensions, ``places`` the axes that make queries, with where they do. ``folded``:
-    the model's own code divides by the root of what is left, so that the queries' weights make up for it.
+    Args:
+        units: The units of one head's dimensions.
+        places: The axes that make queries, with the positions that do.
+        dynamic: Whether the model's code takes the number from the queries' shape, so that it shrinks when dimensions
+            are removed; the queries' weights then make up for it.
     """
 
     units: Int[Tensor, " dims"]
     places: dict[Axis, Bool[Tensor, " positions"]]
-    folded: bool
+    dynamic: bool
 
 
 @dataclass(frozen=True)
 class InputSelection:
-    """One input tensor of the model: its path among the arguments, the gated dimension and its units.
+    """The features of one input tensor of the model.
 
-    ``whole``: the model's own code picks columns by their number (each indexes a table), so that the tensor keeps its
-    width and closed columns are set to zero.
+    Args:
+        path: Where the tensor stands among the arguments.
+        dim: The dimension that holds features.
+        units: The unit of each position along it.
+        whole: Whether the tensor keeps its width, since the model's own code picks columns by their number (each
+            indexes a table); closed columns are set to zero.
     """
 
     path: InputPath
@@ -119,15 +125,42 @@ class InputSelection:
 
 @dataclass(frozen=True)
 class Structure:
-    """Groups, the axes that their units index, and the cost model.
+    """What can be removed from a model: groups of units, the axes that they index, and what they cost.
 
     A *unit map* is an int64 vector, one entry per position of an axis: 0 is a position that always stays, u > 0 the
-    position of gate ``u - 1``, u < 0 one of two units, row ``-u - 1`` of ``pairs``: it stays where both do. ``sites``
-    are the axes at which gates multiply, with the units that they multiply there; the axis (path, INPUT) is the input
-    of the module at that path. ``layers`` are the modules, by path, that become one of ``lumos.layers`` where units of
-    theirs go. ``sizes`` are numbers that modules hold beside their tensors. ``flow`` says what depends on what;
-    ``example`` are the traced inputs, ``example_rows`` is the leading size of the first of them. ``module_maps`` holds,
-    for each module that returns a tensor, the unit of each value (repeated dimensions cut to one).
+    position of gate ``u - 1``, u < 0 one of two units, row ``-u - 1`` of ``pairs``: it stays where both do.
+
+    Args:
+        groups: The groups of removable units, in the order of their gates.
+        fixed: The units that cannot be removed, and why.
+        maps: The unit map of every parameter or buffer axis that has units.
+        sites: The axes at which gates multiply, with the units that they multiply there; the axis (path, INPUT) is the
+            input of the module at that path.
+        contractions: The products that cost multiply-accumulates.
+        inputs: The features of each input tensor that has gates.
+        feature_names: The names of the input features, in order.
+        shapes: The shape of every parameter and buffer.
+        trainable: The names that are parameters.
+        example_rows: The leading size of the first traced input.
+        layers: The modules, by path, that become one of ``lumos.compaction.layers`` where units of theirs go.
+        dataflow: Which value depends on which.
+        example: The traced inputs.
+        written: The names of the parameters and buffers that the model's own code writes into in eval mode.
+        sizes: Sizes that modules' code writes, and the numbers that modules hold for them.
+        module_maps: For each module that returns a tensor, the unit of each value (repeated dimensions have size one).
+        pairs: Pairs of units that a position depends on (a head and a dimension inside it).
+        scales: What attentions divide their scores by.
+
+    Example:
+        >>> import lumos
+        >>> model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+        >>> structure = lumos.gate(model, torch.randn(4, 5)).structure
+        >>> [(group.name, group.kind, group.size) for group in structure.groups]
+        [('input', 'feature', 5), ('0', 'hidden', 7)]
+        >>> structure.fixed
+        (Fixed(name='2', size=3, reason='it is an output of the model'),)
+        >>> structure.dense_sizes  # parameters, and multiply-accumulates of the four samples
+        (66.0, 224.0)
     """
 
     groups: tuple[Group, ...]
@@ -141,89 +174,51 @@ class Structure:
     trainable: frozenset[str]
     example_rows: int
     layers: dict[str, str] = field(default_factory=dict)
-    flow: Flow = field(default_factory=Flow, repr=False)
+    dataflow: Dataflow = field(default_factory=Dataflow, repr=False)
     example: tuple[Any, ...] = field(default=(), repr=False)
     sizes: tuple[Size, ...] = ()
     module_maps: dict[str, Tensor] = field(default_factory=dict, repr=False)
     pairs: Int[Tensor, "pairs 2"] = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64), repr=False)
-    scales: tuple[Scale, ...] = ()
+    scales: tuple[ScoreScale, ...] = ()
+    written: frozenset[str] = frozenset()
 
-    def padded(self, values: Tensor) -> Tensor:
-        """Values of the units (units,) as unit maps index them: a one first, at the end the products of the pairs."""
-        if not len(self.pairs):
-            return torch.cat([values.new_ones(1), values])
-        one, other = (self.pairs.to(values.device).flip(0) - 1).unbind(1)
-        return torch.cat([values.new_ones(1), values, values[one] * values[other]])
-
-    def touches(self, units: Tensor, group: Group) -> bool:
-        """Whether a unit map has units of a group."""
-        mine = (units > group.start) & (units <= group.stop)
-        pairs = -units[units < 0] - 1
-        return bool(mine.any()) or (len(pairs) > 0 and self.touches(self.pairs[pairs], group))
-
-    def size_after(self, size: Size, keep: Bool[Tensor, " units"]) -> int:
-        """A size when the units with ``keep`` stay: a position goes when nothing in it is left."""
-        return int(self.padded(keep.cpu())[size.units].any(1).sum())
+    # ---- units --------------------------------------------------------------------------------------------------
 
     @cached_property
     def units(self) -> int:
         """The number of gates."""
         return max((g.stop for g in self.groups), default=0)
 
-    @cached_property
-    def _costs(self) -> _CostIndex:
-        return _CostIndex.of(self)
+    def group(self, name: str) -> Group:
+        """Return the group of that name.
 
-    def expected_sizes(self, gates: Float[Tensor, " units"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Expected parameters and expected multiply-accumulates for gates that are open with these probabilities.
-
-        A weight counts the product, over its dimensions, of the sum over positions of the open probability; a
-        contraction counts its MACs per pair times the two sums. Differentiable in ``gates``. Units: numbers;
-        MACs of one pass over the traced example.
+        Raises:
+            StructureError: There is no such group; the message names those there are.
         """
-        costs = self._costs.to(gates.device)
-        sums = costs.always.to(gates.dtype).index_add(0, costs.axis, self.padded(gates).index_select(0, costs.unit))
-        # A scatter product and not exp(sum(log)): a parameter that is wholly closed counts exactly zero.
-        each = torch.ones(costs.parameters, dtype=gates.dtype, device=gates.device)
-        parameters = each.scatter_reduce(0, costs.owner, sums, "prod").sum()
-        return parameters, (sums[costs.pairs[:, 0]] * sums[costs.pairs[:, 1]] * costs.pairs[:, 2]).sum()
+        for g in self.groups:
+            if g.name == name:
+                return g
+        raise StructureError(f"no group {name!r}; the groups are {', '.join(g.name for g in self.groups) or 'none'}")
 
-    @cached_property
-    def dense_sizes(self) -> tuple[float, float]:
-        """Parameters of the dense model, and multiply-accumulates of its pass over the traced example."""
-        parameters, macs = self.expected_sizes(torch.ones(self.units, dtype=torch.float64))
-        return float(parameters), float(macs)
+    def padded(self, values: Tensor) -> Tensor:
+        """Return values of the units (units,) as unit maps index them: a one first, the pairs' products at the end."""
+        if not len(self.pairs):
+            return torch.cat([values.new_ones(1), values])
+        one, other = (self.pairs.to(values.device).flip(0) - 1).unbind(1)
+        return torch.cat([values.new_ones(1), values, values[one] * values[other]])
 
-    def kept(self, axis: Axis, keep: Bool[Tensor, " units"]) -> Int[Tensor, " kept"]:
-        """Indices along an axis that stay when the units with ``keep`` do."""
-        return self.padded(keep.cpu())[self.maps[axis]].nonzero().squeeze(1)
-
-    def cut(self, keep: Bool[Tensor, " units"]) -> dict[Axis, Int[Tensor, " kept"]]:
-        """For every axis that shrinks when the units with ``keep`` stay, the indices that do."""
-        stays, counts = self._flat_maps.read(self.padded(keep.cpu()))
-        return {
-            axis: here.nonzero().squeeze(1)
-            for axis, here, count in zip(self.maps, stays, counts, strict=True)
-            if count < len(here)
-        }
-
-    def at_sites(self, gates: Float[Tensor, " units"]) -> dict[Axis, Float[Tensor, " positions"]]:
-        """What multiplies each position of the sites where a gate is not exactly one; positions without a unit: one."""
-        padded, flat = self.padded(gates), self._flat_sites
-        _, counts = flat.read((padded != 1).cpu())
-        values = padded[flat.place.to(padded.device)].split(flat.lengths)
-        return {axis: v for axis, v, count in zip(self.sites, values, counts, strict=True) if count}
-
-    @cached_property
-    def _flat_maps(self) -> Flat:
-        return Flat.of(self.maps)
-
-    @cached_property
-    def _flat_sites(self) -> Flat:
-        return Flat.of(self.sites)
+    def touches(self, units: Tensor, group: Group) -> bool:
+        """Return whether a unit map has units of a group."""
+        mine = (units > group.start) & (units <= group.stop)
+        pairs = -units[units < 0] - 1
+        return bool(mine.any()) or (len(pairs) > 0 and self.touches(self.pairs[pairs], group))
 
     def without(self, names: dict[str, str]) -> Structure:
-        """The structure with the named groups fixed, for the reasons given."""
+        """Return the structure with some groups fixed.
+
+        Args:
+            names: The groups by name, each with the reason why it is fixed.
+        """
         keep = [g for g in self.groups if g.name not in names]
         new_id = torch.zeros(self.units + 1, dtype=torch.int64)
         groups, start = [], 0
@@ -236,119 +231,102 @@ class Structure:
         of_pair = torch.where((pairs > 0).all(1), -torch.arange(1, len(pairs) + 1), pairs.amax(1))
         new_id = torch.cat([new_id, of_pair.flip(0)])
         maps = {axis: new_id[units] for axis, units in self.maps.items()}
-        maps = {axis: units for axis, units in maps.items() if units.any()}
+        sites = {axis: new_id[units] for axis, units in self.sites.items()}
         gone = tuple(Fixed(g.name, g.size, names[g.name]) for g in self.groups if g.name in names)
-        return Structure(
+        return replace(
+            self,
             groups=tuple(groups),
             fixed=(*self.fixed, *gone),
-            maps=maps,
-            sites={axis: new_id[units] for axis, units in self.sites.items() if new_id[units].any()},
-            contractions=self.contractions,
+            maps={axis: units for axis, units in maps.items() if units.any()},
+            sites={axis: units for axis, units in sites.items() if units.any()},
             inputs=tuple(replace(i, units=new_id[i.units]) for i in self.inputs),
-            feature_names=self.feature_names,
-            shapes=self.shapes,
-            trainable=self.trainable,
-            example_rows=self.example_rows,
-            layers=self.layers,
-            flow=self.flow,
-            example=self.example,
             sizes=tuple(replace(s, units=new_id[s.units]) for s in self.sizes),
             module_maps={name: new_id[units] for name, units in self.module_maps.items()},
             pairs=pairs.clamp(min=1) if groups else pairs[:0],
             scales=tuple(replace(s, units=new_id[s.units]) for s in self.scales if new_id[s.units].any()),
         )
 
-    def dead(self, is_open: Bool[Tensor, " units"]) -> set[Axis]:
-        """The axes through which nothing is read any more: all that they multiply is closed."""
-        _, counts = self._flat_sites.read(self.padded(is_open.cpu()))
-        return {axis for axis, count in zip(self.sites, counts, strict=True) if not count}
+    # ---- costs --------------------------------------------------------------------------------------------------
 
-    def closed_groups(self, is_open: Bool[Tensor, " units"]) -> list[Group]:
-        """The groups of which no unit is open."""
-        is_open = is_open.cpu()
-        return [g for g in self.groups if not bool(is_open[g.gates].any())]
+    @cached_property
+    def _costs(self) -> CostModel:
+        trainable = {name: shape for name, shape in self.shapes.items() if name in self.trainable}
+        return CostModel.of(trainable, self.maps, self.contractions, 1 + self.units + len(self.pairs))
 
-    def with_places(self, is_open: Bool[Tensor, " units"]) -> Bool[Tensor, " units"]:
-        """The open units, and those that hold a place in the network's shapes: one of each closed group, and of each
-        axis with none left though others of its group are open, since few operators take tensors without elements."""
-        keep = is_open.cpu().clone()
-        keep[[g.start for g in self.closed_groups(is_open)]] = True
-        _, counts = self._flat_maps.read(self.padded(keep))
-        for axis, units in (place for place, count in zip(self.maps.items(), counts, strict=True) if not count):
-            if not len(self.kept(axis, keep)):  # an axis before it may have brought it one
-                first = int(units[0])
-                keep[(self.pairs[-first - 1] if first < 0 else units[:1]) - 1] = True
-        return keep
+    def expected_sizes(self, gates: Float[Tensor, " units"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the expected parameters and the expected multiply-accumulates of one pass over the traced example.
+
+        A parameter counts the product, over its dimensions, of the sum of its positions' open probabilities; a
+        product counts its MACs for each pair of units times the two sums. Differentiable in ``gates``.
+
+        Args:
+            gates: The probability that each gate is open.
+        """
+        return self._costs.sizes(self.padded(gates))
+
+    @cached_property
+    def dense_sizes(self) -> tuple[float, float]:
+        """Parameters of the dense model, and multiply-accumulates of its pass over the traced example."""
+        parameters, macs = self.expected_sizes(torch.ones(self.units, dtype=torch.float64))
+        return float(parameters), float(macs)
+
+    # ---- what stays ---------------------------------------------------------------------------------------------
+
+    def kept_indices(self, keep: Bool[Tensor, " units"]) -> dict[Axis, Int[Tensor, " kept"]]:
+        """Return, for every axis that shrinks when the units with ``keep`` stay, the indices that stay."""
+        stays, counts = self._flat_maps.read(self.padded(keep.cpu()))
+        return {
+            axis: here.nonzero().squeeze(1)
+            for axis, here, count in zip(self.maps, stays, counts, strict=True)
+            if count < len(here)
+        }
+
+    def kept_size(self, size: Size, keep: Bool[Tensor, " units"]) -> int:
+        """Return what a size is when the units with ``keep`` stay: a position goes when nothing in it is left."""
+        return int(self.padded(keep.cpu())[size.units].any(1).sum())
 
     def kept_features(self, keep: Bool[Tensor, " units"]) -> list[str]:
-        """Names of the input features that stay, in the model's order (all of them where none is gated)."""
+        """Return the names of the input features that stay, in the model's order (all where none has a gate)."""
         padded = torch.cat([torch.ones(1, dtype=torch.bool), keep.cpu()])
         stay: list[bool] = []
         for selection in self.inputs:
             stay += padded[selection.units].tolist()
         return [n for n, s in zip(self.feature_names, stay or [True] * len(self.feature_names), strict=True) if s]
 
-    def group(self, name: str) -> Group:
-        """The group of that name. Raises StructureError, naming those there are."""
-        for g in self.groups:
-            if g.name == name:
-                return g
-        raise StructureError(f"no group {name!r}; the groups are {', '.join(g.name for g in self.groups) or 'none'}")
+    def with_placeholders(self, is_open: Bool[Tensor, " units"]) -> Bool[Tensor, " units"]:
+        """Return the open units, and one of each axis that would be empty, since few operators take empty tensors."""
+        keep = is_open.cpu().clone()
+        keep[[g.start for g in self.closed_groups(is_open)]] = True
+        _, counts = self._flat_maps.read(self.padded(keep))
+        for units in (units for units, count in zip(self.maps.values(), counts, strict=True) if not count):
+            if not self.padded(keep)[units].any():  # an axis before it may have brought it one
+                first = int(units[0])
+                keep[(self.pairs[-first - 1] if first < 0 else units[:1]) - 1] = True
+        return keep
 
+    # ---- where gates multiply -----------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class _CostIndex:
-    """Every position of every parameter axis in flat vectors, so that costs take a handful of kernels.
+    def at_sites(self, gates: Float[Tensor, " units"]) -> dict[Axis, Float[Tensor, " positions"]]:
+        """Return what multiplies each position of the sites where a gate is not exactly one; a one without a unit."""
+        padded, flat = self.padded(gates), self._flat_sites
+        _, counts = flat.read((padded != 1).cpu())
+        values = padded[flat.place.to(padded.device)].split(flat.lengths)
+        return {axis: v for axis, v, count in zip(self.sites, values, counts, strict=True) if count}
 
-    ``unit`` and ``axis`` name the place in :meth:`Structure.padded` and the axis of each gated position; ``always``
-    counts, for each axis, the positions that always stay; ``owner`` is each axis' parameter; ``pairs`` holds (in-axis,
-    out-axis, MACs per pair).
-    """
+    def closed_axes(self, is_open: Bool[Tensor, " units"]) -> set[Axis]:
+        """Return the axes through which nothing is read: all that they multiply is closed."""
+        _, counts = self._flat_sites.read(self.padded(is_open.cpu()))
+        return {axis for axis, count in zip(self.sites, counts, strict=True) if not count}
 
-    unit: Tensor
-    axis: Tensor
-    always: Tensor
-    owner: Tensor
-    pairs: Tensor
-    parameters: int
+    def closed_groups(self, is_open: Bool[Tensor, " units"]) -> list[Group]:
+        """Return the groups of which no unit is open."""
+        is_open = is_open.cpu()
+        return [g for g in self.groups if not bool(is_open[g.gates].any())]
 
-    @classmethod
-    def of(cls, structure: Structure) -> _CostIndex:
-        names = [name for name in structure.shapes if name in structure.trainable]
-        number: dict[Axis, int] = {}
-        unit, axis = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
-        always: list[float] = []
-        for name in names:
-            for dim, size in enumerate(structure.shapes[name]):
-                number[name, dim] = len(always)
-                units = structure.maps.get((name, dim), torch.zeros(size, dtype=torch.int64))
-                unit.append(units[units != 0] % (1 + structure.units + len(structure.pairs)))
-                axis.append(torch.full((len(unit[-1]),), len(always)))
-                always.append(float((units == 0).sum()))
-        owner = [i for i, name in enumerate(names) for _ in structure.shapes[name]]
-        pairs = [(number[c.weight, c.in_dim], number[c.weight, c.out_dim], c.macs) for c in structure.contractions]
-        return cls(
-            torch.cat(unit),
-            torch.cat(axis),
-            torch.tensor(always, dtype=torch.float64),
-            torch.tensor(owner, dtype=torch.int64),
-            torch.tensor(pairs, dtype=torch.int64).reshape(-1, 3),
-            len(names),
-        )
+    @cached_property
+    def _flat_maps(self) -> FlatMaps:
+        return FlatMaps.of(self.maps)
 
-    def to(self, device: torch.device) -> _CostIndex:
-        if self.unit.device == device:
-            return self
-        unit, axis, always, owner, pairs = (
-            t.to(device) for t in (self.unit, self.axis, self.always, self.owner, self.pairs)
-        )
-        return _CostIndex(unit, axis, always, owner, pairs, self.parameters)
-
-
-def feature_names(names: Sequence[str] | None, size: int) -> tuple[str, ...]:
-    """The given names, or x0, x1…; raises StructureError where their number is not the inputs' width."""
-    if names is None or len(names) == 0:
-        return tuple(f"x{i}" for i in range(size))
-    if len(names) != size:
-        raise StructureError(f"{len(names)} feature names for inputs with {size} features; give one name for each")
-    return tuple(names)
+    @cached_property
+    def _flat_sites(self) -> FlatMaps:
+        return FlatMaps.of(self.sites)

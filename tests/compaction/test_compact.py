@@ -15,7 +15,7 @@ import lumos
 from lumos.compaction.verify import difference
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
-from lumos.tracing.build_structure import trace_structure
+from lumos.tracing.trace_structure import trace_structure
 from tests.networks import RandomMLP, random_gates
 
 RANDOM_NETWORKS = 10_000

@@ -214,7 +214,7 @@ def test_what_the_network_cannot_do_without_is_protected():
     closed(gated, "a").project()
     assert not gated.gates.is_open()[gated.structure.group("a").gates].any()
     closed(gated, "a", "b").project()
-    assert gated.structure.flow.alive(gated.structure.dead(gated.gates.is_open()))
+    assert gated.structure.dataflow.outputs_depend_on_inputs(gated.structure.closed_axes(gated.gates.is_open()))
     lumos.verify(gated, (torch.randn(4, 3),))
 
 

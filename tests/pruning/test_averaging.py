@@ -102,7 +102,7 @@ def test_what_is_cut_out_of_the_average_is_what_is_cut_out_of_the_weights():
     average.update(gated)
     shaken(gated)
     average.update(gated)
-    plan = Plan.of(gated.structure, gated.structure.with_places(gated.gates.is_open()))
+    plan = Plan.of(gated.structure, gated.structure.with_placeholders(gated.gates.is_open()))
     means = {n: p.detach().clone() for n, p in average.model.model.named_parameters()}
     m = gated.multipliers()
     average.cut()

@@ -1,28 +1,28 @@
-"""A trace that spares costly products finds what one that computes them finds, and leaves no trace of its own."""
+"""A trace that skips costly products finds what one that computes them finds, and leaves nothing on the model."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lumos.tracing.build_structure import _run_trace, trace_structure
-from lumos.tracing.inputs import tensors
+from lumos.tracing.inputs import input_tensors
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.shape_only import ValuesRead
+from lumos.tracing.trace_structure import run_tracer, trace_structure
 from tests.families import Net
 
 WIDE = 1200
-"""Wide enough for products to be spared."""
+"""Wide enough for products to be skipped."""
 
 
-def run(model, *inputs, spare=True):
-    dims = {path: 1 for path, x in tensors(inputs).items() if x.is_floating_point()}
-    return _run_trace(model, inputs, dims, StructureOptions(), spare)[0]
+def run(model, *inputs, skip_compute=True):
+    dims = {path: 1 for path, x in input_tensors(inputs).items() if x.is_floating_point()}
+    return run_tracer(model, inputs, dims, StructureOptions(), skip_compute)[0]
 
 
 def same(a, b):
     assert (a.groups, a.fixed, a.shapes, a.contractions) == (b.groups, b.fixed, b.shapes, b.contractions)
-    assert (a.flow, a.layers) == (b.flow, b.layers)
+    assert (a.dataflow, a.layers) == (b.dataflow, b.layers)
     for mine, other in ((a.maps, b.maps), (a.sites, b.sites)):
         assert mine.keys() == other.keys()
         assert all(torch.equal(units, other[axis]) for axis, units in mine.items())
@@ -34,15 +34,15 @@ def big():
     return nn.Sequential(*convs, *up, nn.Linear(128, WIDE), nn.ReLU(), nn.Linear(WIDE, 3)), torch.randn(2, 3, 48, 48)
 
 
-def test_structure_is_the_same_spared_and_computed(monkeypatch):
+def test_structure_is_the_same_skipped_and_computed(monkeypatch):
     model, x = big()
-    assert run(model, x).spared
-    spared = trace_structure(model, (x,))
-    monkeypatch.setattr("lumos.spared._COSTLY", float("inf"))
-    assert not run(model, x).spared
+    assert run(model, x).skipped
+    skipped = trace_structure(model, (x,))
+    monkeypatch.setattr("lumos.tracing.shape_only._COSTLY", float("inf"))
+    assert not run(model, x).skipped
     computed = trace_structure(model, (x,))
-    same(spared, computed)
-    assert {g.size for g in spared.groups} >= {32, 48, WIDE}
+    same(skipped, computed)
+    assert {g.size for g in skipped.groups} >= {32, 48, WIDE}
 
 
 def branching(read):
@@ -77,20 +77,20 @@ READS = {
 @pytest.mark.parametrize("name", READS)
 def test_code_that_branches_on_values_gets_them(name):
     model, x = branching(READS[name])
-    assert run(model, x).asked is False  # the trace that counts is the one with values
+    assert run(model, x).values_read is False  # the trace that counts is the one with values
     assert [c.weight for c in trace_structure(model, (x,)).contractions] == ["a.weight", "b.weight"]
 
 
-def test_code_that_does_not_look_is_spared():
+def test_code_that_reads_no_values_needs_no_products():
     def forward(m, x):
         h = m.a(x)
         assert h.shape[-1] == len(h[0]) == h.size(-1)
         assert h.is_floating_point()
         return m.b(F.relu(h).float() / (1 + h.norm(dim=0, keepdim=True)))
 
-    trace = run(Net(forward, a=nn.Linear(WIDE, WIDE), b=nn.Linear(WIDE, 2)), torch.randn(2, WIDE))
-    assert trace.spared
-    assert not trace.asked
+    tracer = run(Net(forward, a=nn.Linear(WIDE, WIDE), b=nn.Linear(WIDE, 2)), torch.randn(2, WIDE))
+    assert tracer.skipped
+    assert not tracer.values_read
 
 
 def test_a_model_that_catches_errors_of_its_own_is_traced_with_values():
@@ -104,29 +104,6 @@ def test_a_model_that_catches_errors_of_its_own_is_traced_with_values():
     model, x = branching(None)
     model._forward = forward
     assert [c.weight for c in trace_structure(model, (x,)).contractions] == ["a.weight", "b.weight"]
-
-
-@pytest.mark.parametrize("how", ["attribute", "buffer", "in place", "statistics"])
-def test_what_a_model_keeps_are_its_values(how):
-    def forward(m, x):
-        h = m.a(x)
-        if how == "attribute":
-            m.kept = h if getattr(m, "kept", None) is None else m.kept
-        elif how == "buffer":
-            m.known = h
-        elif how == "in place":
-            m.known.copy_(h)
-        else:
-            F.batch_norm(h, m.mean, m.var, training=True)
-            m.known = m.mean.clone()
-        return m.b(h)
-
-    model, x = branching(None)
-    model._forward = forward
-    for name, value in {"known": torch.zeros(2, WIDE), "mean": torch.zeros(WIDE), "var": torch.ones(WIDE)}.items():
-        model.register_buffer(name, value)
-    trace_structure(model, (x,))
-    assert bool((model.kept if how == "attribute" else model.known).abs().min() > 0)
 
 
 def test_what_fails_for_want_of_values_runs_with_them():

@@ -6,7 +6,7 @@ from torch import nn
 
 import lumos
 from lumos.errors import StructureError
-from lumos.tracing.build_structure import trace_structure
+from lumos.tracing.trace_structure import trace_structure
 
 
 class Model(nn.Module):

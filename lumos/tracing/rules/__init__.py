@@ -1,19 +1,17 @@
 """The rule table: what each kind of call does to the units that its operands carry.
 
-One row per kind of call; a new kind is a new row. Names are plain (``lumos.trace.plain_name``), so that one row serves
-a function, its method, its operator and its in-place form. A call without a row freezes the units that enter it.
+One row per kind of call; a new kind is a new row. Names are plain (:func:`lumos.tracing.calls.plain_name`), so that one
+row serves a function, its method, its operator and its in-place form. A call without a row freezes the units that enter
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from lumos.tracing.rules import attention as a
 from lumos.tracing.rules import contraction as c
 from lumos.tracing.rules import mixing as m
 from lumos.tracing.rules import movement as v
-from lumos.tracing.tracer import Call, Trace
-
-Rule = Callable[[Trace, Call], None]
+from lumos.tracing.trace import Rule
 
 _ROWS: list[tuple[Rule, str]] = [
     (
@@ -80,13 +78,9 @@ _ROWS: list[tuple[Rule, str]] = [
     (c.transposed_convolution, "conv_transpose1d conv_transpose2d conv_transpose3d"),
     (c.matmul, "matmul mm addmm bmm baddbmm"),
     (c.einsum, "einsum"),
-    (c.attention, "scaled_dot_product_attention"),
+    (a.attention, "scaled_dot_product_attention"),
     (c.embedding, "embedding"),
 ]
 
 RULES: dict[str, Rule] = {name: rule for rule, names in _ROWS for name in names.split()}
-
-
-def rule_for(name: str) -> Rule:
-    """The rule of a call; ``freeze`` where there is none."""
-    return RULES.get(name, v.freeze)
+"""The rule of each call that can be followed, by plain name."""

@@ -4,53 +4,60 @@ from __future__ import annotations
 
 import re
 
-import torch
 from torch import Tensor, nn
 
-from lumos.tracing.rules.movement import elementwise, freeze
-from lumos.tracing.tracer import Call, Trace, squash, varies
+from lumos.tracing.calls import Call
+from lumos.tracing.rules.movement import elementwise
+from lumos.tracing.trace import Trace
+from lumos.tracing.unit_ids import collapse_repeats, no_units, varies_along
 
 
 def reduce(trace: Trace, call: Call) -> None:
-    """Mixes positions along dimensions. Units that stand there are fixed, unless whole blocks of them can go."""
+    """Mixes positions along dimensions: units along them are fixed, unless whole blocks of them can go."""
     x = call.tensors[0]
     dims = _dims(call, x.ndim)
-    shadow = mixed(trace, trace.shadow(x), dims, trace.where(call.name))
+    ids = mixed(trace, trace.unit_ids(x), dims, trace.where(call.name))
     for t in call.outputs:
         if t.shape == x.shape:
-            trace.set(t, shadow)
+            trace.set_unit_ids(t, ids)
             continue
-        line = shadow
+        line = ids
         for d in sorted(dims, reverse=True):
             line = line.narrow(d, 0, 1) if t.ndim == x.ndim else line.select(d, 0)
         fits = all(a in (1, b) for a, b in zip(line.shape, t.shape, strict=True)) if line.ndim == t.ndim else False
-        trace.set(t, line if fits else torch.zeros((), dtype=torch.int64))
+        trace.set_unit_ids(t, line if fits else no_units())
 
 
-def mixed(trace: Trace, shadow: Tensor, dims: list[int], where: str) -> Tensor:
-    """The shadow after a call that mixes along ``dims``.
+def mixed(trace: Trace, ids: Tensor, dims: list[int], where: str) -> Tensor:
+    """Return the unit ids after a call that mixes along dimensions.
 
-    Where units vary along them, what is mixed together is tied: if blocks along another dimension stay apart (the
+    Where units vary along them, what is mixed together is merged: if blocks along another dimension stay apart (the
     heads of an attention, the channels of a spatial mean), each block is one unit; otherwise all of it is fixed.
+
+    Args:
+        trace: The trace.
+        ids: The operand's unit ids.
+        dims: The dimensions.
+        where: The call, for the message why units are fixed.
     """
-    along = [d for d in dims if varies(shadow, d)]
+    along = [d for d in dims if varies_along(ids, d)]
     if not along:
-        return shadow
-    first = shadow
+        return ids
+    first = ids
     for d in along:
         first = first.narrow(d, 0, 1)
-    if any(d not in dims and _apart(first, d) for d in range(shadow.ndim)):
-        trace.merge(shadow, first.expand(shadow.shape), where)
-        return first.expand(shadow.shape)
-    trace.fix(shadow, f"mixed by {where}")
-    return torch.zeros((), dtype=torch.int64).expand(shadow.shape)
+    if any(d not in dims and _apart(first, d) for d in range(ids.ndim)):
+        trace.merge(ids, first.expand(ids.shape), where)
+        return first.expand(ids.shape)
+    trace.fix(ids, f"mixed by {where}")
+    return no_units(ids.shape)
 
 
-def _apart(shadow: Tensor, dim: int) -> bool:
-    """Whether every position along a dimension holds another unit."""
-    if shadow.shape[dim] <= 1 or shadow.stride(dim) == 0:
+def _apart(ids: Tensor, dim: int) -> bool:
+    """Return whether every position along a dimension holds another unit."""
+    if ids.shape[dim] <= 1 or ids.stride(dim) == 0:
         return False
-    line = squash(shadow, keep=dim)[0].movedim(dim, 0).reshape(shadow.shape[dim], -1)[:, 0]
+    line = collapse_repeats(ids, keep=dim)[0].movedim(dim, 0).reshape(ids.shape[dim], -1)[:, 0]
     return bool((line > 0).all()) and len(line.unique()) == len(line)
 
 
@@ -76,44 +83,44 @@ def extremum(trace: Trace, call: Call) -> None:
 def pool(trace: Trace, call: Call) -> None:
     """Acts on space, channel by channel: the units of one place are those of every place."""
     x, out = call.tensors[0], call.outputs[0]
-    shadow = trace.shadow(x)
+    ids = trace.unit_ids(x)
     digit = re.search(r"pool(\d)d", call.name)
     space = int(digit[1]) if digit else x.ndim - 2
     dims = range(x.ndim - space, x.ndim)
-    place = shadow
+    place = ids
     for d in dims:
-        if varies(shadow, d):
+        if varies_along(ids, d):
             place = trace.merge(place, place.narrow(d, 0, 1).expand(place.shape), trace.where(call.name))
     for d in dims:
         place = place.narrow(d, 0, 1)
     for t in call.outputs:
-        trace.set(t, place.expand(out.shape))
+        trace.set_unit_ids(t, place.expand(out.shape))
 
 
 def batch_norm(trace: Trace, call: Call) -> None:
     """Per-channel affine: statistics, weight and bias follow the units of dimension 1."""
-    shadow = trace.shadow(call.arg(0, "input"))
-    units = trace.line(shadow, 1, call.name)
+    ids = trace.unit_ids(call.arg(0, "input"))
+    units = trace.units_along(ids, 1, call.name)
     for position, key in enumerate(("running_mean", "running_var", "weight", "bias"), start=1):
-        if not trace.follow(call.arg(position, key), units):
-            freeze(trace, call)
+        if not trace.assign_vector(call.arg(position, key), units):
+            trace.freeze(call)
             return
-    trace.set(call.outputs[0], shadow)
+    trace.set_unit_ids(call.outputs[0], ids)
 
 
 def group_norm(trace: Trace, call: Call) -> None:
-    """Normalises blocks of channels: a block goes as a whole, and its channels are tied."""
+    """Normalises blocks of channels: a block goes as a whole, and its channels are merged."""
     x, groups = call.arg(0, "input"), call.arg(1, "num_groups")
-    units = trace.line(trace.shadow(x), 1, call.name)
+    units = trace.units_along(trace.unit_ids(x), 1, call.name)
     if len(units) > groups:
         if groups == 1:
             trace.fix(units, f"mixed by {trace.where(call.name)}")
         blocks = units.view(groups, -1)
         trace.merge(blocks, blocks[:, :1].expand(blocks.shape), trace.where(call.name))
-    if not all(trace.follow(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
-        freeze(trace, call)
+    if not all(trace.assign_vector(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
+        trace.freeze(call)
         return
-    trace.set(call.outputs[0], units.view(1, -1, *[1] * (x.ndim - 2)))
+    trace.set_unit_ids(call.outputs[0], units.view(1, -1, *[1] * (x.ndim - 2)))
 
 
 def layer_norm(trace: Trace, call: Call) -> None:
@@ -122,24 +129,25 @@ def layer_norm(trace: Trace, call: Call) -> None:
     x, shape = call.arg(0, "input"), call.arg(1, "normalized_shape")
     path, module = trace.module
     plain = isinstance(module, nn.LayerNorm) and len(shape) == 1 and x is trace.module_input
-    if trace.options.streams and plain and path not in trace.norms and varies(trace.shadow(x), x.ndim - 1):
-        units = trace.line(trace.shadow(x), -1, call.name)
-        if all(trace.follow(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
-            trace.norms[path] = units
-            trace.set(call.outputs[0], units)
+    ids = trace.unit_ids(x)
+    if trace.options.streams and plain and path not in trace.stream_norms and varies_along(ids, x.ndim - 1):
+        units = trace.units_along(ids, -1, call.name)
+        if all(trace.assign_vector(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
+            trace.stream_norms[path] = units
+            trace.set_unit_ids(call.outputs[0], units)
             return
     dims = list(range(x.ndim - len(shape), x.ndim))
-    trace.set(call.outputs[0], mixed(trace, trace.shadow(x), dims, trace.where(call.name)))
+    trace.set_unit_ids(call.outputs[0], mixed(trace, ids, dims, trace.where(call.name)))
 
 
 def prelu(trace: Trace, call: Call) -> None:
     """One slope a channel follows dimension 1; a single slope follows nothing."""
     x, weight = call.args[0], call.arg(1, "weight")
-    shadow = trace.shadow(x)
-    if weight.numel() > 1 and not trace.follow(weight, trace.line(shadow, 1, call.name)):
-        freeze(trace, call)
+    ids = trace.unit_ids(x)
+    if weight.numel() > 1 and not trace.assign_vector(weight, trace.units_along(ids, 1, call.name)):
+        trace.freeze(call)
         return
-    trace.set(call.outputs[0], shadow)
+    trace.set_unit_ids(call.outputs[0], ids)
 
 
 def fourier(trace: Trace, call: Call) -> None:
@@ -149,7 +157,7 @@ def fourier(trace: Trace, call: Call) -> None:
     if dims is None:
         dims = {"2": (-2, -1), "n": range(x.ndim)}.get(call.name[-1], -1)
     dims = [d % x.ndim for d in ((dims,) if isinstance(dims, int) else dims)]
-    shadow = mixed(trace, trace.shadow(x), dims, trace.where(call.name))
+    ids = mixed(trace, trace.unit_ids(x), dims, trace.where(call.name))
     for d in dims:
-        shadow = shadow.narrow(d, 0, 1)
-    trace.set(out, shadow.expand(out.shape))
+        ids = ids.narrow(d, 0, 1)
+    trace.set_unit_ids(out, ids.expand(out.shape))

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumos.tracing.modules import named_modules
+
 
 class PrunedAttention(nn.MultiheadAttention):
-    """Multi-head attention of which whole heads can be gone; called as ``torch.nn.MultiheadAttention`` is.
+    """Multi-head attention without some of its heads; called as ``torch.nn.MultiheadAttention`` is.
 
-    The number of heads follows from the weights, and so does that of queries' and keys' dimensions in a head; those of
-    values and the model's width stay. Averaged attention weights are those of the heads that are left.
+    The number of heads follows from the weights, and so does the number of a head's query and key dimensions; the
+    dimensions of its values and the model's width stay. Averaged attention weights are those of the heads that are
+    left.
     """
 
     def init_pruned(self) -> None:
-        """Torch's fused encoder layer takes the number of heads from the width; it must not be used."""
+        """Prepare a module of torch's class for this one."""
+        # Torch's fused encoder layer takes the number of heads from the width; it must not be used.
         self._qkv_same_embed_dim = False
         self._width = self.head_dim
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a module is torch's attention in a form that this class computes."""
+        """Return whether a module is torch's attention in a form that this class computes."""
         return type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
 
     def forward(  # type: ignore[override]
@@ -39,7 +41,7 @@ class PrunedAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As the parent's: outputs and, with ``need_weights``, attention weights."""
+        """Return outputs and, with ``need_weights``, attention weights, as the parent class does."""
         batched = query.dim() == 3
         if not batched:
             query, key, value = (t.unsqueeze(0 if self.batch_first else 1) for t in (query, key, value))
@@ -48,7 +50,7 @@ class PrunedAttention(nn.MultiheadAttention):
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))
         heads = self.out_proj.weight.shape[1] // self._width
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in self._projected(query, key, value, same))
-        mask = _joined(attn_mask, key_padding_mask, q)
+        mask = _joint_mask(attn_mask, key_padding_mask, q)
         weights = None
         if need_weights:
             scores = q @ k.transpose(-2, -1) / math.sqrt(self._width)
@@ -67,7 +69,7 @@ class PrunedAttention(nn.MultiheadAttention):
         return (out if batched else out.squeeze(0 if self.batch_first else 1)), weights
 
     def _rows(self) -> list[int]:
-        """How many rows of the packed weight make queries, keys and values."""
+        """Return how many rows of the packed weight make queries, keys and values."""
         values = self.out_proj.weight.shape[1]
         both = (self.in_proj_weight.shape[0] - values) // 2
         return [both, both, values]
@@ -85,8 +87,8 @@ class PrunedAttention(nn.MultiheadAttention):
         return [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
 
 
-def _joined(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
-    """Both masks as one that is added to the scores (batch, heads, target, source)."""
+def _joint_mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
+    """Return both masks as one that is added to the scores (batch, heads, target, source)."""
     parts = []
     if mask is not None:
         parts.append(mask if mask.dim() == 2 else mask.unflatten(0, (q.shape[0], -1)))
@@ -100,18 +102,16 @@ def _joined(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | 
     return total
 
 
-@contextmanager
-def followed(model: nn.Module) -> Iterator[list[str]]:
-    """For as long as it lasts, attention computes in steps that a trace can follow; gives the paths of those layers."""
-    found = [(path, m) for path, m in model.named_modules() if PrunedAttention.fits(m)]
-    known = [m._qkv_same_embed_dim for _, m in found]  # type: ignore[union-attr]
-    for _, module in found:
-        module.__class__ = PrunedAttention
-        module.init_pruned()  # type: ignore[operator]
-    try:
-        yield [path for path, _ in found]
-    finally:
-        for (_, module), same in zip(found, known, strict=True):
-            module.__class__ = nn.MultiheadAttention
-            del module._width
-            module._qkv_same_embed_dim = same  # type: ignore[assignment]
+def decompose_attention(model: nn.Module) -> list[str]:
+    """Let torch's attention layers compute in steps that a trace can follow, and return their paths.
+
+    Args:
+        model: A model of one's own: the class of these layers changes.
+    """
+    paths = []
+    for path, module in named_modules(model):
+        if PrunedAttention.fits(module):
+            module.__class__ = PrunedAttention
+            module.init_pruned()  # type: ignore[operator]
+            paths.append(path)
+    return paths

@@ -1,0 +1,131 @@
+"""Rules for products of two activations: what an attention does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lumos.tracing.calls import Call
+from lumos.tracing.multihead_attention import PrunedAttention
+from lumos.tracing.trace import QueryKey, Trace
+from lumos.tracing.unit_ids import no_units, varies_along
+
+
+def attention(trace: Trace, call: Call) -> None:
+    """``softmax(q k^T) v``: the two products of :func:`product`, head by head."""
+    q, k, v = (trace.unit_ids(call.arg(i, name)) for i, name in enumerate(("query", "key", "value")))
+    if q.shape[:-2] != k.shape[:-2]:
+        trace.freeze(call, "grouped queries are not followed:")
+        return
+    reason = trace.where(call.name)
+    scores = product(trace, q, k.transpose(-2, -1), reason, dynamic=call.kwargs.get("scale") is None)
+    trace.set_unit_ids(call.outputs[0], product(trace, scores, v, reason))
+
+
+def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = False) -> Tensor:
+    """Return the unit ids of ``a @ b`` for the unit ids of two activations.
+
+    Along the contracted dimension units are merged in pairs. Where they also vary along a batch-like dimension (the
+    heads), each head is one unit, since what is kept must stay a rectangle, and the product carries its head's unit.
+
+    Args:
+        trace: The trace.
+        a: Unit ids (..., m, k).
+        b: Unit ids (..., k, n), of the same leading dimensions.
+        reason: The call, for the message why units are fixed.
+        dynamic: Whether the product is divided by the root of the k dimensions that are left.
+    """
+    heads = [d for d in range(a.ndim - 2) if varies_along(a, d) or varies_along(b, d)]
+    inner = varies_along(a, a.ndim - 1) or varies_along(b, b.ndim - 2)
+    outer = varies_along(a, a.ndim - 2), varies_along(b, b.ndim - 1)
+    shape = (*a.shape[:-1], b.shape[-1])
+    if not heads:
+        return _of_one_head(trace, a, b, reason, dynamic, inner, outer)
+    if trace.options.query_key and inner and outer == (False, False):
+        if varies_along(a, a.ndim - 1) and varies_along(b, b.ndim - 2):
+            return _tie_query_dims(trace, a, b, reason, dynamic)
+        whole = trace.new_block(f"{trace.module[0] or 'attention'}.dims", "hidden", a.shape[-1])
+        trace.fix(whole, f"what makes queries or keys ties the dimensions of each head, before {reason}")
+    if trace.options.query_key and outer == (False, True) and not inner and _tie_value_dims(trace, a, b, reason):
+        return b[..., :1, :].expand(shape)
+    corner_a, corner_b = a[..., :1, :1], b[..., :1, :1]
+    head = trace.merge(corner_a, corner_b, reason)
+    trace.merge(a, head.expand(a.shape), reason)
+    trace.merge(b, head.expand(b.shape), reason)
+    # The columns of the second operand are still its own units (tied to their head), so that a reshape finds them.
+    return b[..., :1, :].expand(shape) if outer[1] and not inner else head.expand(shape)
+
+
+def _of_one_head(
+    trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool, inner: bool, outer: tuple[bool, bool]
+) -> Tensor:
+    """The ids of a product whose units vary along no batch-like dimension."""
+    shape = (*a.shape[:-1], b.shape[-1])
+    if inner:
+        left = trace.units_along(a, -1, "matmul")
+        right = trace.units_along(b, -2, "matmul")
+        trace.merge(left, right, reason)
+        if trace.options.query_key and outer == (False, False):
+            none = torch.zeros(1, dtype=torch.int64)
+            trace.query_keys.append(QueryKey(left[None], right[None], none, dynamic))
+        return no_units(shape)
+    if outer == (True, False):
+        return a.narrow(-1, 0, 1).expand(shape)
+    if outer == (False, True):
+        return b.narrow(-2, 0, 1).expand(shape)
+    return no_units(shape)
+
+
+# Dimensions of queries and keys within the heads are units that cross those of the heads: a row that makes queries
+# stays where its head stays and its dimension does. All heads lose the same dimensions, since what is kept must stay a
+# rectangle. Values have the heads' units alone; where one layer makes values beside queries, they lose the dimensions
+# that the queries lose, for its rows to stay a rectangle too.
+
+
+def _tie_query_dims(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool) -> Tensor:
+    """Tie queries (..., n, dims) to keys (..., dims, m), and dimensions across heads.
+
+    Returns:
+        The ids of the scores, which carry units of their own for the heads.
+    """
+    q, k = _one_place(a), _one_place(b.transpose(-2, -1))
+    k = k.expand(q.shape)
+    first = q.reshape(-1, q.shape[-1])[0]
+    trace.merge(q, k, reason)
+    trace.merge(q, first.expand(q.shape), reason)
+    of_q, of_k = (x.reshape(-1, q.shape[-1]) for x in (q, k))
+    known = [x for x in trace.query_keys if torch.equal(x.queries, of_q)]  # a layer that is called twice
+    heads = known[0].heads if known else trace.new_block(f"{trace.module[0] or 'attention'}.heads", "hidden", len(of_q))
+    trace.query_keys += [] if known else [QueryKey(of_q, of_k, heads, dynamic)]
+    trace.units_in_heads += [(grid, heads[:, None].expand(grid.shape)) for grid in (of_q, of_k)]
+    return heads.view(*q.shape[:-1], 1).expand(*a.shape[:-1], b.shape[-1])
+
+
+def _tie_value_dims(trace: Trace, scores: Tensor, b: Tensor, reason: str) -> bool:
+    """Let values (..., m, dims) lose the dimensions that the queries of their scores lose.
+
+    Returns:
+        False where not one layer makes both.
+    """
+    head = int(scores[(0,) * scores.ndim])
+    found = [x for x in trace.query_keys if head == int(x.heads[0]) > 0]
+    v = _one_place(b)
+    if not found or isinstance(trace.module[1], PrunedAttention) or v.numel() != found[0].queries.numel():
+        return False
+    known, grid = found[0], v.reshape(found[0].queries.shape)
+    made_by = [[axis for axis in trace.producers if bool((trace.maps[axis] == int(x[0, 0])).any())]
+               for x in (known.queries, grid)]  # fmt: skip
+    if made_by[0] != made_by[1]:
+        return False
+    trace.merge(grid, known.queries, reason)
+    trace.units_in_heads.append((grid, known.heads[:, None].expand(grid.shape)))
+    return True
+
+
+def _one_place(x: Tensor) -> Tensor:
+    """The units (..., 1, dims); dimensions that repeat (samples, and places) have size one."""
+    x = x.narrow(-2, 0, 1)
+    for d in range(x.ndim - 2):
+        if bool((x == x.narrow(d, 0, 1)).all()):
+            x = x.narrow(d, 0, 1)
+    return x

@@ -1,0 +1,374 @@
+"""What one run of a model tells about its units: the record that the rules write."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lumos.shapes import Int
+from lumos.tracing.calls import Axis, Call
+from lumos.tracing.costs import Contraction
+from lumos.tracing.dataflow import Dataflow, DataflowRecorder
+from lumos.tracing.modules import named_tensors
+from lumos.tracing.options import StructureOptions
+from lumos.tracing.structure import OUTPUT, Size
+from lumos.tracing.tensor_table import TensorTable
+from lumos.tracing.unit_ids import ANY_UNIT, NO_UNIT, collapse_repeats, has_values, no_units, varies_along
+
+
+@dataclass(frozen=True)
+class AxisSlice:
+    """Positions ``start`` to ``stop`` of an axis with ``size`` positions: of the parameter's dimension ``dim``."""
+
+    start: int
+    stop: int
+    size: int
+    dim: int = 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """Units that were made together: ids ``first`` to ``stop``, and the name and the kind of what made them."""
+
+    name: str
+    kind: str
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class QueryKey:
+    """An attention's queries and keys.
+
+    Args:
+        queries: Units of the queries.
+        keys: Units of the keys.
+        heads: Units of the heads.
+        dynamic: Whether the scores are divided by the root of the dimensions that are left.
+    """
+
+    queries: Int[Tensor, "heads dims"]
+    keys: Int[Tensor, "heads dims"]
+    heads: Int[Tensor, " heads"]
+    dynamic: bool
+
+
+class RunningModule(NamedTuple):
+    """A module that is running: its path, the module and its first input."""
+
+    path: str
+    module: nn.Module
+    input: object
+
+
+class Trace:
+    """What one run of a model tells about its units.
+
+    Every value has a unit id (:mod:`lumos.tracing.unit_ids`). The rules read the ids of a call's operands, give ids to
+    its outputs, make units (:meth:`new_block`), merge units that must stay or go together, fix units that cannot go,
+    and say which units index which axis of a parameter (:meth:`assign`, :meth:`produce`).
+
+    Args:
+        model: The model that runs.
+        options: What more of it is made removable.
+    """
+
+    def __init__(self, model: nn.Module, options: StructureOptions) -> None:
+        self.model, self.options = model, options
+        self.tensors = named_tensors(model)
+        self._names = {id(t): n for n, t in self.tensors.items()}
+        self._unit_ids: TensorTable[Tensor] = TensorTable()
+        self.next_unit = 1
+        self.blocks: list[Block] = []
+        self.merges: list[Tensor] = []
+        self.reasons: dict[str, list[Tensor]] = {}
+        self.maps: dict[Axis, Tensor] = {}
+        """The unit ids along every axis of a parameter that has some."""
+        self.consumers: dict[Axis, None] = {}
+        """The axes along which products read activations."""
+        self.producers: dict[Axis, None] = {}
+        """The axes along which products make units."""
+        self.tables: dict[Axis, None] = {}
+        """The axes of embedding tables that are indexed."""
+        self.elements: dict[str, tuple[int, Tensor]] = {}
+        """Parameters that met activations element by element: the first id, and the id of each element."""
+        self.stream_norms: dict[str, Tensor] = {}
+        """The units that a norm over a removable stream reads, by the norm's path."""
+        self.contractions: list[Contraction] = []
+        self.module_ids: dict[str, Tensor] = {}
+        """The unit ids of what each module returned last."""
+        self.sizes: list[Size] = []
+        self.query_keys: list[QueryKey] = []
+        self.units_in_heads: list[tuple[Tensor, Tensor]] = []
+        """Units of dimensions inside heads, and for each the unit of its head."""
+        self.recorder = DataflowRecorder()
+        self.dataflow = Dataflow()
+        self.running: list[RunningModule] = []
+        self._shaping_calls: dict[str, int] = {}
+
+    # ---- unit ids -----------------------------------------------------------------------------------------------
+
+    def unit_ids(self, t: Tensor) -> Tensor:
+        """Return the unit ids of a tensor; a parameter's elements are one unit each, made at the first asking."""
+        known = self._unit_ids.get(t)
+        if known is not None and known.shape == t.shape:
+            return known
+        name = self._names.get(id(t))
+        if name is None or not has_values(t):
+            return no_units(t.shape)
+        if name not in self.elements:
+            first = self._take(t.numel())
+            self.elements[name] = (first, torch.arange(first, first + t.numel()).view(t.shape))
+        return self.elements[name][1]
+
+    def set_unit_ids(self, t: Tensor, ids: Tensor) -> None:
+        """Give a tensor its unit ids (expanded to its shape)."""
+        self._unit_ids.set(t, ids.expand(t.shape))
+
+    def has_unit_ids(self, t: Tensor) -> bool:
+        """Return whether a call gave the tensor unit ids."""
+        return t in self._unit_ids
+
+    def name_of(self, t: object) -> str | None:
+        """Return the name of a parameter or buffer; None for any other value."""
+        return self._names.get(id(t)) if isinstance(t, Tensor) else None
+
+    def units_along(self, ids: Tensor, dim: int, what: str) -> Int[Tensor, " positions"]:
+        """Return the units along one dimension, after merging those that other positions put at the same place."""
+        dim %= ids.ndim
+        rows = collapse_repeats(ids, keep=dim)[0].movedim(dim, -1).reshape(-1, ids.shape[dim])
+        rows = torch.unique(rows, dim=0) if len(rows) > 1 else rows
+        first = rows[0]
+        for row in rows[1:]:
+            first = self.merge(first, row, self.where(what))
+        return first
+
+    # ---- units --------------------------------------------------------------------------------------------------
+
+    def _take(self, count: int) -> int:
+        first = self.next_unit
+        self.next_unit += count
+        return first
+
+    def new_block(self, name: str, kind: str, size: int) -> Int[Tensor, " size"]:
+        """Make new units together."""
+        first = self._take(size)
+        self.blocks.append(Block(name, kind, first, first + size))
+        return torch.arange(first, first + size)
+
+    def merge(self, a: Tensor, b: Tensor, reason: str) -> Tensor:
+        """Merge units that meet, and return the ids of what combines them.
+
+        A unit that meets a value of full size without a unit is fixed, since that value keeps its size.
+
+        Args:
+            a: Unit ids of one operand.
+            b: Unit ids of the other one, of a shape that broadcasts with it.
+            reason: The call, for the message why units are fixed.
+        """
+        a, b = torch.broadcast_tensors(a, b)
+        one, other = collapse_repeats(a, b)
+        left, right = one.reshape(-1), other.reshape(-1)
+        if torch.equal(left, right):
+            return a
+        differ = left != right
+        left, right = left[differ], right[differ]
+        if len(left) > _MANY:
+            # One number for a pair (ids are few, ANY_UNIT is -1): far faster to make unique than rows are.
+            keys = torch.unique((left + 1) * _PAIR + right + 1)
+            left, right = keys // _PAIR - 1, keys % _PAIR - 1
+        low, high = torch.minimum(left, right), torch.maximum(left, right)
+        units = low > 0
+        if units.any():
+            self.merges.append(torch.stack([low[units], high[units]], 1))
+        stuck = high[low == NO_UNIT]
+        self.fix(stuck, f"meets a value of fixed size: {reason}" if len(stuck) else reason)
+        return torch.where(one > 0, one, torch.where(other == ANY_UNIT, one, other)).expand(a.shape)
+
+    def fix(self, units: Tensor, reason: str) -> None:
+        """Mark units as not removable, for a reason."""
+        if not units.numel():
+            return
+        units = torch.unique(torch.cat([s.reshape(-1) for s in collapse_repeats(units)]))
+        units = units[units > 0]
+        if len(units):
+            self.reasons.setdefault(reason, []).append(units)
+
+    def freeze(self, call: Call, why: str = "there is no rule for") -> None:
+        """Take a call as one that cannot be followed: what enters keeps its size, what comes out has no units."""
+        if not call.outputs and call.name not in _READS_VALUES:
+            return
+        reason = f"{why} {self.where(call.name)}"
+        for t in call.tensors:
+            self.fix(self.unit_ids(t), reason)
+        for t in call.outputs:
+            self.set_unit_ids(t, no_units())
+
+    # ---- axes of parameters -------------------------------------------------------------------------------------
+
+    def assign(
+        self, name: str, dim: int, units: Int[Tensor, " positions"], part: AxisSlice | None = None
+    ) -> Int[Tensor, " positions"]:
+        """Say which units index one axis of a parameter, or a part of it.
+
+        An axis that has units already has them merged with the new ones.
+
+        Returns:
+            The units of the axis, or of its part.
+        """
+        axis = (name, dim)
+        units = units.clamp(min=NO_UNIT)
+        whole = part is None or (part.start == 0 and part.stop == part.size)
+        if whole and axis not in self.maps:
+            self.maps[axis] = units
+            return units
+        part = part or AxisSlice(0, len(units), len(units))
+        known = self.maps.setdefault(axis, torch.full((part.size,), ANY_UNIT)).clone()
+        known[part.start : part.stop] = self.merge(known[part.start : part.stop], units, self.where("shared weight"))
+        self.maps[axis] = known
+        return known[part.start : part.stop]
+
+    def produce(
+        self, name: str, dim: int, size: int, label: str, part: AxisSlice | None = None
+    ) -> Int[Tensor, " size"]:
+        """Return the units of a weight's output axis, or of a part of it: new at the first call, the same later."""
+        axis = (name, dim)
+        self.producers[axis] = None
+        part = part or AxisSlice(0, size, size)
+        known = self.maps.setdefault(axis, torch.full((part.size,), ANY_UNIT))
+        if bool((known[part.start : part.stop] == ANY_UNIT).all()):
+            known = known.clone()
+            known[part.start : part.stop] = self.new_block(label, "hidden", size)
+            self.maps[axis] = known
+        return self.maps[axis][part.start : part.stop]
+
+    def assign_vector(self, t: Tensor | None, units: Int[Tensor, " positions"]) -> bool:
+        """Say which units index a vector parameter or buffer, or a part of one; False where the vector is neither."""
+        if t is None:
+            return True
+        source = self.source_parameter(t)
+        if source is None or source[1][0] is None:
+            return False
+        self.assign(source[0], 0, units, source[1][0])
+        return True
+
+    def source_parameter(self, t: Tensor) -> tuple[str, list[AxisSlice | None]] | None:
+        """Find the parameter that a tensor is, or is a moved view or a part of.
+
+        Returns:
+            The parameter's name, and for each dimension of the tensor its positions along a dimension of the parameter
+            (None: along no single one, or with gaps). None where the tensor is of no parameter.
+        """
+        name = self.name_of(t)
+        if name is not None:
+            return name, [AxisSlice(0, size, size, d) for d, size in enumerate(t.shape)]
+        if not has_values(t) or not self.has_unit_ids(t) or not t.numel():
+            return None
+        ids = self.unit_ids(t)
+        corner = int(ids[(0,) * t.ndim])
+        owners = [n for n, (start, e) in self.elements.items() if start <= corner < start + e.numel()]
+        if not owners:
+            return None
+        name = owners[0]
+        first, elements = self.elements[name]
+        if int(ids.min()) < first or int(ids.max()) >= first + elements.numel():
+            return None
+        axes: list[AxisSlice | None] = []
+        for d in range(t.ndim):
+            line = ids[tuple(slice(None) if i == d else 0 for i in range(t.ndim))] - first
+            places = torch.unravel_index(line, elements.shape)
+            moving = [p for p in range(elements.ndim) if len(line) > 1 and bool((places[p] != places[p][0]).any())]
+            axes.append(None)
+            if len(moving) == 1:
+                place, size = places[moving[0]], elements.shape[moving[0]]
+                start, stop = int(place[0]), int(place[0]) + len(place)
+                if torch.equal(place, torch.arange(start, stop)):
+                    axes[-1] = AxisSlice(start, stop, size, moving[0])
+        return name, axes
+
+    def record_sizes(self, t: Tensor, shaping: bool = False) -> None:
+        """Remember the sizes that a call wrote along axes of units: the module may keep them as numbers of its own.
+
+        Args:
+            t: What the call returned.
+            shaping: Whether it was a call that gives a shape; the next one has the next number in its module.
+        """
+        ids, path = self.unit_ids(t), self.module[0]
+        order = self._shaping_calls.get(path, 0)
+        self._shaping_calls[path] = order + shaping
+        for d in range(t.ndim):
+            if varies_along(ids, d):
+                slices = collapse_repeats(ids, keep=d)[0].movedim(d, 0).reshape(t.shape[d], -1)
+                # What a fresh constant leaves open has the size of its slice.
+                slices = torch.where(slices == ANY_UNIT, slices.amax(1, keepdim=True), slices)
+                if bool((slices == slices[:, :1]).all()):
+                    slices = slices[:, :1]
+                place = (order, d) if shaping else None
+                self.sizes.append(Size(path, t.shape[d], slices.clone(), place=place))
+
+    def finish(self, outputs: list[Tensor]) -> None:
+        """Note what the model returned: its units are fixed."""
+        for t in outputs:
+            self.fix(self.unit_ids(t), OUTPUT)
+        self.dataflow = self.recorder.finish(outputs)
+        self.maps = {axis: units.clamp(min=NO_UNIT) for axis, units in self.maps.items()}
+
+    # ---- where we are -------------------------------------------------------------------------------------------
+
+    @property
+    def module(self) -> tuple[str, nn.Module]:
+        """Path and object of the innermost module that is running."""
+        return self.running[-1][:2] if self.running else ("", self.model)
+
+    @property
+    def module_input(self) -> object:
+        """The first input of the innermost module that is running."""
+        return self.running[-1].input if self.running else None
+
+    def enter_module(self, path: str, module: nn.Module, inputs: tuple[object, ...]) -> None:
+        """Note that a module begins to run."""
+        self.running.append(RunningModule(path, module, inputs[0] if inputs else None))
+        self._shaping_calls[path] = 0
+
+    def leave_module(self, path: str, inputs: tuple[object, ...], output: object) -> None:
+        """Note what a module returned, and keep its unit ids."""
+        while self.running.pop().path != path:  # above it are modules whose errors the model caught
+            pass
+        self.recorder.add_module_call(path, inputs, output)
+        if isinstance(output, Tensor):
+            self.module_ids[path] = collapse_repeats(self.unit_ids(output))[0].clone()
+
+    def where(self, call: str) -> str:
+        """Return call, module and source line, for a person to find the place."""
+        path, module = self.module
+        frame = sys._getframe()
+        while frame is not None and _is_library(frame.f_code.co_filename):
+            frame = frame.f_back
+        if frame is not None and frame.f_code.co_filename == _RUNNER:
+            frame = None  # above it is whoever asked for the trace, not the model
+        line = f", {Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else ""
+        return f"{call} in {path or 'the model'} ({type(module).__name__}{line})"
+
+
+Rule = Callable[[Trace, Call], None]
+"""What a call does to the units that its operands carry."""
+
+_READS_VALUES = {"item", "tolist", "numpy"}
+_PAIR = 2**31
+_MANY = 2**14
+_FOLDER = Path(__file__).parent
+_RUNNER = str(_FOLDER / "trace_structure.py")
+_LIBRARY = tuple(f"{folder}{os.sep}" for folder in (_FOLDER, Path(torch.__file__).parent))
+
+
+def _is_library(filename: str) -> bool:
+    if filename == _RUNNER:
+        return False
+    return filename.startswith(("<", *_LIBRARY)) or f"{os.sep}jaxtyping{os.sep}" in filename

@@ -1,0 +1,143 @@
+"""From a model and an example to its structure: the entry of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lumos.errors import StructureError
+from lumos.tracing.build_structure import build_structure
+from lumos.tracing.inputs import InputPath, input_tensors, map_inputs
+from lumos.tracing.options import StructureOptions
+from lumos.tracing.rules import RULES
+from lumos.tracing.structure import Structure
+from lumos.tracing.tracer import Tracer
+
+_MOST_COLUMNS = 4096
+"""Wider inputs of whole numbers are lists of indices (the edges of a graph), not columns of a table."""
+
+
+def trace_structure(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    features: Sequence[str] | None = None,
+    options: StructureOptions | None = None,
+) -> Structure:
+    """Trace a model on example inputs and return its structure. The model and the inputs stay as they are.
+
+    Inputs of floats with two or more dimensions get one unit per feature: along dimension 1 (columns, channels), or
+    along the last one where the model reads that as its features. So do the columns of whole numbers that index
+    embedding tables.
+
+    Args:
+        model: The model.
+        inputs: Positional inputs with two or more samples.
+        features: The names of the input features, in order; x0, x1… by default.
+        options: What more of the model is made removable.
+
+    Raises:
+        StructureError: The model cannot be copied or does not run on the example, or the names are too many or too few.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+        >>> trace_structure(model, (torch.randn(4, 5),)).maps["2.weight", 1]  # 0 is no unit, 1 to 5 are the features
+        tensor([ 6,  7,  8,  9, 10, 11, 12])
+    """
+    leaves, options = input_tensors(inputs), options or StructureOptions()
+    likely, possible = _feature_dims(leaves)
+    best, dims = _trace_and_build(model, inputs, likely, options), likely
+    for path, dim in possible:
+        if leaves[path].ndim > 3 and _features_found(best, path) == leaves[path].shape[1]:
+            continue  # an image or a volume with its channels first
+        tried = {p: dim if p == path else dims[p] for p in leaves if p == path or p in dims}
+        other = _trace_and_build(model, inputs, tried, options)
+        if _gates(other, "feature") > _gates(best, "feature") and _gates(other, "hidden") >= _gates(best, "hidden"):
+            best, dims = other, tried
+    size = sum(leaves[path].shape[dim] for path, dim in dims.items())
+    return replace(best, feature_names=_feature_names(features, size) if dims else tuple(features or ()))
+
+
+def run_tracer(
+    model: nn.Module,
+    example: tuple[Any, ...],
+    dims: dict[InputPath, int],
+    options: StructureOptions,
+    skip_compute: bool = True,
+) -> tuple[Tracer, dict[InputPath, Tensor]]:
+    """Run the model once with units on its inputs.
+
+    Args:
+        model: The model.
+        example: Positional inputs.
+        dims: The dimension of each input that holds its features.
+        options: What more of the model is made removable.
+        skip_compute: Do not compute costly products, as long as no value is asked for.
+
+    Returns:
+        The tracer after its run, and the units of each input's features.
+    """
+    tracer = Tracer(model, RULES, options, skip_compute)
+    trace = tracer.trace
+    inputs = map_inputs(example, lambda _path, x: x.clone())  # the model may write into them
+    leaves = input_tensors(inputs)
+    features: dict[InputPath, Tensor] = {}
+    for path, dim in dims.items():
+        shape = [1] * leaves[path].ndim
+        shape[dim] = leaves[path].shape[dim]
+        name = "input" + ".".join(map(str, path)) if len(dims) > 1 else "input"
+        features[path] = trace.new_block(name, "feature", shape[dim])
+        trace.set_unit_ids(leaves[path], features[path].view(shape))
+    for leaf in leaves.values():
+        trace.recorder.add_input(leaf)
+    out, failed = None, False
+    try:
+        out = tracer.run(inputs)
+    except Exception as error:
+        failed = True
+        if not tracer.skipped:
+            text = f"the model does not run on the example: {type(error).__name__}: {error}"
+            raise StructureError(text) from error
+    if failed or tracer.values_read:
+        return run_tracer(model, example, dims, options, skip_compute=False)
+    trace.finish([t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)])
+    return tracer, features
+
+
+def _trace_and_build(
+    model: nn.Module, inputs: tuple[Any, ...], dims: dict[InputPath, int], options: StructureOptions
+) -> Structure:
+    tracer, features = run_tracer(model, inputs, dims, options)
+    structure = build_structure(tracer.trace, features, input_tensors(inputs), dims, tracer.attention)
+    return replace(structure, example=inputs, written=tracer.written)
+
+
+def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int], list[tuple[InputPath, int]]]:
+    """Return the dimension that most likely holds each float input's features, and what else may be tried: the last
+    dimension, and the columns of whole numbers."""
+    floats = {path: x for path, x in leaves.items() if x.is_floating_point() and x.ndim >= 2}
+    integers = [p for p, x in leaves.items() if x.dtype in (torch.int32, torch.int64) and x.ndim == 2]
+    last = [(path, x.ndim - 1) for path, x in floats.items() if x.ndim > 2]
+    return dict.fromkeys(floats, 1), [*last, *((p, 1) for p in integers if leaves[p].shape[1] <= _MOST_COLUMNS)]
+
+
+def _features_found(structure: Structure, path: InputPath) -> int:
+    """Return how many features of an input have a gate."""
+    return sum(int((s.units > 0).sum()) for s in structure.inputs if s.path == path)
+
+
+def _gates(structure: Structure, kind: str) -> int:
+    return sum(g.size for g in structure.groups if g.kind == kind)
+
+
+def _feature_names(names: Sequence[str] | None, size: int) -> tuple[str, ...]:
+    """Return the given names, or x0, x1…; raise StructureError where their number is not the inputs' width."""
+    if names is None or len(names) == 0:
+        return tuple(f"x{i}" for i in range(size))
+    if len(names) != size:
+        raise StructureError(f"{len(names)} feature names for inputs with {size} features; give one name for each")
+    return tuple(names)
