@@ -80,7 +80,15 @@ def structural_copy(model: nn.Module, private: Collection[str] = ()) -> nn.Modul
         # Modules are many and their attributes mostly simple: a deep copy takes ten times as long.
         known |= {id(m): object.__new__(type(m)) for m in modules}
         for module in modules:
-            known[id(module)].__dict__.update({k: _copied(v, known) for k, v in module.__dict__.items()})
+            copied = known[id(module)].__dict__
+            for key, value in module.__dict__.items():
+                kind = type(value)
+                if kind in _NEVER_CHANGE:
+                    copied[key] = value
+                elif kind in _STORES and not value:  # most attributes are hooks that the module does not have
+                    copied[key] = kind()
+                else:
+                    copied[key] = _copied(value, known)
         return known[id(model)]
     except Exception as error:
         raise StructureError(
@@ -96,15 +104,15 @@ def _copies_plainly(kind: type) -> bool:
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
-    kind = type(value)
-    if kind in _NEVER_CHANGE:
-        return value
-    if kind in _STORES and not value:  # most of a module's attributes are hooks that it does not have
-        return kind()
+    """Copy an attribute of a module."""
     if id(value) in known:
         return known[id(value)]
-    if kind in (dict, OrderedDict):
-        return kind((k, _copied(v, known)) for k, v in value.items())
+    kind = type(value)
+    if kind in (dict, OrderedDict):  # its tensors, its modules, its hooks
+        return kind(
+            (k, v if type(v) in _NEVER_CHANGE else known[id(v)] if id(v) in known else _copied(v, known))
+            for k, v in value.items()
+        )
     if kind is tuple and all(type(item) in _NEVER_CHANGE for item in value):
         return value
     _detach_activations(value, known)

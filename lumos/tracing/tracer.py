@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from lumos.errors import StructureError
 from lumos.tracing.calls import Call, plain_name, tensor_leaves
-from lumos.tracing.modules import named_modules, structural_copy
+from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.multihead_attention import decompose_attention
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.protection import TensorProtection
@@ -31,6 +33,9 @@ class Tracer(TorchFunctionMode):
         options: What more of the model is made removable.
         skip_compute: Do not compute costly products; zeros of their shape stand in for them. A call that reads values
             after that raises :class:`ValuesRead`.
+
+    Raises:
+        StructureError: The model cannot be copied, or has parameters without a size.
     """
 
     def __init__(
@@ -41,6 +46,9 @@ class Tracer(TorchFunctionMode):
         skip_compute: bool = False,
     ) -> None:
         super().__init__()
+        lazy = [name for name, t in named_tensors(model).items() if is_lazy(t)]
+        if lazy:
+            raise StructureError(f"{lazy[0]} has no size yet; run the model once on the example, then gate it")
         self.model = structural_copy(model)
         self.attention = decompose_attention(self.model)
         """The paths of torch's attention layers, which run in steps."""

@@ -171,6 +171,13 @@ def test_what_cannot_be_copied_is_an_error_of_one_line():
         trace_structure(model, (torch.randn(4, 3),))
 
 
+def test_parameters_without_a_size_are_an_error_of_one_line():
+    model = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
+    with pytest.raises(StructureError, match=r"0.weight has no size yet; run the model once"):
+        lumos.gate(model, torch.randn(3, 5))
+    assert type(model[0]) is nn.LazyLinear
+
+
 def test_decomposed_attention_is_torchs_own():
     inner = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     x = torch.randn(3, 5, 8)
