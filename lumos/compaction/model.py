@@ -17,7 +17,7 @@ from lumos.compaction.layers import convert_layers
 from lumos.compaction.surgery import replace_tensors, set_attributes
 from lumos.errors import CompactionError
 from lumos.shapes import Int
-from lumos.tracing.inputs import InputPath, replace_inputs, input_tensors
+from lumos.tracing.inputs import InputPath, input_tensors, replace_inputs
 
 
 @dataclass(frozen=True)
