@@ -175,5 +175,8 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
         raise CompactionError(f"{path}: {name} is missing in {side}; build the dense model that was compacted")
     replace_tensors(model, saved.state)
     set_attributes(model, saved.attributes)
-    inputs = [Selection(tuple(i["path"]), i["dim"], torch.as_tensor(i["kept"]), i["width"]) for i in saved.inputs]
+    inputs = [
+        Selection(tuple(i["path"]), i["dim"], torch.as_tensor(i["kept"], dtype=torch.int64), i["width"])
+        for i in saved.inputs
+    ]
     return CompactModel(model, inputs, saved.features, select, saved.attributes, saved.layers)
