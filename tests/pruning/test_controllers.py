@@ -1,103 +1,15 @@
-"""What sets the penalty's coefficient: a target, a tolerance; what is decided at the cut, and what a collapse says."""
+"""What sets the penalty's coefficient, a target or a tolerance, and what is decided at the cut."""
 
 import math
 
 import pytest
 import torch
-from torch import nn
 
-import lumos
-from lumos.errors import ConfigError, TrainingError
+from lumos.errors import TrainingError
 from lumos.pruning.budget import Budget
-from lumos.pruning.collapse_detection import CollapseDetector, at_floor
 from lumos.pruning.controllers import PATIENCE, TargetController, ToleranceController, make_controller, nearly_decided
-from lumos.pruning.settings import Lambda, Schedule, Target, Tolerance
-
-
-def mlp(features=40, width=60):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
-    return lumos.gate(net, torch.randn(4, features))
-
-
-# ---- budgets ----
-
-
-@pytest.mark.parametrize("quantity", ["params", "macs"])
-@pytest.mark.parametrize("limit", [0.5, 0.29, 0.1, 0.03])
-def test_what_is_kept_is_at_or_under_the_budget_and_within_two_percent(quantity, limit):
-    gated = mlp()
-    for seed in range(5):
-        log_alpha = torch.randn(gated.structure.units, generator=torch.Generator().manual_seed(seed)) * 3
-        keep = Budget(Target(**{quantity: limit})).fit(gated.structure, log_alpha, log_alpha > 0)
-        which = {"params": 0, "macs": 1}[quantity]
-        share = float(gated.structure.expected_sizes(keep.double())[which]) / gated.structure.dense_sizes[which]
-        assert 0.98 * limit <= share <= limit * (1 + 1e-9)
-        assert all(keep[g.gates].any() for g in gated.structure.groups)
-
-
-@pytest.mark.parametrize("multiple", [4, 8])
-@pytest.mark.parametrize("limit", [0.5, 0.29])
-def test_a_budget_counts_what_rounding_the_widths_adds(multiple, limit):
-    gated = mlp()
-    hidden = [g for g in gated.structure.groups if g.kind == "hidden"]
-    budget = Budget(Target(params=limit), multiple)
-    for seed in range(5):
-        log_alpha = torch.randn(gated.structure.units, generator=torch.Generator().manual_seed(seed)) * 3
-        added = sum(-int((log_alpha[g.gates] > 0).sum()) % multiple for g in hidden)
-        assert (budget.rounding(gated.structure, log_alpha, log_alpha > 0) > 1) == (added > 0)
-        keep = budget.fit(gated.structure, log_alpha, log_alpha > 0)
-        share = float(gated.structure.expected_sizes(keep.double())[0]) / gated.structure.dense_sizes[0]
-        assert 0.8 * limit <= share <= limit * (1 + 1e-9)
-        assert all(int(keep[g.gates].sum()) % multiple == 0 or keep[g.gates].all() for g in hidden)
-        assert budget.rounding(gated.structure, log_alpha, keep) == 1.0
-        gated.gates.log_alpha.data = torch.where(keep, 3.0, -3.0)
-        gated.align(multiple)
-        assert torch.equal(gated.gates.is_open(), keep)
-    assert Budget(Target(params=limit)).rounding(gated.structure, log_alpha, log_alpha > 0) == 1.0
-
-
-def test_gates_are_kept_by_rank():
-    gated = mlp()
-    log_alpha = torch.linspace(4, 1, gated.structure.units)  # all open, the first widest
-    keep = Budget(Target(features=3)).fit(gated.structure, log_alpha, log_alpha > 0)
-    group = gated.structure.group("input")
-    assert keep[group.gates].nonzero().flatten().tolist() == [0, 1, 2]
-    assert keep[group.stop :].all()  # a budget of features leaves hidden units alone
-
-
-def test_a_hidden_unit_is_opened_before_a_feature_that_closed():
-    gated = mlp()
-    group = gated.structure.group("input")
-    log_alpha = torch.full((gated.structure.units,), -8.0)
-    log_alpha[group.gates] = -7.0
-    log_alpha[[g.start for g in gated.structure.groups]] = 3.0
-    keep = Budget(Target(params=0.5)).fit(gated.structure, log_alpha, log_alpha > 0)
-    assert keep[group.gates].sum() == 1
-    assert keep.sum() > len(gated.structure.groups)
-
-
-@pytest.mark.parametrize(
-    ("budget", "line"),
-    [
-        (
-            Budget(Target(params=1e-6)),
-            "lumos.target.params=1e-06: this model can only have 0.000[0-9]* to 1; .*lumos.streams=true",
-        ),
-        (Budget(Target(features=41)), "lumos.target.features=41: this model can only have 1 to 40"),
-    ],
-)
-def test_a_budget_that_cannot_be_met_is_said_at_once(budget, line):
-    with pytest.raises(ConfigError, match=line):
-        budget.check(mlp().structure)
-
-
-def test_features_of_a_model_without_feature_gates():
-    net = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 1))
-    gated = lumos.gate(net, torch.arange(4))
-    with pytest.raises(ConfigError, match=r"lumos.target.features=3: no input feature of this model can be removed"):
-        Budget(Target(features=3)).check(gated.structure)
-
+from lumos.pruning.settings import Schedule, Target, Tolerance
+from tests.pruning.networks import mlp
 
 SCHEDULE = Schedule(200, 100, 0.1)
 
@@ -142,9 +54,6 @@ def test_hidden_units_keep_their_default_coefficient_beside_a_target_of_features
         gated.gates.log_alpha.fill_(40.0)
     got = penalty(controller, gated, 50)
     assert got == pytest.approx(40 * controller.coefficient(50) + 120 * 1e-3, rel=1e-5)
-
-
-# ---- a tolerance ----
 
 
 def tolerant(higher=True, dense=0.9, scores=()):
@@ -206,48 +115,3 @@ def test_a_tolerance_needs_a_score_and_a_baseline():
     ):
         with pytest.raises(TrainingError, match=message):
             make_controller(goal, SCHEDULE, mlp())
-
-
-# ---- a collapse ----
-
-
-def test_a_collapse_is_noticed_within_two_hundred_steps():
-    detector = CollapseDetector(10_000, Lambda(0.5))
-    for step in range(1, 200):
-        detector.update(torch.tensor(1.0), step, lambda: [(1, 20), (1, 30)])
-    with pytest.raises(
-        TrainingError, match=r"at step 200 every .* lumos.lambda=0.5 is too strong, lower it: .*=0.05, say"
-    ):
-        detector.update(torch.tensor(1.0), 200, lambda: [(1, 20), (1, 30)])
-
-
-@pytest.mark.parametrize(
-    ("loss", "widths"),
-    [(0.3, [(1, 20), (1, 30)]), (1.0, [(1, 20), (2, 30)]), (1.0, [(1, 1)])],
-    ids=["it predicts", "units are left", "there was no choice"],
-)
-def test_what_is_no_collapse(loss, widths):
-    detector = CollapseDetector(100, Lambda(0.5))
-    for step in range(1, 100):
-        detector.update(torch.tensor(1.0 if step == 1 else loss), step, lambda: widths)
-
-
-def test_noisy_data_are_no_collapse():
-    """Where the dense network itself ends at a loss of .95, a loss of .955 is no trivial one."""
-    detector = CollapseDetector(100, Lambda(0.5), dense_loss=0.95)
-    for step in range(1, 100):
-        detector.update(torch.tensor(1.0 if step == 1 else 0.955), step, lambda: [(1, 20)])
-
-
-def test_at_floor_by_hand():
-    assert at_floor([(1, 5), (1, 1)])
-    assert not at_floor([(1, 5), (2, 5)])
-    assert not at_floor([])
-
-
-def test_a_finished_network_that_predicts_nothing_is_an_error():
-    detector = CollapseDetector(100, Target(params=0.01), dense_loss=0.1)
-    detector.check_finished(0.8)
-    with pytest.raises(TrainingError, match=r"after the last step the loss is 0.95, .* ask for a larger one"):
-        detector.check_finished(0.95)
-    CollapseDetector(100, Lambda(0.01), dense_loss=0.99).check_finished(1.0)  # nor did the dense one learn
