@@ -84,7 +84,17 @@ def draw(file: Path) -> None:
         style = {"boxstyle": "round,pad=0,rounding_size=0.06", "fc": "white", "ec": color, "lw": 1.6, "zorder": 6}
         axes.add_patch(FancyBboxPatch((x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, **style))
         lines = textwrap.wrap(subject(name), 29, max_lines=3, placeholder="…")
-        axes.text(x, y + 0.26, name, size=10, weight="bold", color=color, ha="center", va="center", zorder=7)
+        axes.text(
+            x,
+            y + 0.26,
+            name,
+            size=8 if name == BASE else 10,
+            weight="bold",
+            color=color,
+            ha="center",
+            va="center",
+            zorder=7,
+        )
         axes.text(
             x, y - 0.11, "\n".join(lines), size=6.3, color=INK, ha="center", va="center", zorder=7, linespacing=1.25
         )
