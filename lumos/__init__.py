@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lumos.exporting import Exported, export
     from lumos.gating.gated_model import GatedModel
     from lumos.gating.settings import GateSettings
+    from lumos.pruning.pruner import Pruner
+    from lumos.pruning.settings import Lambda, Target, Tolerance
     from lumos.tracing.structure import Structure
 
 __version__ = "0.2.0"
@@ -41,8 +43,12 @@ __all__ = [
     "Exported",
     "GateSettings",
     "GatedModel",
+    "Lambda",
+    "Pruner",
     "Structure",
     "StructureError",
+    "Target",
+    "Tolerance",
     "compact",
     "explain",
     "export",
@@ -66,6 +72,10 @@ _HOME = {
     "GateSettings": "gating.settings",
     "Structure": "tracing.structure",
     "StructureError": "errors",
+    "Pruner": "pruning.pruner",
+    "Lambda": "pruning.settings",
+    "Target": "pruning.settings",
+    "Tolerance": "pruning.settings",
 }
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from lumos.compaction.probe import trace_and_probe
 from lumos.errors import StructureError
 from lumos.gating.gated_model import GatedModel
+from lumos.gating.layers import ungated_copy
 from lumos.gating.settings import GateSettings
 from lumos.tracing.options import StructureOptions
 
@@ -46,6 +47,9 @@ def gate(
         [('input', 5), ('0', 7)]
         >>> loss = gated(torch.randn(8, 5)).square().mean() + 1e-3 * gated.penalty()
     """
+    if isinstance(model, GatedModel):
+        raise StructureError("the model has gates already; expected the one that they were put on, or a compact one")
+    model = ungated_copy(getattr(model, "_orig_mod", model))  # a compiled model has what it was made of
     structure = trace_and_probe(model, example_inputs, features=features, options=options)
     if not structure.groups:
         reasons = "; ".join(dict.fromkeys(f"{f.name}: {f.reason}" for f in structure.fixed)) or "it has no weights"

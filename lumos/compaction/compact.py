@@ -13,9 +13,10 @@ from lumos.compaction.layers import ATTENTION_WEIGHTS, convert_layers
 from lumos.compaction.model import CompactModel, Selection
 from lumos.compaction.plan import Plan, attribute_sizes, literal_sizes
 from lumos.compaction.surgery import multiply, replace_tensors, set_attributes
-from lumos.gating.gated_model import GatedModel, along
+from lumos.gating.gated_model import GatedModel
+from lumos.gating.layers import along, ungated_copy
 from lumos.shapes import Bool
-from lumos.tracing.modules import named_tensors, structural_copy
+from lumos.tracing.modules import named_tensors
 from lumos.tracing.structure import Structure
 
 
@@ -67,7 +68,7 @@ def cut_closed_units(
     keep = structure.with_placeholders(is_open)
     plan = Plan.of(structure, keep)
     gates = _with_scales(structure, keep, gated.multipliers())
-    model = structural_copy(gated.model)
+    model = ungated_copy(gated.model)
     own = named_tensors(model)
     new = {n: plan.cut(n, t.detach()) for n, t in own.items()}
     for n, m in gates.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,10 @@ from lumos.compaction.compact_file import CompactFile
 from lumos.compaction.layers import convert_layers
 from lumos.compaction.surgery import replace_tensors, set_attributes
 from lumos.errors import CompactionError
+from lumos.gating.layers import ungated_copy
 from lumos.shapes import Int
 from lumos.tracing.inputs import InputPath, input_tensors, replace_inputs
+from lumos.tracing.modules import named_tensors
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
         True
     """
     saved = compact_file.read(Path(path))
-    model = copy.deepcopy(model)
+    model = ungated_copy(model, named_tensors(model))
     try:
         convert_layers(model, saved.layers)
     except (AttributeError, KeyError, TypeError) as error:

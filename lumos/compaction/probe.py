@@ -65,9 +65,13 @@ def probe(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> St
     trial = _Trial(model, inputs, structure.written)
     while structure.groups:
         structure, failed = _try_halves(trial, structure)
-        if not failed:
+        if failed:
+            reasons = {name: f"the probe could not cut it: {reason}" for name, reason in failed.items()}
+            structure = structure.without(reasons)
+        elif trial.by_gates:
             break
-        structure = structure.without({n: f"the probe could not cut it: {reason}" for n, reason in failed.items()})
+        else:
+            trial.by_gates = True
     return check_layer_removal(trial, structure)
 
 
@@ -221,6 +225,8 @@ class _Trial:
         self.inputs, self.sample = inputs, _one_sample(inputs)
         self.broken: str | None = None
         """Path of the module whose code the compact model broke off in, at the last failure."""
+        self.by_gates = False
+        """Whether the model runs with its gates, and not with the quicker stand-in: it may read weights past them."""
         self._last: GatedModel | None = None
 
     def gated(self, structure: Structure) -> GatedModel:
@@ -255,12 +261,16 @@ class _Trial:
             gated.gates.log_alpha.data.copy_(values)
             return self._compared(gated, explain, full)
 
+    def _runner(self, gated: GatedModel) -> Callable[..., Any]:
+        """What computes the gated model's output: the model with its gates, or the quicker stand-in."""
+        return gated if self.by_gates else Reference(gated).run
+
     def _compared(self, gated: GatedModel, explain: bool, full: bool) -> str | None:
         if not full and self.sample is not self.inputs:
-            problem = self._difference(gated, self.sample, Reference(gated).run)
+            problem = self._difference(gated, self.sample, self._runner(gated))
             if problem is None or (problem and not explain):
                 return problem
-        problem = self._difference(gated, self.inputs, Reference(gated).run, explain)
+        problem = self._difference(gated, self.inputs, self._runner(gated), explain)
         if problem == "":  # something in the model may read weights unseen
             problem = self._difference(gated, self.inputs, gated, explain)
         if problem is None or problem:

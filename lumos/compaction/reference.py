@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from lumos.gating.gated_model import GatedModel, along
+from lumos.gating.gated_model import GatedModel
 from lumos.gating.hard_concrete import median
+from lumos.gating.layers import along
 from lumos.tracing.calls import plain_name, tensor_leaves
+from lumos.tracing.modules import named_tensors
 from lumos.tracing.shape_only import product_shape
 from lumos.tracing.structure import INPUT
 
@@ -32,20 +34,21 @@ class Reference(TorchFunctionMode):
         super().__init__()
         with torch.no_grad():
             values = gated.structure.at_sites(median(gated.gates.log_alpha, gated.gates.settings))
-        self.model = gated.model
+        self.gated = gated
         self.inputs = [(gated.model.get_submodule(path), v) for (path, dim), v in values.items() if dim == INPUT]
         self.gates: dict[int, dict[int, Tensor]] = {}
+        own = named_tensors(gated.model)
         for (name, dim), v in values.items():
             if dim != INPUT:
-                self.gates.setdefault(id(gated.model.get_parameter(name)), {})[dim] = v
+                self.gates.setdefault(id(own[name]), {})[dim] = v
         self.made: dict[int, Tensor] = {}
 
     def run(self, *inputs: Any) -> Any:
         """Compute the gated model's output in eval mode."""
         handles = [module.register_forward_pre_hook(_multiply(values)) for module, values in self.inputs]
         try:
-            with torch.no_grad(), self:
-                return self.model(*inputs)
+            with torch.no_grad(), self.gated.without_gates(), self:
+                return self.gated.model(*inputs)
         finally:
             for handle in handles:
                 handle.remove()

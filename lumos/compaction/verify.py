@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from lumos.compaction.model import CompactModel
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.tracing.inputs import map_inputs
+from lumos.tracing.modules import named_tensors, structural_copy
 
 TOLERANCE = 1e-10
 """Largest relative difference between gated and compact outputs in float64."""
@@ -82,7 +82,7 @@ def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equi
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     double = gated
     if gated.training or any(p.dtype != torch.float64 or p.device.type != "cpu" for p in gated.parameters()):
-        double = copy.deepcopy(gated).cpu().eval()
+        double = _own_copy(gated).cpu().eval()
         to_double(double)
     inputs = map_inputs(inputs, lambda _path, x: _to_double(x))
     with torch.no_grad(), DoublePrecision():
@@ -98,6 +98,13 @@ def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equi
                 f"gated and compact differ by {gap.max_rel_diff:.1e} (allowed {tolerance:.0e}), {place}"
             )
     return gap
+
+
+def _own_copy(gated: GatedModel) -> GatedModel:
+    """A copy with tensors of its own; functions that modules keep over their own parts are copied too."""
+    copied = structural_copy(gated, named_tensors(gated), {id(gated.structure): gated.structure})
+    assert isinstance(copied, GatedModel)
+    return copied
 
 
 def _to_double(x: Tensor) -> Tensor:

@@ -1,127 +1,136 @@
-"""A model and its gates as one module.
-
-A gate multiplies where its unit is read: ``W_eff = W * m`` along the input axis of each weight that reads the unit
-(equations 7-11). That costs as much as the weight and not as the activations, and it stands behind normalisation, so
-that closing it really removes the unit. Where a step has fewer rows than a linear layer has outputs, the layer's input
-is multiplied instead: the same function, and cheaper. Not so at a layer that reads the model's input: the gradient of
-gates there would need that of the input, a product as large as the layer's own, which nothing else asks for.
-"""
+"""A model and its gates as one module."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lumos.gating.gates import Gates, rounded_up
 from lumos.gating.hard_concrete import median
+from lumos.gating.layers import along, put_gates
 from lumos.gating.settings import GateSettings, Penalty
+from lumos.gating.sites import Sites
 from lumos.shapes import Float
-from lumos.tracing.inputs import input_tensors
+from lumos.tracing.modules import named_tensors
 from lumos.tracing.structure import INPUT, Axis, Structure
-
-FIRST_ROWS = 64
-"""Rows from which on a product with the weight of a layer that reads the input costs more than passes over it."""
 
 
 class GatedModel(nn.Module):
-    """The user's model with one gate per removable unit; called as the model is.
+    """A model with one gate per removable unit; called as the model is.
 
-    In training mode gates are sampled at each call, in eval mode they have their test-time values. The model's own
-    code and parameters stay as they are: ``gated.model`` is the very module that was given.
+    In training mode the gates are sampled once for every step of an optimizer: all calls in between, those that a
+    backward pass makes again included, see the same network. In eval mode they have their test-time values. Other
+    methods and attributes of the model are those of ``gated.model``, and see the gates too.
+
+    Args:
+        model: The model; its modules get classes that read weights through gates, so that it has to be a copy where
+            the user's own is to stay as it is (:func:`lumos.gate` makes one, which shares the parameters).
+        structure: What can be removed.
+        settings: The shape of the gates' distribution.
+        gates: The gates of another model of the same structure, to share them; new ones by default.
     """
 
-    _flat: Tensor
-
-    def __init__(self, model: nn.Module, structure: Structure, settings: GateSettings) -> None:
+    def __init__(
+        self, model: nn.Module, structure: Structure, settings: GateSettings, gates: Gates | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.structure = structure
-        self.gates = Gates(structure.groups, settings)
+        self.gates = Gates(structure.groups, settings) if gates is None else gates
         self._axes: list[Axis] = list(structure.sites)
-        lengths = [len(units) for units in structure.sites.values()]
-        self._lengths = lengths
-        flat = torch.cat([*structure.sites.values(), torch.zeros(0, dtype=torch.int64)])
-        flat = flat % (1 + structure.units + len(structure.pairs))
-        self.register_buffer("_flat", flat, persistent=False)
-        self._in_order = torch.equal(flat, torch.arange(1, structure.units + 1))
         self._may_close = any(group.optional for group in structure.groups)
-        self._direct = _direct_layers(model, structure)
-        self._shared = _shared_names(model)
+        self._sites = Sites(self.gates, structure, Sites.index_of(structure))
+        put_gates(model, structure, self._sites)
+        self._first = _holder_of_first(model, self._axes)
+        self._selected: Callable[..., tuple[Any, ...]] | None = None
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         if device != self.gates.log_alpha.device:
-            self.to(device)
+            self.gates.to(device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's output with every gate applied."""
-        by_input, by_weight = self._split(self._values_at_sites(self.gates()), args)
-        # Hooks live for one call only, so that the user's model stays untouched.
-        handles = [layer.register_forward_pre_hook(_multiply_input(values)) for layer, values in by_input]
+        """Return the model's output with every gate applied."""
+        if self._selected is not None:
+            return self.model(*self._selected(*args), **kwargs)
+        self._refresh()
+        with self._sites.call():
+            return self.model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute or a method of the model, where this class has none of that name."""
         try:
-            # Torch's own tying puts back the wrong tensor where one module has two names; ours names each place once.
-            return functional_call(
-                self.model, self._everywhere(self._effective(by_weight)), args, kwargs, tie_weights=False
-            )
-        finally:
-            for handle in handles:
-                handle.remove()
+            return super().__getattr__(name)
+        except AttributeError:
+            model = self.__dict__.get("_modules", {}).get("model")
+            if model is None or (name.startswith("__") and name.endswith("__")):
+                raise
+            if self.__dict__.get("_selected", self) is None:
+                self._refresh()  # a method may be called, which reads weights
+            return getattr(model, name)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of the model's ``forward``, for those who ask what it takes."""
+        return inspect.signature(self.model.forward)
+
+    def _refresh(self) -> None:
+        module, key = self._first
+        weight = None if module is None else module._parameters.get(key)
+        self._sites.refresh(() if weight is None else (weight,))
+
+    def resample(self) -> None:
+        """Draw new gates at the next call in training mode, whether or not an optimizer has taken a step."""
+        self._sites.resample()
+
+    def draw(self, generator: torch.Generator | None = None) -> None:
+        """Draw the gates' noise now, and keep it until the next call of this: steps are told, and no longer seen."""
+        self.hold(self.gates.drawn(generator))
+
+    def hold(self, noise: Float[Tensor, " units"] | None) -> None:
+        """Let the gates have this noise until they are told another one."""
+        self.gates.noise = noise
+        self._sites.held = noise is not None
+        self._sites.resample()
+
+    def become(self, model: nn.Module, selected: Callable[..., tuple[Any, ...]]) -> None:
+        """Go on as a model without gates: the compact one, once the closed units are cut.
+
+        Args:
+            model: What is called from now on.
+            selected: Takes the arguments of a call, and returns those of the model: inputs less closed features.
+        """
+        self.model, self._selected = model, selected
+
+    def without_gates(self) -> AbstractContextManager[None]:
+        """Let the model read its weights as they are, within a ``with`` block."""
+        return self._sites.without()
 
     def effective_parameters(self) -> dict[str, Tensor]:
-        """The weights with the test-time gates folded in: the parameters of the function that eval mode computes."""
+        """Return the weights with the test-time gates folded in: the parameters of the function of eval mode."""
+        own = named_tensors(self.model)
         with torch.no_grad():
-            return {name: self.model.get_parameter(name) * m for name, m in self.multipliers().items()}
+            return {name: own[name] * m for name, m in self.multipliers().items()}
 
     def input_gates(self) -> dict[str, Tensor]:
-        """The test-time gates that multiply the inputs of modules (of norms on a stream), by the module's path."""
-        with torch.no_grad():
-            values = self._values_at_sites(median(self.gates.log_alpha, self.gates.settings))
-        return {path: value for (path, dim), value in values.items() if dim == INPUT}
+        """Return the test-time gates that multiply inputs of modules (norms on a stream), by the module's path."""
+        return {path: value for (path, dim), value in self._test_time().items() if dim == INPUT}
 
     def multipliers(self) -> dict[str, Tensor]:
-        """For each gated weight, what the test-time gates multiply it with, broadcastable to its shape."""
-        with torch.no_grad():
-            values = self._values_at_sites(median(self.gates.log_alpha, self.gates.settings))
+        """Return, for each gated weight, what the test-time gates multiply it with, broadcastable to its shape."""
         out: dict[str, Tensor] = {}
-        for (name, dim), value in values.items():
-            if dim == INPUT:
-                continue
-            value = along(value, dim, len(self.structure.shapes[name]))
-            out[name] = out.get(name, torch.ones((), device=value.device)) * value
+        for (name, dim), value in self._test_time().items():
+            if dim != INPUT:
+                value = along(value, dim, len(self.structure.shapes[name]))
+                out[name] = out.get(name, torch.ones((), device=value.device)) * value
         return out
 
-    def _values_at_sites(self, gates: Float[Tensor, " units"]) -> dict[Axis, Tensor]:
-        """Each site's multiplier, one per position; positions without a unit get a one."""
-        at_sites = gates if self._in_order else self.structure.padded(gates).index_select(0, self._flat)
-        return dict(zip(self._axes, at_sites.split(self._lengths), strict=True))
-
-    def _split(
-        self, values: dict[Axis, Tensor], args: tuple[Any, ...]
-    ) -> tuple[list[tuple[nn.Module, Tensor]], dict[Axis, Tensor]]:
-        """Which layers' inputs to multiply and which weights, by cost, for a call with these inputs."""
-        first = next((t for t in input_tensors(args).values() if t.ndim), None)
-        scale = 1.0 if first is None else first.shape[0] / max(1, self.structure.example_rows)
-        by_input: list[tuple[nn.Module, Tensor]] = []
-        by_weight = {axis: value for axis, value in values.items() if axis[1] != INPUT}
-        by_input += [(self.model.get_submodule(path), v) for (path, dim), v in values.items() if dim == INPUT]
-        # A compiler fuses the products with weights, and not those with inputs.
-        direct = {} if torch.compiler.is_compiling() else self._direct
-        for axis, (layer, rows, most) in direct.items():
-            if rows * scale < most:
-                by_input.append((layer, by_weight.pop(axis)))
-        return by_input, by_weight
-
-    def _everywhere(self, new: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The new values under every name that a shared parameter has."""
-        return {other: value for name, value in new.items() for other in self._shared.get(name, (name,))}
-
-    def _effective(self, values: dict[Axis, Tensor]) -> dict[str, Tensor]:
-        out: dict[str, Tensor] = {}
-        for (name, dim), value in values.items():
-            weight = out[name] if name in out else self.model.get_parameter(name)
-            out[name] = weight * along(value, dim, weight.ndim).to(weight.dtype)
-        return out
+    @torch.no_grad()
+    def _test_time(self) -> dict[Axis, Tensor]:
+        return self._sites.of(median(self.gates.log_alpha, self.gates.settings))
 
     def penalty(self, kind: Penalty = "gates") -> Float[Tensor, ""]:
         """The complexity L_C of equation 6, in units of gates: the full network always counts the number of its gates.
@@ -162,41 +171,10 @@ class GatedModel(nn.Module):
         return self.structure.kept_features(self.gates.is_open())
 
 
-def along(values: Float[Tensor, " n"], dim: int, ndim: int) -> Tensor:
-    """A vector as a tensor of ``ndim`` dimensions that multiplies another one along ``dim``."""
-    return values.view([-1 if d == dim else 1 for d in range(ndim)])
-
-
-def _shared_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """For each parameter that several modules share, by its first name: its name in each of them."""
-    names: dict[int, list[str]] = {}
-    for path, module in model.named_modules():
-        for key, p in module.named_parameters(recurse=False):
-            names.setdefault(id(p), []).append(f"{path}.{key}" if path else key)
-    return {found[0]: tuple(found) for found in names.values() if len(found) > 1}
-
-
-def _direct_layers(model: nn.Module, structure: Structure) -> dict[Axis, tuple[nn.Module, int, int]]:
-    """Gated linear layers that are called once and do nothing but their product.
-
-    Each with the rows that the example gave it, and with how many it has to have for its weight to be the cheaper side.
-    """
-    features = torch.cat([torch.zeros(0, dtype=torch.int64), *(i.units.flatten() for i in structure.inputs)])
-    calls: dict[Axis, list[Any]] = {}
-    for c in structure.contractions:
-        calls.setdefault((c.weight, c.in_dim), []).append(c)
-    direct: dict[Axis, tuple[nn.Module, int, int]] = {}
-    for axis, found in calls.items():
-        if axis in structure.sites and len(found) == 1 and found[0].direct:
-            most = structure.shapes[found[0].weight][0]
-            if bool(torch.isin(structure.sites[axis], features).all()):
-                most = min(most, FIRST_ROWS)
-            direct[axis] = (model.get_submodule(found[0].module), found[0].rows, most)
-    return direct
-
-
-def _multiply_input(values: Tensor) -> Any:
-    def hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0] * values.to(inputs[0].dtype), *inputs[1:])
-
-    return hook
+def _holder_of_first(model: nn.Module, axes: Sequence[Axis]) -> tuple[nn.Module | None, str]:
+    """The module that holds the first gated weight, and the weight's name in it."""
+    name = next((name for name, dim in axes if dim != INPUT), None)
+    if name is None:
+        return None, ""
+    path, _, key = name.rpartition(".")
+    return model.get_submodule(path), key

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lumos.gating.hard_concrete import LOG_ALPHA_BOUND, OPEN, log_alpha_of, median, open_probability, sample
+from lumos.gating.hard_concrete import (
+    LOG_ALPHA_BOUND,
+    OPEN,
+    concrete,
+    log_alpha_of,
+    median,
+    open_probability,
+    stretched,
+)
 from lumos.gating.settings import GateSettings
 from lumos.shapes import Bool, Float
 from lumos.tracing.structure import Group
@@ -50,17 +58,37 @@ class Gates(nn.Module):
         self.register_buffer("owner", owner, persistent=False)
         self.register_buffer("protected", torch.tensor([not g.optional for g in groups], dtype=torch.bool))
         self.group_count = len(groups)
+        self.fixed = False
+        """Whether the gates stand still at their test-time values, in training mode too."""
+        self.noise: Tensor | None = None
+        """What was drawn last, in (0, 1), one number for each gate."""
         self._leaders: Tensor | None = None
 
     def forward(self) -> Float[Tensor, " units"]:
-        """Gate values: sampled in training mode, the median in eval mode."""
-        if not self.training:
-            return median(self.log_alpha, self.settings)
+        """Return the gates' values: in training mode those of newly drawn noise, in eval mode the median."""
+        if self.sampling:
+            self.noise = self.drawn()
+        return self.values()
+
+    @property
+    def sampling(self) -> bool:
+        """Whether the gates' values are those of the noise that was drawn last, and not those of test time."""
+        return self.training and not self.fixed
+
+    def values(self) -> Float[Tensor, " units"]:
+        """Return the gates' values for the noise that was drawn last, in eval mode the median."""
+        return stretched(concrete(self.log_alpha, self.noise if self.sampling else None, self.settings), self.settings)
+
+    def drawn(self, generator: torch.Generator | None = None) -> Float[Tensor, " units"]:
+        """Return new noise, one number for each gate: of torch's generator for their device, or of one on the CPU."""
         low, high = self.settings.t_l, self.settings.t_u
-        noise = torch.rand_like(self.log_alpha, requires_grad=False).mul_(high - low).add_(low)
-        if low < OPEN or high > 1 - OPEN:
-            noise.clamp_(OPEN, 1 - OPEN)
-        return sample(self.log_alpha, noise, self.settings)
+        if generator is None:
+            noise = torch.rand_like(self.log_alpha, requires_grad=False)
+        else:
+            noise = torch.rand(len(self.log_alpha), generator=generator, dtype=self.log_alpha.dtype)
+            noise = noise.to(self.log_alpha.device)
+        noise = noise.mul_(high - low).add_(low)
+        return noise.clamp_(OPEN, 1 - OPEN) if low < OPEN or high > 1 - OPEN else noise
 
     def open_probability(self) -> Float[Tensor, " units"]:
         """Probability that each gate is open."""

@@ -19,23 +19,42 @@ LOG_ALPHA_BOUND = 8.0
 """|log_alpha| is kept below this, so that a gate that went far can still come back."""
 
 
-def sample(
-    log_alpha: Float[Tensor, " units"], noise: Float[Tensor, " units"], settings: GateSettings
+def concrete(
+    log_alpha: Float[Tensor, " units"], noise: Float[Tensor, " units"] | None, settings: GateSettings
 ) -> Float[Tensor, " units"]:
-    """Gate values in [0, 1] for noise in (0, 1): equations 2 and 3.
+    """Return each gate before it is stretched, in (0, 1): equation 2; without noise, that of the median."""
+    logit = log_alpha if noise is None else torch.logit(noise) + log_alpha
+    return torch.sigmoid(logit / settings.tau)
 
-    ``sigmoid((log(noise / (1 - noise)) + log_alpha) / tau)``, stretched to (gamma, zeta) and clipped. The paper's
-    equation 2 prints the division outside the sigmoid, where the value could exceed 1; the published
-    distribution has it inside, and so do we.
-    """
+
+def stretched(concrete: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
+    """Stretch gates to (gamma, zeta) and clip them to [0, 1]: equation 3."""
     # hardtanh is clamp with a backward of one kernel: beside a layer's products, small operations cost by their number.
-    concrete = torch.sigmoid((torch.logit(noise) + log_alpha) / settings.tau)
     return F.hardtanh(concrete * (settings.zeta - settings.gamma) + settings.gamma, 0.0, 1.0)
 
 
+def sample(
+    log_alpha: Float[Tensor, " units"], noise: Float[Tensor, " units"], settings: GateSettings
+) -> Float[Tensor, " units"]:
+    """Sample gates: ``sigmoid((log(noise / (1 - noise)) + log_alpha) / tau)``, stretched and clipped.
+
+    The paper's equation 2 prints the division outside the sigmoid, where the value could exceed 1; the published
+    distribution has it inside, and so do we.
+
+    Args:
+        log_alpha: Parameter of each gate, shape (units,).
+        noise: Uniform numbers in (0, 1), shape (units,).
+        settings: The shape of the distribution.
+
+    Returns:
+        Values in [0, 1], shape (units,), differentiable in ``log_alpha``. Source: LUMOS equations 2 and 3.
+    """
+    return stretched(concrete(log_alpha, noise, settings), settings)
+
+
 def median(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
-    """Gate values at test time, the distribution's median: ``sigmoid(log_alpha / tau)``, stretched and clipped."""
-    return (torch.sigmoid(log_alpha / settings.tau) * (settings.zeta - settings.gamma) + settings.gamma).clamp(0, 1)
+    """Return the gates of test time, the distribution's median: ``sigmoid(log_alpha / tau)``, stretched and clipped."""
+    return stretched(concrete(log_alpha, None, settings), settings)
 
 
 def open_probability(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:

@@ -47,9 +47,8 @@ class Average:
         self._mean = AveragedModel(inner, multi_avg_fn=self._toward)
         self.model = self._mean.module
         if isinstance(model, GatedModel):
-            self.model = GatedModel(self.model, model.structure, model.gates.settings)
             # One module in both: whatever puts one of them into eval mode does so to the gates, and has to put it back.
-            self.model.gates = model.gates
+            self.model = GatedModel(self.model, model.structure, model.gates.settings, model.gates)
 
     def update(self, model: nn.Module) -> None:
         """Follow a step of the network."""

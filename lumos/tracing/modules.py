@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Collection
+from types import CellType, FunctionType
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def int_attributes(module: nn.Module, value: int) -> tuple[str, ...]:
     return tuple(n for n, v in vars(module).items() if type(v) is int and v == value and not n.startswith("_"))
 
 
-def structural_copy(model: nn.Module, private: Collection[str] = ()) -> nn.Module:
+def structural_copy(model: nn.Module, private: Collection[str] = (), known: dict[int, Any] | None = None) -> nn.Module:
     """Copy a model's modules; parameters and buffers are the very tensors of the model.
 
     What the copy's code stores on its modules, their training flags and their classes are its own. Writing into a
@@ -59,6 +60,7 @@ def structural_copy(model: nn.Module, private: Collection[str] = ()) -> nn.Modul
     Args:
         model: The model.
         private: The names of parameters and buffers that are copied after all.
+        known: What is to stand in the copy for objects of the model, by their ids.
 
     Raises:
         StructureError: Something that a module holds cannot be copied.
@@ -70,10 +72,10 @@ def structural_copy(model: nn.Module, private: Collection[str] = ()) -> nn.Modul
         (True, True)
     """
     own = named_tensors(model)
-    known: dict[int, Any] = {id(t): copy.deepcopy(t) if name in private else t for name, t in own.items()}
+    known = {id(t): copy.deepcopy(t) if name in private else t for name, t in own.items()} | (known or {})
     modules = [m for _, m in named_modules(model)]
     try:
-        if not all(_copies_plainly(type(m)) for m in modules):
+        if not all(_copies_plainly(plain_class(type(m))) for m in modules):
             for module in modules:
                 _detach_activations(module.__dict__, known)
             return copy.deepcopy(model, known)
@@ -97,6 +99,15 @@ def structural_copy(model: nn.Module, private: Collection[str] = ()) -> nn.Modul
         ) from error
 
 
+def plain_class(kind: type) -> type:
+    """Return the class that a module has without what LUMOS put on it: its own one for a module of the user's."""
+    return getattr(kind, PLAIN_CLASS, kind)
+
+
+PLAIN_CLASS = "_lumos_plain_class"
+"""The attribute in which a class of ours, made for a copy of a user's module, names the user's class."""
+
+
 def _copies_plainly(kind: type) -> bool:
     """Return whether a deep copy of such a module is a copy of its attributes."""
     own = {n for c in kind.__mro__ if not c.__module__.startswith("torch.nn.") and c is not object for n in vars(c)}
@@ -115,8 +126,32 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         )
     if kind is tuple and all(type(item) in _NEVER_CHANGE for item in value):
         return value
+    if kind is FunctionType and value.__closure__:
+        return _over_copies(value, known)
     _detach_activations(value, known)
     return copy.deepcopy(value, known)
+
+
+def _over_copies(function: FunctionType, known: dict[int, Any]) -> FunctionType:
+    """Copy a function that a module keeps, where it is one over the module's own parts: over their copies."""
+    cells = [_content(cell) for cell in function.__closure__ or ()]
+    if not any(id(content) in known for content in cells):
+        return function
+    closure = tuple(
+        CellType(known[id(content)]) if id(content) in known else cell
+        for content, cell in zip(cells, function.__closure__ or (), strict=True)
+    )
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, closure)
+    made.__kwdefaults__, made.__dict__ = function.__kwdefaults__, dict(function.__dict__)
+    known[id(function)] = made
+    return made
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing was assigned to it yet
+        return None
 
 
 def _detach_activations(value: Any, known: dict[int, Any]) -> None:

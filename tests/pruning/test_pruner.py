@@ -1,0 +1,259 @@
+"""A Pruner in loops as people write them."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import lumos
+from lumos.errors import ConfigError, TrainingError
+from lumos.pruning.pruner import Pruner
+
+STEPS = 60
+
+
+def problem(seed=0, norm=False):
+    """Six inputs of which two matter."""
+    torch.manual_seed(seed)
+    x = torch.rand(256, 6)
+    layers = [nn.Linear(6, 24), nn.BatchNorm1d(24) if norm else nn.Identity(), nn.ReLU(), nn.Linear(24, 24), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(24, 1)), x, x[:, :1] - 2 * x[:, 3:4]
+
+
+def steps(gated, optimizer, x, y, count, scheduler=None, accumulate=1, clip=None):
+    for _ in range(count):
+        optimizer.zero_grad()
+        for part in torch.randperm(len(x)).chunk(4)[:accumulate]:
+            ((gated(x[part]) - y[part]).square().mean() / accumulate).backward()
+        if clip:
+            nn.utils.clip_grad_norm_(gated.parameters(), clip)
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+
+
+MAKERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=0.1),
+    "adamax": lambda p: torch.optim.Adamax(p, lr=3e-3),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.5, centered=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-2),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=1e-3),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("cut", ["training", "end"])
+def test_a_target_is_met_with_any_optimizer(name, cut):
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = MAKERS[name](gated.parameters())
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3), cut=cut)
+    steps(gated, optimizer, x, y, STEPS)
+    assert pruner.is_cut == (cut == "training")
+    small = pruner.finish()
+    dense = sum(p.numel() for p in model.parameters())
+    assert 0.25 * dense < sum(p.numel() for p in small.parameters()) <= 0.3 * dense
+    torch.testing.assert_close(small(x), gated.eval()(x))
+    assert pruner.equivalence.max_rel_diff < 1e-10
+
+
+def test_what_the_loop_does_to_gradients_and_rates_does_not_reach_the_gates():
+    """Weight decay, schedulers, clipping, gradients in parts: the same gates as without, in the first step."""
+
+    def after_one(clip=None, accumulate=1, **options):
+        model, x, y = problem()
+        gated = lumos.gate(model, x[:8])
+        gated.gates.log_alpha.data.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+        optimizer = torch.optim.AdamW(gated.parameters(), **options)
+        Pruner(gated, optimizer, STEPS, lumos.Lambda(1e-3))
+        torch.manual_seed(3)
+        parts = [x] if accumulate == 1 else x.chunk(accumulate)
+        optimizer.zero_grad()
+        for part, target in zip(parts, y.chunk(accumulate) if accumulate > 1 else [y], strict=True):
+            ((gated(part) - target).square().mean() / accumulate).backward()
+        if clip:
+            nn.utils.clip_grad_norm_(gated.parameters(), clip)
+        optimizer.step()
+        return gated.gates.log_alpha.detach().clone()
+
+    expected = after_one()
+    assert torch.equal(after_one(lr=1.0, weight_decay=0.5), expected)
+    assert torch.equal(after_one(clip=1e-3), expected)
+    torch.testing.assert_close(after_one(accumulate=4), expected)
+
+
+def test_all_calls_of_a_step_see_one_network_and_steps_see_others():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    gated.gates.log_alpha.data.uniform_(-1, 1)
+    optimizer = torch.optim.LBFGS(gated.parameters(), lr=0.1, max_iter=4)
+    pruner = Pruner(gated, optimizer, 6, lumos.Lambda(1e-3))
+    noise = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (gated(x) - y).square().mean()
+        loss.backward()
+        noise.append((pruner.step, float(gated.gates.noise[0])))
+        return loss
+
+    for _ in range(6):
+        optimizer.step(closure)
+    gated_steps = {step: {n for s, n in noise if s == step} for step in range(3)}
+    assert all(len(found) == 1 for found in gated_steps.values())
+    assert len(set.union(*gated_steps.values())) == 3
+    assert pruner.is_cut
+    pruner.finish()
+
+
+def test_a_step_that_a_scaler_skips_leaves_nothing_behind():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    gated.gates.log_alpha.data.uniform_(-1, 1)
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Lambda(0.0), scaler=scaler)
+    before = gated.gates.log_alpha.detach().clone()
+    for factor in (float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale((gated(x) - y).square().mean() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert pruner.step == (factor == 1.0)
+    assert not torch.equal(gated.gates.log_alpha, before)
+
+
+@pytest.mark.parametrize("at", [STEPS // 4, STEPS // 2, STEPS - 5])
+@pytest.mark.parametrize("goal", [lumos.Lambda(1e-2), lumos.Target(params=0.3)], ids=["lambda", "target"])
+def test_stopped_and_resumed_to_the_same_digits(at, goal):
+    def begun():
+        model, x, y = problem()
+        gated = lumos.gate(model, x[:8])
+        optimizer = torch.optim.AdamW(gated.parameters(), lr=3e-3)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        return gated, optimizer, scheduler, Pruner(gated, optimizer, STEPS, goal, schedulers=scheduler), x, y
+
+    gated, optimizer, scheduler, pruner, x, y = begun()
+    torch.manual_seed(7)
+    steps(gated, optimizer, x, y, at, scheduler)
+    parts = {"pruner": pruner, "gated": gated, "optimizer": optimizer, "scheduler": scheduler}
+    saved = copy.deepcopy({name: part.state_dict() for name, part in parts.items()})
+    random = torch.get_rng_state()
+    steps(gated, optimizer, x, y, STEPS - at, scheduler)
+    expected = pruner.finish().state_dict()
+
+    gated, optimizer, scheduler, pruner, x, y = begun()
+    for name, part in {"pruner": pruner, "gated": gated, "optimizer": optimizer, "scheduler": scheduler}.items():
+        part.load_state_dict(saved[name])
+    torch.set_rng_state(random)
+    steps(gated, optimizer, x, y, STEPS - at, scheduler)
+    found = pruner.finish().state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_optimizer_keeps_its_groups_options_and_moments():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    inner = gated.model
+    groups = [{"params": inner[0].parameters(), "lr": 1e-3}, {"params": inner[3].parameters(), "lr": 2e-3},
+              {"params": inner[5].parameters(), "weight_decay": 0.0}]  # fmt: skip
+    optimizer = torch.optim.AdamW(groups, lr=3e-3)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3), schedulers=scheduler, rate_gain=3.0)
+    steps(gated, optimizer, x, y, STEPS // 2, scheduler)
+    assert pruner.is_cut
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert 1 < rates[0] / 1e-3 <= 3
+    assert rates[1] / rates[0] == pytest.approx(2)
+    steps(gated, optimizer, x, y, 1, scheduler)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(rates)
+    now = dict(gated.model.named_parameters())
+    assert [p for group in optimizer.param_groups for p in group["params"]] == list(now.values())
+    assert all(optimizer.state[p]["exp_avg"].shape == p.shape for p in now.values())
+    assert all(int(optimizer.state[p]["step"]) == STEPS // 2 + 1 for p in now.values())
+
+
+def test_averaged_copies_are_cut_along():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.05)
+    mean = torch.optim.swa_utils.AveragedModel(gated, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3), averaged=[mean])
+    for _ in range(STEPS):
+        steps(gated, optimizer, x, y, 1)
+        mean.update_parameters(gated)
+    pruner.finish()
+    shapes = [p.shape for p in gated.model.parameters()]
+    assert [p.shape for p in mean.module.model.parameters()] == shapes
+    assert torch.isfinite(mean.eval()(x)).all()
+    assert not torch.equal(mean(x), gated.eval()(x))
+
+
+def test_batch_statistics_are_those_of_the_network_that_is_cut():
+    model, x, y = problem(norm=True)
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.02)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3), cut="end")
+    steps(gated, optimizer, x, y, STEPS // 2)
+    norm = gated.model[1]
+    gated.eval()
+    with torch.no_grad():
+        expected = gated.model[0](x).mean(0)
+    torch.testing.assert_close(norm.running_mean, expected, rtol=0.2, atol=0.1)
+    assert pruner.is_decided
+
+
+def test_a_lambda_that_kills_the_network_is_noticed():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.01)
+    Pruner(gated, optimizer, 400, lumos.Lambda(100.0), rate=1.0)
+    with pytest.raises(TrainingError, match=r"collapsed.*lumos.lambda=100 is too strong, lower it"):
+        steps(gated, optimizer, x, y, 300)
+
+
+def test_metrics_features_and_the_penalty_in_the_loss():
+    def trained(penalty):
+        model, x, y = problem()
+        gated = lumos.gate(model, x[:8])
+        optimizer = torch.optim.SGD(gated.parameters(), lr=0.01)
+        pruner = Pruner(gated, optimizer, 20, lumos.Lambda(1e-2), penalty=penalty)
+        for _ in range(9):
+            loss = (gated(x) - y).square().mean()
+            loss = loss + pruner.penalty() if penalty == "loss" else loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return gated, pruner
+
+    (gated, pruner), (other, _) = trained("loss"), trained("hook")
+    torch.testing.assert_close(gated.gates.log_alpha, other.gates.log_alpha)
+    metrics = pruner.metrics()
+    assert metrics["step"] == 9
+    assert metrics["penalty"] == pytest.approx(float(pruner.penalty().detach()))
+    assert all(isinstance(value, float) for value in metrics.values())
+    assert [row["feature"] for row in pruner.features()] == [f"x{i}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 1}, "steps=1: expected two steps or more"),
+        ({"cut_at": 1.0}, r"cut_at=1\.0: expected a share between 0 and 1"),
+        ({"cut": "later"}, "cut=later: expected training or end"),
+        ({"rate_gain": 0.5}, r"rate_gain=0\.5: expected a number >= 1"),
+        ({"target": lumos.Target(params=1e-6)}, "this model can only have"),
+    ],
+)
+def test_wrong_arguments(options, message):
+    model, x, _ = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.01)
+    with pytest.raises(ConfigError, match=message):
+        Pruner(gated, optimizer, **{"steps": 10, **options})
+    with pytest.raises(ConfigError, match=r"gated=Sequential: expected what lumos\.gate returned"):
+        Pruner(model, optimizer, 10)
