@@ -13,8 +13,11 @@ import lumos
 from lumos.compaction import compact_file
 from lumos.suite.paths import PROJECT
 
+RUN_PY = (str(PROJECT / "run.py"),)
+LUMOS_RUN = ("-m", "lumos", "run")
 
-def start(*arguments: str, home, extra_path: str = "", cwd=None) -> subprocess.CompletedProcess:
+
+def start(*arguments: str, home, extra_path: str = "", cwd=None, program=RUN_PY) -> subprocess.CompletedProcess:
     env = {
         **os.environ,
         "LUMOS_RESULTS": str(home / "results"),
@@ -22,7 +25,7 @@ def start(*arguments: str, home, extra_path: str = "", cwd=None) -> subprocess.C
         "PYTHONPATH": extra_path,
         "COLUMNS": "160",
     }
-    command = [sys.executable, str(PROJECT / "run.py"), *arguments]
+    command = [sys.executable, *program, *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, env=env, cwd=cwd or home, check=False, stdin=subprocess.DEVNULL
     )
@@ -161,7 +164,8 @@ def test_that_workload_conforms(monkeypatch):
 
 
 def test_a_sweep(tmp_path):
-    done = start("-m", "workload=synthetic", "scale=tiny", "lumos.lambda=1e-3,1e-2", home=tmp_path)
+    words = ("-m", "workload=synthetic", "scale=tiny", "lumos.lambda=1e-3,1e-2")
+    done = start(*words, home=tmp_path, extra_path=str(PROJECT), program=LUMOS_RUN)
     assert done.returncode == 0, done.stderr
     records = [json.loads(p.read_text()) for p in (tmp_path / "results/runs/synthetic").glob("*/record.json")]
     assert sorted(r["config"]["lumos"]["lambda"] for r in records) == [1e-3, 1e-2]

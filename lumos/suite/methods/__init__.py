@@ -1,4 +1,9 @@
-"""The methods that ours is compared with, each one training of the same data, seed, loop and number of steps."""
+"""The methods that ours is compared with, each one training of the same data, seed, loop and number of steps.
+
+Read ``base`` first: a training in two phases, and what a method says of itself. ``pruner`` prunes with torch-pruning;
+``l1``, ``slimming`` and ``depgraph`` are three ways to use it. ``oto`` is only-train-once, ``loxia`` the paper's own
+recipe after its public code, ``scratch`` a fresh network of the shape that ours left.
+"""
 
 from __future__ import annotations
 
