@@ -179,7 +179,7 @@ def test_depgraph_regularises_transposed_convolutions():
     ("overrides", "message"),
     [
         (["method=l1", "method.target=1.5"], "method.target=1.5: expected the share"),
-        (["method=l1", "method.prune_at=0"], "method.prune_at=0.0: expected a number between"),
+        (["method=l1", "method.prune_at=0"], "method.prune_at=0: expected a number between"),
         (["method=lumos", "lumos.lambda=1"], "method=lumos sets lumos.target.params"),
     ],
 )

@@ -188,7 +188,7 @@ def test_reading_from_a_batch_on(size, workers):
     per = reader.batches
     assert [tuple(b.tolist()) for b in reader.latest(1, 1, 4)] == last[: per + 1][-4:]
     assert [tuple(b.tolist()) for b in reader.latest(0, 2, 4)] == last[:2]
-    assert reader.samples(1, 2) == list(whole[2]) if size == 1 else len(reader.samples(1, 2)) == 4
+    assert reader.sample_numbers(1, 2) == list(whole[2]) if size == 1 else len(reader.sample_numbers(1, 2)) == 4
 
 
 class Numbers:
