@@ -25,7 +25,7 @@ from lumos.gating.gated_model import GatedModel
 from lumos.suite.config import RunConfig, compose, read
 from lumos.suite.exit_codes import exit_on_error
 from lumos.suite.report.published import Published
-from lumos.suite.report.sweeps import SCALING, SCALING_COLUMNS
+from lumos.suite.report.run_tables import SCALING, SCALING_COLUMNS
 from lumos.suite.runner import prepare
 from lumos.suite.training import distributed
 from lumos.suite.training.loading import Reader

@@ -19,7 +19,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from lumos.suite import report  # noqa: E402
-from lumos.suite.report import build, peers  # noqa: E402
+from lumos.suite.report import build, method_table  # noqa: E402
 from lumos.suite.report.results import SUITE, Results  # noqa: E402
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
@@ -213,7 +213,7 @@ def size_block() -> str:
     """Score against size: the runs of the experiment pareto, a row for each share of the parameters."""
     found: dict[str, dict[float, dict[str, str]]] = {}
     for entry in results().records:
-        share = peers.target(entry)
+        share = method_table.target(entry)
         if share is None or "experiment=pareto" not in entry["provenance"]["command"]:
             continue
         compact = entry.get("compact")

@@ -158,6 +158,14 @@ def pack(places: Sequence[Path], path: Path, without: Sequence[str] = ()) -> int
 
     Raises:
         RecordError: if there is no run, a record cannot be read, or ``path`` has another ending.
+
+    >>> run = {"schema": 1, "workload": "cfd", "run_id": "13d7", "provenance": {"started_utc": "2026-01-01"}}
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> record.write(folder / "results" / "runs" / "cfd" / "13d7", run)
+    >>> pack([folder / "results"], folder / "all.jsonl.gz")
+    1
+    >>> [path.name for path in unpack(folder / "all.jsonl.gz", folder / "back")]
+    ['13d7']
     """
     if not is_archive(path):
         raise RecordError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}")

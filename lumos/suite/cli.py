@@ -176,7 +176,7 @@ def list_runs(
     PLACE is a results folder or an archive of runs; the folder of the runs and the committed records unless given.
     """
     from lumos.suite import report
-    from lumos.suite.report.results import Results, method_of, on_front
+    from lumos.suite.report.results import Results, method_of, pareto_front
 
     for folder in folders:
         if not folder.exists():
@@ -186,7 +186,7 @@ def list_runs(
         e for e in Results(folders or paths.RESULTS, scale).records if all(v in (None, e[k]) for k, v in wanted.items())
     ]
     entries = [e for e in entries if method in (None, method_of(e))]
-    _console().print(report.runs_table(on_front(entries) if pareto else entries))
+    _console().print(report.runs_table(pareto_front(entries) if pareto else entries))
 
 
 @lumos.command()

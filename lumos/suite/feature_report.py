@@ -20,7 +20,7 @@ from lumos.suite.console import log
 from lumos.suite.feature_selectors import SELECTORS, training_table
 from lumos.suite.finished_run import FinishedRun, find_run, finished_run, read_run
 from lumos.suite.paths import RESULTS
-from lumos.suite.report import features
+from lumos.suite.report import feature_table
 from lumos.suite.report.feature_figure import draw
 from lumos.suite.report.results import Results, configuration
 
@@ -65,13 +65,13 @@ def entering(workload: Any) -> list[str] | None:
     return list(workload.true_features()) if hasattr(workload, "true_features") else None
 
 
-def course_of(run: FinishedRun, methods: Sequence[str]) -> features.Course:
+def features_of(run: FinishedRun, methods: Sequence[str]) -> feature_table.RunFeatures:
     """Read a run's history, with the strengths that others give its features on the same training rows."""
     rows = run.run.table("features.csv")
     if not rows:
         raise RecordError(f"{run.run.name}: it has no features.csv, which a run with gates on its input features "
                           f"leaves: {run.command}")  # fmt: skip
-    found = features.course(run.entry, rows, entering(run.workload))
+    found = feature_table.run_features(run.entry, rows, entering(run.workload))
     if methods and hasattr(run.workload, "table"):
         run.check_data()
         x, y = training_table(run.workload, run.config.seed)
@@ -117,16 +117,16 @@ def report_features(
         raise ConfigError(f"--methods {','.join(sorted(unknown))}: expected some of {', '.join(BESIDE)}")
     runs = runs_of(words, seeds)
     table = table or place_of(runs[0])
-    courses = [course_of(run, methods) for run in runs]
-    features.write(courses, table)
-    return [f"wrote {table}", *_drawn(courses, figure or table.with_suffix(".png"))]
+    found = [features_of(run, methods) for run in runs]
+    feature_table.write(found, table)
+    return [f"wrote {table}", *_drawn(found, figure or table.with_suffix(".png"))]
 
 
 def redraw(table: Path, figure: Path | None = None) -> list[str]:
     """Draw the figure of a report's CSV again; returns what to print. Raises RecordError where it is none."""
-    return _drawn(features.read(table), figure or table.with_suffix(".png"))
+    return _drawn(feature_table.read(table), figure or table.with_suffix(".png"))
 
 
-def _drawn(courses: Sequence[features.Course], figure: Path) -> list[str]:
-    draw(courses, figure)
-    return [f"wrote {figure}", *features.lines(courses)]
+def _drawn(found: Sequence[feature_table.RunFeatures], figure: Path) -> list[str]:
+    draw(found, figure)
+    return [f"wrote {figure}", *feature_table.lines(found)]

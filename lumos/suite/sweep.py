@@ -19,7 +19,7 @@ from rich.text import Text
 from lumos.errors import RecordError
 from lumos.files import atomic
 from lumos.suite import record
-from lumos.suite.report.sweeps import Point
+from lumos.suite.report.results import dominates
 
 JOB = "job.json"
 SUMMARY = "summary.csv"
@@ -71,9 +71,12 @@ def rows(found: Sequence[Job]) -> list[dict[str, Any]]:
         rivals = [
             r for r in out if "run" in r and all(r[k] == row.get(k) for k in problem) and r["compact"] is not None
         ]
-        points = [Point("", r["params"], r["compact"], r["run"]) for r in rivals]
-        mine = next((p for p, r in zip(points, rivals, strict=True) if r is row), None)
-        row["front"] = "" if mine is None else "no" if mine.dominated(points, row["higher_is_better"]) else "yes"
+        if all(r is not row for r in rivals):
+            row["front"] = ""
+            continue
+        points = [(r["params"], r["compact"]) for r in rivals]
+        mine = row["params"], row["compact"]
+        row["front"] = "no" if any(dominates(p, mine, row["higher_is_better"]) for p in points) else "yes"
     return out
 
 

@@ -6,49 +6,49 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lumos.suite.report import page, sweeps, tables
-from lumos.suite.report.paper import Evaluation
+from lumos.suite.report import page, run_tables, sweeps
+from lumos.suite.report.paper_tables import Evaluation
 from lumos.suite.report.published import PUBLISHED, Published
 from lumos.suite.report.results import Results
-from lumos.suite.report.tables import Table
+from lumos.suite.report.table import Table, write
 
 
 def evaluation(places: Sequence[Path], paper: Path = PUBLISHED, scale: str | None = None) -> Evaluation:
-    """The records at some places (results folders, archives) beside the published numbers. Raises RecordError."""
+    """Read the records at some places (results folders, archives). Raises RecordError."""
     return Evaluation(Results(tuple(places), scale), Published.read(paper))
 
 
 def all_tables(data: Evaluation) -> list[Table]:
-    """Every table: the paper's, and those behind the figures."""
+    """Make every table: the paper's, and those behind the figures."""
     return [
-        *data.tables(), sweeps.features(data), sweeps.scaling(data), sweeps.pareto(data), *sweeps.sweep_tables(data),
-        sweeps.widths(data), sweeps.convergence(data), sweeps.runs(data),
+        *data.tables(), run_tables.features(data), run_tables.scaling(data), run_tables.pareto(data),
+        *sweeps.sweep_tables(data), run_tables.widths(data), run_tables.convergence(data), run_tables.runs(data),
     ]  # fmt: skip
 
 
 def write_tables(data: Evaluation, folder: Path) -> None:
     """Write every table as CSV and LaTeX."""
     for table in all_tables(data):
-        tables.write(table, folder)
+        write(table, folder)
 
 
 def write_figures(data: Evaluation, folder: Path) -> list[str]:
     """Write every figure as PDF and PNG. Returns their names."""
-    from lumos.suite.report.figures import draw_all
+    from lumos.suite.report.paper_figures import draw_all
 
     return list(draw_all(data, folder))
 
 
 def figure_names() -> list[str]:
     """Name the figures that there are where the records have what they show; sweeps have one each besides."""
-    from lumos.suite.report.figures import FIGURES
+    from lumos.suite.report.paper_figures import FIGURES
 
     return list(FIGURES)
 
 
 def write_page(data: Evaluation, path: Path) -> None:
-    """Write the page."""
-    from lumos.suite.report.figures import draw_all
+    """Write one page with all of it."""
+    from lumos.suite.report.paper_figures import draw_all
 
     # The course of each loss has thousands of rows; the page shows it as a figure only.
     shown = [t for t in all_tables(data) if not t.name.startswith("fig13")]

@@ -10,7 +10,7 @@ from rich.table import Table
 from lumos.errors import RecordError
 from lumos.suite.report import quantities as q
 from lumos.suite.report.quantities import Record
-from lumos.suite.report.results import flat, method_of
+from lumos.suite.report.results import flat_config, method_of
 
 ROWS: tuple[tuple[str, Callable[[Record], float | None], str], ...] = (
     ("dense: score", q.field("dense", "score"), ".4f"),
@@ -33,7 +33,7 @@ ROWS: tuple[tuple[str, Callable[[Record], float | None], str], ...] = (
 
 
 def table(a: Record, b: Record) -> Table:
-    """The figures of two finished runs and how the second differs. Raises RecordError for a run that is not."""
+    """Make a table of two finished runs and how the second differs. Raises RecordError for one that is not done."""
     for entry in (a, b):
         if entry["status"] != "finished":
             raise RecordError(f"{entry['run_id']}: the run is {entry['status']}; there is nothing to compare")
@@ -53,9 +53,9 @@ def table(a: Record, b: Record) -> Table:
 
 
 def lines(a: Record, b: Record) -> list[str]:
-    """What differs besides numbers: configuration, features, machine and commit."""
+    """Say what differs besides numbers: configuration, features, machine and commit."""
     out = []
-    first, second = (flat(r.get("config") or {}) | {"seed": r["seed"]} for r in (a, b))
+    first, second = (flat_config(r.get("config") or {}) | {"seed": r["seed"]} for r in (a, b))
     for key in sorted({*first, *second}):
         if first.get(key) != second.get(key):
             out.append(f"{key}: {first.get(key)} | {second.get(key)}")

@@ -35,7 +35,7 @@ def print_run(entry: dict[str, Any], folder: Path, *, finished_before: bool = Fa
 
 
 def run_table(entry: dict[str, Any]) -> Table:
-    """Dense beside compact, a row for each figure."""
+    """Make a run's table: dense beside compact, a row for each figure."""
     table = Table(title=f"{entry['workload']} · scale {entry['scale']} · seed {entry['seed']}", title_justify="left")
     for name, justify in (("", "left"), ("dense", "right"), ("compact", "right"), ("change", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def run_table(entry: dict[str, Any]) -> Table:
 
 
 def runs_table(entries: list[dict[str, Any]]) -> Table:
-    """All runs, a row for each."""
+    """Make a table of runs, a row for each."""
     table = Table(title=f"{len(entries)} run{'s' * (len(entries) != 1)}", title_justify="left")
     columns = ("workload", "run", "scale", "seed", "status", "metric", "dense", "compact", "parameters", "MACs",
                "speed-up", "features", "method")  # fmt: skip
@@ -67,7 +67,7 @@ def runs_table(entries: list[dict[str, Any]]) -> Table:
 
 
 def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """The rows of a run's table as text."""
+    """Return the rows of a run's table as text."""
     dense, compact, metric = entry["dense"], entry["compact"], entry["metric"]
     arrow = "higher is better" if metric["higher_is_better"] else "lower is better"
     unit = f" [{metric['unit']}]" if metric["unit"] else ""
@@ -102,7 +102,7 @@ def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _batches(entry: dict[str, Any], *path: str) -> str:
-    """``, batch 512``, or ``, batch 512 / 4096`` where dense and compact have different ones."""
+    """Write ``, batch 512``, or ``, batch 512 / 4096`` where dense and compact have different ones."""
     dense, compact = (q.field(side, *path)(entry) for side in ("dense", "compact"))
     if not dense:
         return ""
@@ -110,7 +110,7 @@ def _batches(entry: dict[str, Any], *path: str) -> str:
 
 
 def run_lines(entry: dict[str, Any], folder: Path) -> list[str]:
-    """What stands below a run's table."""
+    """Return the lines that stand below a run's table."""
     gates, equal, lines = entry.get("gates"), entry.get("equivalence"), []
     if gates:
         features = gates["features_kept"]
@@ -133,7 +133,7 @@ def run_lines(entry: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _training_lines(entry: dict[str, Any]) -> list[str]:
-    """What gates cost in a step; and where the two counts of multiply-accumulates differ."""
+    """Say what gates cost in a step; and where the two counts of multiply-accumulates differ."""
     lines, training = [], entry.get("training")
     if training:
         step, spread = training["overhead"], training["gated"]["step_ms"]["p50"]
@@ -150,7 +150,7 @@ def _training_lines(entry: dict[str, Any]) -> list[str]:
 
 
 def _steering_lines(entry: dict[str, Any]) -> list[str]:
-    """What became of a budget or a tolerance; nothing where lambda was given."""
+    """Say what became of a target or a tolerance; nothing where lambda was given."""
     steering = entry.get("steering") or {}
     if "reached" in steering:
         share = steering["reached"] / steering["asked"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lumos.files import atomic
-from lumos.suite.report.paper import Evaluation
+from lumos.suite.report.paper_tables import Evaluation
 from lumos.suite.report.quantities import Record
 from lumos.suite.report.results import method_of
-from lumos.suite.report.tables import Table
+from lumos.suite.report.table import Table
 
 WIDE = 432
 """Figures wider than this many points take the width of the page."""

@@ -26,7 +26,11 @@ class Number:
 
     @classmethod
     def parse(cls, text: str, unit: str = "", source: str = "") -> Number | None:
-        """The number that a cell holds; None where it holds a word or nothing."""
+        """Read the number that a cell holds; None where it holds a word or nothing.
+
+        >>> Number.parse("30..60").less(70.0)
+        10.0
+        """
         try:
             if text.startswith(">"):
                 return cls(text, float(text[1:]), math.inf, unit, source)
@@ -41,7 +45,7 @@ class Number:
         return self.low if self.low == self.high else None
 
     def less(self, ours: float) -> float:
-        """``ours`` less the published value; of a range, less its nearest end, and 0 within."""
+        """Return ``ours`` less the published value; of a range, less its nearest end, and 0 within."""
         return ours - min(max(ours, self.low), self.high)
 
 
@@ -76,27 +80,27 @@ class Published:
         return list(dict.fromkeys(r["method"] for r in self.rows if r["table"] == "III"))
 
     def text(self, table: str, quantity: str, workload: str = "", method: str = "") -> str | None:
-        """A cell's text, or None where nothing was published."""
+        """Return a cell's text, or None where nothing was published."""
         for row in self._found(table, quantity, workload, method):
             return row["value"]
         return None
 
     def number(self, table: str, quantity: str, workload: str = "", method: str = "lumos") -> Number | None:
-        """A cell's number, or None."""
+        """Return a cell's number, or None."""
         for row in self._found(table, quantity, workload, method):
             return Number.parse(row["value"], row["unit"], row["source"])
         return None
 
     def shown(self, table: str) -> list[str]:
-        """The workloads that a table or figure of the paper has, in its order."""
+        """List the workloads that a table or figure of the paper has, in its order."""
         return list(dict.fromkeys(r["workload"] for r in self.rows if r["table"] == table and r["workload"]))
 
     def title(self, workload: str) -> str:
-        """What the paper calls a workload; its own name where the paper does not have it."""
+        """Return what the paper calls a workload; its own name where the paper does not have it."""
         return self.text("II", "title", workload) or workload
 
     def method_title(self, method: str) -> str:
-        """What the paper calls a method."""
+        """Return what the paper calls a method."""
         return self.text("III", "title", method=method) or method
 
     def _found(self, table: str, quantity: str, workload: str, method: str) -> Iterator[dict[str, str]]:

@@ -1,4 +1,8 @@
-"""What the tables say of a record: every derived number in one place, None where a record does not have it."""
+"""Every number that the tables derive from a record, in one place.
+
+A function takes a record and returns a number, or None where the record does not have it: a quantity. Those with
+arguments of their own return a quantity.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,17 @@ DASH = "–"
 
 
 def params_reduction(entry: Record) -> float | None:
-    """Percent of the parameters that were cut."""
+    """Return the percent of the parameters that were removed."""
     return _less(entry["dense"]["params"], entry["compact"]["params"])
 
 
 def macs_reduction(entry: Record) -> float | None:
-    """Percent of the multiply-accumulates, and so of the FLOPs, that were cut."""
+    """Return the percent of the multiply-accumulates, and so of the FLOPs, that were removed."""
     return _less(entry["dense"]["macs"], entry["compact"]["macs"])
 
 
 def score_change(entry: Record) -> float | None:
-    """Percent by which the score is better than the dense one, whichever direction is better."""
+    """Return the percent by which the score is better than the dense one, whichever direction is better."""
     dense, compact = entry["dense"]["score"], entry["compact"]["score"]
     if not dense or compact is None:
         return None
@@ -29,7 +33,7 @@ def score_change(entry: Record) -> float | None:
 
 
 def speedup(kind: str, device: str) -> Callable[[Record], float | None]:
-    """The quantity "times as many samples a second as dense".
+    """Make the quantity "times as many samples a second as dense".
 
     ``kind`` is ``latency`` (one sample a call), ``throughput`` (each at its best batch) or ``dynamic`` (each at the
     largest batch within the memory bound); ``device`` is ``cpu`` or ``gpu``.
@@ -51,13 +55,13 @@ def speedup(kind: str, device: str) -> Callable[[Record], float | None]:
 
 
 def speedup_spread(entry: Record, kind: str, device: str) -> dict[str, float] | None:
-    """Median and quartiles of a speed-up over its rounds."""
+    """Return median and quartiles of a speed-up over its rounds."""
     sides = _on(entry, device)
     return None if sides is None else (sides[1].get("speedup") or {}).get(kind)
 
 
 def best_speedup(device: str) -> Callable[[Record], float | None]:
-    """The paper's speed-up: at the largest batch within the memory bound; of older records, at a fixed batch."""
+    """Make the paper's speed-up: at the largest batch within the memory bound; of older records, at a fixed batch."""
     dynamic, fixed = speedup("dynamic", device), speedup("throughput", device)
 
     def quantity(entry: Record) -> float | None:
@@ -68,13 +72,13 @@ def best_speedup(device: str) -> Callable[[Record], float | None]:
 
 
 def energy_reduction(entry: Record) -> float | None:
-    """Percent of the energy of a sample that is saved."""
+    """Return the percent of the energy of a sample that is saved."""
     dense, compact = entry["dense"].get("energy_j"), entry["compact"].get("energy_j")
     return _less(dense, compact) if dense and compact else None
 
 
 def memory_mb(side: str) -> Callable[[Record], float | None]:
-    """The quantity "megabytes of weights and activations" of dense or compact, for calls with one batch."""
+    """Make the quantity "megabytes of weights and activations" of dense or compact, for calls with one batch."""
 
     def quantity(entry: Record) -> float | None:
         figures = entry[side]
@@ -84,42 +88,42 @@ def memory_mb(side: str) -> Callable[[Record], float | None]:
 
 
 def memory_reduction(entry: Record) -> float | None:
-    """Percent of the peak memory of inference that is saved: weights and activations."""
+    """Return the percent of the peak memory of inference that is saved: weights and activations."""
     return _less(memory_mb("dense")(entry), memory_mb("compact")(entry))
 
 
 def memory_saved_mb(entry: Record) -> float | None:
-    """Megabytes of the peak memory of inference that are saved."""
+    """Return the megabytes of the peak memory of inference that are saved."""
     dense, compact = memory_mb("dense")(entry), memory_mb("compact")(entry)
     return None if dense is None or compact is None else dense - compact
 
 
 def training_memory_reduction(entry: Record) -> float | None:
-    """Percent of what a training step allocates that the compact model saves."""
+    """Return the percent of what a training step allocates that the compact model saves."""
     training = entry.get("training")
     return _less(training["dense"]["peak_mb"], training["compact"]["peak_mb"]) if training else None
 
 
 def gate_share(entry: Record) -> float | None:
-    """Gates as percent of the dense network's parameters."""
+    """Return the gates as percent of the dense network's parameters."""
     gates = entry.get("gates")
     return 100 * gates["total"] / entry["dense"]["params"] if gates else None
 
 
 def train_overhead(entry: Record) -> float | None:
-    """Percent by which the gated training, cut and all, took longer than the dense one."""
+    """Return the percent by which the whole gated training took longer than the dense one."""
     less = _less(entry["dense"].get("train_seconds"), entry["compact"].get("train_seconds"))
     return None if less is None else -less
 
 
 def step_overhead(entry: Record) -> float | None:
-    """Percent by which a step with gates takes longer than a dense one."""
+    """Return the percent by which a step with gates takes longer than a dense one."""
     training = entry.get("training")
     return 100 * training["overhead"]["p50"] if training else None
 
 
 def features_reduction(entry: Record) -> float | None:
-    """Percent of the input features that were cut; None where there are none to select."""
+    """Return the percent of the input features that were removed; None where there are none to select."""
     gates = entry.get("gates")
     if not gates or not gates.get("features_total"):
         return None
@@ -127,7 +131,7 @@ def features_reduction(entry: Record) -> float | None:
 
 
 def field(*path: str) -> Callable[[Record], float | None]:
-    """The quantity at a path of the record."""
+    """Make the quantity that stands at a path of the record."""
 
     def quantity(entry: Record) -> float | None:
         value: Any = entry
@@ -139,12 +143,12 @@ def field(*path: str) -> Callable[[Record], float | None]:
 
 
 def device_kind(entry: Record) -> str:
-    """``cpu`` or ``gpu``: what the run was made on."""
+    """Return what the run was made on, ``cpu`` or ``gpu``."""
     return "cpu" if str(entry["provenance"].get("device", "cpu")).startswith("cpu") else "gpu"
 
 
 def _on(entry: Record, device: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Dense and compact figures as taken on a device."""
+    """Return the dense and the compact figures as taken on a device."""
     dense, compact = entry["dense"], entry["compact"]
     if device_kind(entry) == device:
         return (dense, compact) if compact.get("throughput") else None

@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Group:
+class SeedGroup:
     """Finished runs of one configuration that differ only by their seed."""
 
     runs: tuple[Record, ...]
@@ -44,7 +44,7 @@ class Group:
         return tuple(r["run_id"] for r in self.runs)
 
     def mean(self, quantity: Callable[[Record], float | None]) -> float | None:
-        """The mean over the seeds; None where no run has the quantity."""
+        """Return the mean over the seeds; None where no run has the quantity."""
         values = [v for v in map(quantity, self.runs) if v is not None]
         return statistics.fmean(values) if values else None
 
@@ -80,24 +80,24 @@ class Results:
         return [r for r in self.records if r["status"] == "finished"]
 
     @cached_property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[SeedGroup]:
         """Finished runs by configuration, whatever the seed."""
         by_key: dict[str, list[Record]] = {}
         for entry in self.finished:
             by_key.setdefault(configuration(entry), []).append(entry)
-        return [Group(tuple(sorted(runs, key=lambda r: r["seed"]))) for runs in by_key.values()]
+        return [SeedGroup(tuple(sorted(runs, key=lambda r: r["seed"]))) for runs in by_key.values()]
 
-    def of(self, workload: str, method: str | None = None) -> list[Group]:
-        """The groups of a workload, of one method or of all."""
+    def of(self, workload: str, method: str | None = None) -> list[SeedGroup]:
+        """Return the groups of a workload, of one method or of all."""
         return [g for g in self.groups if g.workload == workload and method in (None, method_of(g.first))]
 
-    def headline(self, workload: str, method: str = "lumos") -> Group | None:
-        """The runs that stand for a workload: those the suite names; without, the largest scale, most seeds, latest.
+    def headline(self, workload: str, method: str = "lumos") -> SeedGroup | None:
+        """Return the runs that stand for a workload: those the suite names, or largest scale, most seeds, latest.
 
         Scores play no part in it, so nothing is picked for being good.
         """
 
-        def rank(group: Group) -> tuple[bool, int, int, str, str]:
+        def rank(group: SeedGroup) -> tuple[bool, int, int, str, str]:
             scale = SCALES.index(group.first["scale"]) if group.first["scale"] in SCALES else -1
             latest = max(r["provenance"]["started_utc"] for r in group.runs)
             return bool(set(group.ids) & self.suite), scale, len(group.runs), latest, group.ids[0]
@@ -118,28 +118,28 @@ class Results:
         return named
 
     def table(self, entry: Record, name: str = "curve.csv") -> list[dict[str, float | str | None]]:
-        """A run's table beside its record: numbers where they are numbers, None for empty cells; [] without one."""
+        """Read a table beside a run's record: numbers where they are numbers, None for empty cells; [] without one."""
         return self.runs[entry["run_id"]].table(name)
 
 
 def method_of(entry: Record) -> str:
-    """The method of a record."""
+    """Return the method of a record."""
     return entry.get("method") or "lumos"
 
 
 def configuration(entry: Record, *without: str) -> str:
-    """What names a record's configuration, less seed and machine and less the keys given."""
-    kept = [entry["workload"], method_of(entry), entry["scale"], flat(entry.get("config") or {}, *without)]
+    """Name a record's configuration, less seed and machine and less the keys given."""
+    kept = [entry["workload"], method_of(entry), entry["scale"], flat_config(entry.get("config") or {}, *without)]
     return json.dumps(kept, sort_keys=True)
 
 
 def problem(entry: Record) -> str:
-    """A record's configuration without what is the methods' own: what they are compared on."""
+    """Name what methods are compared on: a record's configuration without what is the methods' own."""
     return configuration({**entry, "method": "any"}, "lumos", "method")
 
 
-def flat(config: dict[str, Any], *without: str) -> dict[str, Any]:
-    """A configuration with dotted keys, less what is null, less seed and machine and less the keys given."""
+def flat_config(config: dict[str, Any], *without: str) -> dict[str, Any]:
+    """Flatten a configuration to dotted keys, less what is null, less seed and machine and less the keys given."""
     out: dict[str, Any] = {}
     left_out = (*_SEED, *MACHINE_KEYS, *without)
 
@@ -154,15 +154,24 @@ def flat(config: dict[str, Any], *without: str) -> dict[str, Any]:
     return out
 
 
-def on_front(entries: Sequence[Record]) -> list[Record]:
-    """The finished runs than which no other one of the same workload and scale is smaller and no worse."""
+def dominates(one: tuple[float, float], other: tuple[float, float], higher_is_better: bool) -> bool:
+    """Return whether a network, as parameters and score, is no larger and no worse than another, and better in one.
+
+    >>> dominates((100, 0.95), (200, 0.95), higher_is_better=True)
+    True
+    """
+    sign = 1 if higher_is_better else -1
+    (params, score), (others_params, others_score) = one, other
+    return one != other and params <= others_params and sign * score >= sign * others_score
+
+
+def pareto_front(entries: Sequence[Record]) -> list[Record]:
+    """Return the finished runs than which no other of the same workload and scale is smaller and no worse."""
     done = [r for r in entries if r["status"] == "finished" and r["compact"].get("score") is not None]
-    return [r for r in done if not any(_beats(other, r) for other in done)]
 
+    def beats(a: Record, b: Record) -> bool:
+        one, other = ((r["compact"]["params"], r["compact"]["score"]) for r in (a, b))
+        alike = (a["workload"], a["scale"]) == (b["workload"], b["scale"])
+        return alike and dominates(one, other, a["metric"]["higher_is_better"])
 
-def _beats(a: Record, b: Record) -> bool:
-    if (a["workload"], a["scale"]) != (b["workload"], b["scale"]):
-        return False
-    sign = 1 if a["metric"]["higher_is_better"] else -1
-    mine, theirs = ((-r["compact"]["params"], sign * r["compact"]["score"]) for r in (a, b))
-    return mine != theirs and mine[0] >= theirs[0] and mine[1] >= theirs[1]
+    return [r for r in done if not any(beats(other, r) for other in done)]

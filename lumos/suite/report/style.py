@@ -40,7 +40,7 @@ _NO_DATE = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"D
 
 
 def method_style(method: str) -> tuple[str, str]:
-    """Colour and marker of a method."""
+    """Return colour and marker of a method."""
     return METHODS.get(method, ("#444444", "h"))
 
 
@@ -71,7 +71,7 @@ def panels(count: int, columns: int, width: float, height: float | Sequence[floa
 
 
 def log_ticks(axis: Axes, which: Literal["x", "y"], values: Sequence[float]) -> None:
-    """A logarithmic axis around some values with a few plain ticks: 20k, 50k, 100k."""
+    """Make an axis logarithmic, around some values, with a few plain ticks: 20k, 50k, 100k."""
     low, high = min(values) / 1.6, max(values) * 1.6
     subs = (1.0,) if high > 100 * low else (1.0, 3.0) if high > 10 * low else (1.0, 2.0, 5.0)
     axis.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})

@@ -1,83 +1,16 @@
-"""Tables of runs rather than of workloads: score against size, sweeps, kept widths, features, convergence, scaling."""
+"""Sweeps that the records hold: runs that differ in one setting of LUMOS, and tables of them."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from scipy.ndimage import gaussian_filter1d
-
-from lumos.errors import RecordError
 from lumos.suite.report import quantities as q
-from lumos.suite.report.paper import Evaluation
-from lumos.suite.report.quantities import Record
-from lumos.suite.report.results import Group, configuration, flat, method_of, problem
-from lumos.suite.report.tables import EMPTY, Cell, Table, number, word
+from lumos.suite.report.paper_tables import Evaluation
+from lumos.suite.report.results import SeedGroup, configuration, flat_config
+from lumos.suite.report.table import Table, number, word
 
 TOGETHER = (("lumos.t_l", "lumos.t_u"),)
 """Keys that are swept as one."""
-SCALING = "scaling.csv"
-SCALING_COLUMNS = ("workload", "method", "processes", "samples_per_second")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run, or one dense network, in a plane of size and score."""
-
-    method: str
-    params: int
-    score: float
-    run: str
-
-    def dominated(self, others: Sequence[Point], higher_is_better: bool) -> bool:
-        """Whether another point is no larger and no worse, and better in one of the two."""
-        sign = 1 if higher_is_better else -1
-        mine = (-self.params, sign * self.score)
-        return any((o := (-p.params, sign * p.score)) != mine and o[0] >= mine[0] and o[1] >= mine[1] for p in others)
-
-
-def points(evaluation: Evaluation, workload: str) -> list[Point]:
-    """Every finished run of one problem of a workload, and their dense networks: of the problem that the most methods
-    were tried on, and of equals the one that stands for the workload."""
-    problems: dict[str, list[Record]] = {}
-    for group in evaluation.results.of(workload):
-        problems.setdefault(problem(group.first), []).extend(group.runs)
-    head = evaluation.results.headline(workload)
-    stands = problem(head.first) if head else ""
-    chosen = max(problems, key=lambda key: (len({method_of(r) for r in problems[key]}), key == stands, key), default="")
-    found: dict[tuple[str, int, float], Point] = {}
-    for run in problems.get(chosen, []):
-        for name, side in (("dense", run["dense"]), (method_of(run), run["compact"])):
-            if side.get("score") is not None:
-                key = (name, side["params"], side["score"])
-                found.setdefault(key, Point(*key, run["run_id"]))
-    return sorted(found.values(), key=lambda p: p.params)
-
-
-def pareto(evaluation: Evaluation) -> Table:
-    """Score against size: every run, and whether another one is both smaller and better."""
-    rows = []
-    for name in evaluation.workloads:
-        found = points(evaluation, name)
-        higher = all(r["metric"]["higher_is_better"] for r in evaluation.results.finished if r["workload"] == name)
-        for point in found:
-            rows.append((
-                word(evaluation.paper.title(name)), word(evaluation.paper.method_title(point.method)),
-                number(point.params, ",.0f", runs=(point.run,)), number(point.score, ".4f", runs=(point.run,)),
-                word("no" if point.dominated(found, higher) else "yes"),
-            ))  # fmt: skip
-    columns = ("Workload", "Method", "Parameters", "Score", "On the front")
-    note = (
-        "Every finished run, all seeds, of the problem (scale, data, training) that the most methods were tried on; on "
-        "the front: no other of these runs is smaller and no worse."
-    )
-    return Table("pareto", "Score against size", columns, tuple(rows), note, left=2)
-
-
-# ---- sweeps ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -86,7 +19,7 @@ class Sweep:
 
     workload: str
     keys: tuple[str, ...]
-    groups: tuple[tuple[tuple[float, ...], Group], ...]
+    groups: tuple[tuple[tuple[float, ...], SeedGroup], ...]
 
     @property
     def name(self) -> str:
@@ -98,8 +31,8 @@ class Sweep:
         """The keys' last words: ``lambda``, ``t_l, t_u``."""
         return ", ".join(key.removeprefix("lumos.") for key in self.keys)
 
-    def lines(self) -> dict[str, list[tuple[tuple[float, ...], Group]]]:
-        """What a figure joins over the first key: of a grid one line for each value of the second key, by its name."""
+    def lines(self) -> dict[str, list[tuple[tuple[float, ...], SeedGroup]]]:
+        """Return what a figure joins over the first key; of a grid a line for each value of the second, by its name."""
         if len(self.keys) == 1 or len({v[1] for v, _ in self.groups}) == len(self.groups):
             return {"": list(self.groups)}
         name = self.label.split(", ")[1]
@@ -109,17 +42,17 @@ class Sweep:
         }
 
 
-def sweeps(evaluation: Evaluation) -> list[Sweep]:
-    """Every sweep that the records hold: over each key of ``lumos.*`` that takes two values or more, all else equal."""
+def find_sweeps(evaluation: Evaluation) -> list[Sweep]:
+    """Find every sweep that the records hold: a key of ``lumos.*`` takes two values or more, and all else is equal."""
     out = []
     for workload in evaluation.workloads:
         groups = evaluation.results.of(workload, "lumos")
-        keys = sorted({k for g in groups for k in flat(g.first["config"]) if k.startswith("lumos.")})
+        keys = sorted({k for g in groups for k in flat_config(g.first["config"]) if k.startswith("lumos.")})
         joint = {k for pair in TOGETHER for k in pair}
         for chosen in [*((k,) for k in keys if k not in joint), *TOGETHER]:
-            families: dict[str, list[tuple[tuple[float, ...], Group]]] = {}
+            families: dict[str, list[tuple[tuple[float, ...], SeedGroup]]] = {}
             for group in groups:
-                values = tuple(flat(group.first["config"]).get(k) for k in chosen)
+                values = tuple(flat_config(group.first["config"]).get(k) for k in chosen)
                 if all(isinstance(v, float | int) and not isinstance(v, bool) for v in values):
                     families.setdefault(configuration(group.first, *chosen), []).append((values, group))  # type: ignore[arg-type]
             for family in families.values():
@@ -129,8 +62,8 @@ def sweeps(evaluation: Evaluation) -> list[Sweep]:
 
 
 def sweep_tables(evaluation: Evaluation) -> list[Table]:
-    """One table for each key that is swept."""
-    found = sweeps(evaluation)
+    """Make one table for each key that is swept."""
+    found = find_sweeps(evaluation)
     tables = []
     for keys in dict.fromkeys(s.keys for s in found):
         rows = []
@@ -152,172 +85,3 @@ def sweep_tables(evaluation: Evaluation) -> list[Table]:
             Table(name, f"Sweep over {label}", columns, tuple(rows), "All else equal within a sweep.", left=2)
         )
     return tables
-
-
-# ---- what is kept ---------------------------------------------------------------------------------------------------
-
-
-def widths(evaluation: Evaluation) -> Table:
-    """Units kept in each group of the runs that stand for a workload."""
-    rows = []
-    for name, group in evaluation.headlines.items():
-        for layer in (group.first.get("gates") or {}).get("groups", {}):
-            kept, total = (group.mean(width(layer, side)) for side in ("open", "total"))
-            share = 100 * kept / total if kept is not None and total else None
-            rows.append((
-                word(evaluation.paper.title(name)), word(layer), number(total, ",.0f"),
-                number(kept, ",.4g", runs=group.ids), number(share, ".1f"),
-            ))  # fmt: skip
-    columns = ("Workload", "Group", "Units", "Kept", "Kept [%]")
-    return Table("widths", "Kept widths", columns, tuple(rows), "Means over seeds.", left=2)
-
-
-def width(layer: str, side: str) -> Callable[[Record], float | None]:
-    """The quantity "units of a group", ``open`` or in ``total``."""
-
-    def quantity(entry: Record) -> float | None:
-        return entry["gates"]["groups"].get(layer, {}).get(side)
-
-    return quantity
-
-
-def features(evaluation: Evaluation) -> Table:
-    """Figure 10: which input features are kept, beside what simple statistics say of them."""
-    rows = []
-    for name, group in evaluation.headlines.items():
-        found = feature_rows(evaluation, group)
-        for row in found:
-            rows.append((
-                word(evaluation.paper.title(name)), word(row["feature"]),
-                word("yes" if row["kept"] else "no", group.ids), number(row["seeds"], ".0f"),
-                number(row["closed_at"], ".0f"),
-                number(row["abs_pearson"], ".3f"), number(row["mutual_information"], ".3f"),
-            ))  # fmt: skip
-    columns = (
-        "Workload",
-        "Feature",
-        "Kept",
-        "Seeds that keep it",
-        "Closed at step",
-        "|Pearson|",
-        "Mutual information [nat]",
-    )
-    note = (
-        "Of the run with the lowest seed. |Pearson| and mutual information: the largest over the outputs, on "
-        "the training rows. Published: CFD keeps x12, x13 and x14 of its own numbering."
-    )
-    return Table("fig10_features", "Fig. 10: input features", columns, tuple(rows), note, left=3)
-
-
-def feature_rows(evaluation: Evaluation, group: Group) -> list[dict[str, Any]]:
-    """Each feature of a workload: what its first run says of it, and in how many of the runs it is kept (``seeds``)."""
-    tables = [evaluation.results.table(run, "features.csv") for run in group.runs]
-    kept = [row["feature"] for table in tables for row in table if row.get("kept")]
-    return [{"kept": 0.0, "closed_at": None, "abs_pearson": None, "mutual_information": None, **row,
-             "seeds": kept.count(row["feature"])} for row in tables[0]]  # fmt: skip
-
-
-# ---- training -------------------------------------------------------------------------------------------------------
-
-
-def smoothed(values: Sequence[float], width: float = 1.0) -> list[float]:
-    """Smooth a curve: a centred geometric mean with Gaussian weights, ``width`` points wide; arithmetic if not all > 0.
-
-    Centred, so that a falling curve is not pulled upwards by what came before; beyond the ends nothing has a weight.
-    """
-    points = np.asarray(values, dtype=float)
-    logs = bool((points > 0).all())
-
-    def weighted(v: np.ndarray) -> np.ndarray:
-        return gaussian_filter1d(v, width, mode="constant", truncate=8)
-
-    means = weighted(np.log(points) if logs else points) / weighted(np.ones_like(points))
-    return (np.exp(means) if logs else means).tolist()
-
-
-def curve(evaluation: Evaluation, run: Record, phase: str) -> tuple[list[float], list[float]]:
-    """Steps and losses of one phase of a run, ``dense`` or ``gated``."""
-    rows = [r for r in evaluation.results.table(run) if r["phase"] == phase and isinstance(r.get("loss"), float)]
-    return [float(r["step"] or 0) for r in rows], [float(r["loss"] or 0) for r in rows]  # type: ignore[arg-type]
-
-
-def convergence(evaluation: Evaluation) -> Table:
-    """Figure 13: the loss over the steps, dense and gated, as it was and smoothed."""
-    rows = []
-    for name, group in evaluation.headlines.items():
-        for phase in ("dense", "gated"):
-            steps, losses = curve(evaluation, group.first, phase)
-            for step, loss, smooth in zip(steps, losses, smoothed(losses), strict=True):
-                rows.append((
-                    word(evaluation.paper.title(name)), word(phase), number(step, ".0f", runs=group.ids[:1]),
-                    number(loss, ".5g"), number(smooth, ".5g"),
-                ))  # fmt: skip
-    columns = ("Workload", "Training", "Step", "Loss", "Loss, smoothed")
-    note = "Mean training loss of each epoch, without the gates' penalty; one seed."
-    return Table("fig13_convergence", "Fig. 13: convergence", columns, tuple(rows), note, left=2)
-
-
-def scaling_rows(evaluation: Evaluation) -> list[dict[str, str]]:
-    """Rows of every ``scaling.csv`` of the results folders. Raises RecordError for one without the columns."""
-    rows: list[dict[str, str]] = []
-    for place in evaluation.results.places:
-        path = place / SCALING
-        if not path.exists():
-            continue
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in SCALING_COLUMNS if c not in (reader.fieldnames or ())]
-            if missing:
-                raise RecordError(f"{path}: no column {', '.join(missing)}; expected {', '.join(SCALING_COLUMNS)}")
-            rows += reader
-    return rows
-
-
-def scaling(evaluation: Evaluation) -> Table:
-    """Figure 12: training throughput over the number of processes."""
-    rows = []
-    found = scaling_rows(evaluation)
-    for name in dict.fromkeys([*evaluation.paper.shown("12"), *(r["workload"] for r in found)]):
-        mine = [r for r in found if r["workload"] == name]
-        single = {r["method"]: float(r["samples_per_second"]) for r in mine if int(r["processes"]) == 1}
-        for r in mine:
-            rate, base = float(r["samples_per_second"]), single.get(r["method"])
-            efficiency = 100 * rate / base / int(r["processes"]) if base else None
-            rows.append((word(evaluation.paper.title(name)), word(evaluation.paper.method_title(r["method"])),
-                         number(int(r["processes"]), ".0f"), number(rate, ",.0f"), number(efficiency, ".1f"),
-                         word(r.get("device"))))  # fmt: skip
-        if not mine:
-            rows.append((word(evaluation.paper.title(name)), *[EMPTY] * 5))
-    columns = ("Workload", "Training", "Processes", "Samples a second", "Efficiency [%]", "Device")
-    note = "Weak scaling: the batch of each process is the same. Published: figures only, up to 8 V100 GPUs."
-    return Table("fig12_scaling", "Fig. 12: scaling", columns, tuple(rows), note, left=2)
-
-
-# ---- all runs -------------------------------------------------------------------------------------------------------
-
-
-def runs(evaluation: Evaluation) -> Table:
-    """Every record, finished or not, with its command."""
-    rows = []
-    for r in reversed(evaluation.results.records):
-        ids, ok = (r["run_id"],), r["status"] == "finished"
-        made = r["provenance"]
-        rows.append((
-            Cell(r["run_id"], r["run_id"], ids), word(evaluation.paper.title(r["workload"])),
-            word(evaluation.paper.method_title(method_of(r))), word(r["scale"]), number(r["seed"], ".0f"),
-            word(r["status"]), word(_steering(r)), word(r["metric"]["name"]),
-            *(number(r[side]["score"], ".4f") if ok else EMPTY for side in ("dense", "compact")),
-            *(number(quantity(r), ".1f") if ok else EMPTY for quantity in (q.params_reduction, q.macs_reduction)),
-            number(q.best_speedup(q.device_kind(r))(r) if ok else None, ".2f", "×"),
-            word(made.get("device")), word(str(made["started_utc"])[:10]), word((made.get("git") or "")[:7]),
-        ))  # fmt: skip
-    columns = ("Run", "Workload", "Method", "Scale", "Seed", "Status", "Asked for", "Metric", "Dense", "Compact",
-               "Parameters cut [%]", "MACs cut [%]", "Speed-up", "Device", "Date", "Commit")  # fmt: skip
-    return Table("runs", "All runs", columns, tuple(rows), left=8)
-
-
-def _steering(entry: Record) -> str | None:
-    steering = entry.get("steering") or {}
-    return (
-        f"{steering['key'].removeprefix('lumos.')}={steering['asked']:g}" if steering.get("asked") is not None else None
-    )

@@ -12,7 +12,7 @@ from lumos.suite import feature_report
 from lumos.suite.cli import main
 from lumos.suite.feature_selectors import SELECTORS
 from lumos.suite.paths import PROJECT
-from lumos.suite.report import features
+from lumos.suite.report import feature_table
 from lumos.suite.report.feature_figure import draw, figure
 from lumos.suite.report.results import Results
 
@@ -32,10 +32,10 @@ def made(seed, kept, *, enters: Any = "ab", count=6, **strengths):
             **{f"p@{s}": str(0.9 if not closed or s < int(closed) else 0.1) for s in (10, 20, 40)},
         })  # fmt: skip
     entry = {"workload": "some", "run_id": f"id{seed}", "seed": seed}
-    return features.course(entry, rows, enters)
+    return feature_table.run_features(entry, rows, enters)
 
 
-def test_a_course_from_the_rows_of_a_run():
+def test_features_from_the_rows_of_a_run():
     found = made(0, "ab", abs_pearson=[0.1, 0.9, 0.2, 0.0, 0.0, 0.8])
     assert found.steps == (10, 20, 40)
     assert found.closed_at.tolist() == [np.inf, np.inf, 40, 30, 20, 10]
@@ -44,47 +44,47 @@ def test_a_course_from_the_rows_of_a_run():
     assert list(found.enters if found.enters is not None else []) == [True, True, False, False, False, False]
     assert found.strongest("abs_pearson").tolist() == [False, True, False, False, False, True]
     with pytest.raises(RecordError, match=r"run x: features\.csv has no open probabilities"):
-        features.course({"run_id": "x"}, [{"feature": "a", "kept": "1"}])
+        feature_table.run_features({"run_id": "x"}, [{"feature": "a", "kept": "1"}])
 
 
 def test_stability_by_hand():
     same = np.array([[1, 1, 0, 0]] * 3, dtype=bool)
-    assert features.stability(same) == pytest.approx(1)
+    assert feature_table.stability(same) == pytest.approx(1)
     # two runs, two of four features each, none in common: s^2 = 2 * 1/2 * 1/2 each, over 1/2 * 1/2
-    assert features.stability(np.array([[1, 1, 0, 0], [0, 0, 1, 1]], dtype=bool)) == pytest.approx(-1)
+    assert feature_table.stability(np.array([[1, 1, 0, 0], [0, 0, 1, 1]], dtype=bool)) == pytest.approx(-1)
     # one of two in common: features with p = 1, 1/2, 1/2, 0; 1 - (0 + .5 + .5 + 0) / 4 / .25
-    assert features.stability(np.array([[1, 1, 0, 0], [1, 0, 1, 0]], dtype=bool)) == pytest.approx(0)
-    assert features.stability(same[:1]) is None
-    assert features.stability(np.ones((3, 4), dtype=bool)) is None
+    assert feature_table.stability(np.array([[1, 1, 0, 0], [1, 0, 1, 0]], dtype=bool)) == pytest.approx(0)
+    assert feature_table.stability(same[:1]) is None
+    assert feature_table.stability(np.ones((3, 4), dtype=bool)) is None
 
 
 def test_random_selections_are_not_stable():
     rng = np.random.default_rng(0)
     chosen = np.array([rng.permutation(200) < 20 for _ in range(50)])
-    assert features.stability(chosen) == pytest.approx(0, abs=0.02)
+    assert feature_table.stability(chosen) == pytest.approx(0, abs=0.02)
 
 
 def test_agreement_with_the_truth_and_with_the_gates():
     pearson = [0.9, 0.1, 0.8, 0, 0, 0]
     first, second = made(0, "ab", abs_pearson=pearson), made(1, "ac", abs_pearson=pearson)
-    gates, other = features.agreements([first, second])
+    gates, other = feature_table.agreements([first, second])
     assert (gates.name, gates.hits, gates.of) == ("gates", (2, 1), (2, 2))
     assert (other.name, other.hits, other.shares) == ("|Pearson|", (1, 1), (0.5, 0.5))
     assert other.stability == pytest.approx(1)
     assert gates.stability == pytest.approx(1 - (2 / 1 * 2 * 0.25) / 6 / (1 / 3 * 2 / 3))
     unknown = [made(seed, kept, enters=None, abs_pearson=pearson) for seed, kept in enumerate(["ab", "ac"])]
-    assert features.agreements(unknown)[1].hits == (1, 2)  # beside what the gates kept
+    assert feature_table.agreements(unknown)[1].hits == (1, 2)  # beside what the gates kept
     # that all enter tells no selection from another
-    assert features.agreements([made(0, "ac", enters=NAMES, abs_pearson=pearson)])[0].hits == (2,)
+    assert feature_table.agreements([made(0, "ac", enters=NAMES, abs_pearson=pearson)])[0].hits == (2,)
 
 
 def test_seeds_with_problems_of_their_own_are_not_compared_by_name():
     apart = [made(0, "ab"), made(1, "cd", enters="cd")]
-    assert not features.one_problem(apart)
-    assert [a.stability for a in features.agreements(apart)] == [None]
-    assert [a.hits for a in features.agreements(apart)] == [(2, 2)]
-    assert "each seed draws a problem of its own" in "\n".join(features.lines(apart))
-    together = "\n".join(features.lines([made(0, "ab"), made(1, "ac")]))
+    assert not feature_table.one_problem(apart)
+    assert [a.stability for a in feature_table.agreements(apart)] == [None]
+    assert [a.hits for a in feature_table.agreements(apart)] == [(2, 2)]
+    assert "each seed draws a problem of its own" in "\n".join(feature_table.lines(apart))
+    together = "\n".join(feature_table.lines([made(0, "ab"), made(1, "ac")]))
     assert "kept in all 2 runs: a\nkept in some: b, c\n" in together
 
 
@@ -93,14 +93,14 @@ def test_the_csv_has_it_all_and_can_be_read(tmp_path, enters):
     runs = [made(s, k, enters=enters, abs_pearson=[0.5, 0.25, 0, 0, 0, 0], lasso=range(6))
             for s, k in enumerate(["ab", "ac"])]  # fmt: skip
     path = tmp_path / "new" / "report.csv"
-    features.write(runs, path)
+    feature_table.write(runs, path)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
     assert [r["kept_in"] for r in rows[:4]] == ["2", "1", "1", "0"]
     assert [r["order"] for r in rows[:6]] == ["", "", "4", "3", "2", "1"]
     assert [r["enters"] for r in rows[:3]] == (["1", "1", "0"] if enters else ["", "", ""])
-    for before, after in zip(runs, features.read(path), strict=True):
+    for before, after in zip(runs, feature_table.read(path), strict=True):
         assert (before.run_id, before.seed, before.names, before.steps) == (
             after.run_id, after.seed, after.names, after.steps,
         )  # fmt: skip
@@ -112,11 +112,11 @@ def test_the_csv_has_it_all_and_can_be_read(tmp_path, enters):
 def test_what_is_no_report_is_refused(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(RecordError, match=r"other\.csv: not a feature report"):
-        features.read(tmp_path / "other.csv")
+        feature_table.read(tmp_path / "other.csv")
     with pytest.raises(RecordError, match="do not select from the same features"):
-        features.write([made(0, "ab"), made(1, ["x1"], count=7)], tmp_path / "out.csv")
+        feature_table.write([made(0, "ab"), made(1, ["x1"], count=7)], tmp_path / "out.csv")
     with pytest.raises(RecordError, match="no runs"):
-        features.check([])
+        feature_table.check([])
 
 
 @pytest.mark.parametrize(
@@ -163,23 +163,23 @@ COMMITTED = Results((REFERENCE.parent,))
 
 
 def test_the_committed_report_is_of_the_committed_runs():
-    for course in features.read(REFERENCE):
-        entry = COMMITTED.runs[course.run_id].record
-        assert entry["seed"] == course.seed
-        assert [n for n, kept in zip(course.names, course.kept, strict=True) if kept] == entry["gates"]["features_kept"]
-        assert course.enters is not None
-        assert [n for n, yes in zip(course.names, course.enters, strict=True) if yes] == entry["true_features"]
+    for run in feature_table.read(REFERENCE):
+        entry = COMMITTED.runs[run.run_id].record
+        assert entry["seed"] == run.seed
+        assert [n for n, kept in zip(run.names, run.kept, strict=True) if kept] == entry["gates"]["features_kept"]
+        assert run.enters is not None
+        assert [n for n, yes in zip(run.names, run.enters, strict=True) if yes] == entry["true_features"]
 
 
 def test_the_command_draws_again_from_the_csv(tmp_path, capsys):
-    features.write([made(0, "ab")], tmp_path / "report.csv")
+    feature_table.write([made(0, "ab")], tmp_path / "report.csv")
     main(["feature-report", "--draw", str(tmp_path / "report.csv")])
     assert (tmp_path / "report.png").stat().st_size > 10_000
     assert "some id0 seed 0: 2 of 6 kept, 2 of the 2 that enter" in capsys.readouterr().out
 
 
 def test_which_runs_a_call_means():
-    ids = {c.seed: c.run_id for c in features.read(REFERENCE)}
+    ids = {c.seed: c.run_id for c in feature_table.read(REFERENCE)}
     runs = feature_report.runs_of([ids[3]], seeds=True)
     assert {run.entry["seed"]: run.entry["run_id"] for run in runs} == ids
     other = next(r for r in COMMITTED.records if r["workload"] == "synthetic" and r["run_id"] not in ids.values())
@@ -193,13 +193,13 @@ def test_without_a_library_its_column_is_left_out(monkeypatch, caplog):
     def missing(*_):
         raise ImportError("No module named 'lassonet'")
 
-    first = features.read(REFERENCE)[0]
+    first = feature_table.read(REFERENCE)[0]
     (run,) = feature_report.runs_of([first.run_id], seeds=False)
     monkeypatch.setattr(feature_report.FinishedRun, "check_data", lambda _: None)
     monkeypatch.setattr(feature_report, "training_table", lambda *_: (np.zeros((3, 200)), np.zeros((3, 1))))
     monkeypatch.setitem(SELECTORS, "lassonet", missing)
     monkeypatch.setitem(SELECTORS, "stg", lambda *_: np.array([np.inf, 2.0, *[0.0] * 198]))
-    found = feature_report.course_of(run, ["stg", "lassonet"])
+    found = feature_report.features_of(run, ["stg", "lassonet"])
     assert list(found.strengths) == ["abs_pearson", "mutual_information", "stg"]
     assert found.strengths["stg"][:2].tolist() == pytest.approx([2.2, 2.0])
     assert "lassonet is left out: No module named 'lassonet'" in caplog.text

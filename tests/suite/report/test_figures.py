@@ -10,8 +10,8 @@ import pytest
 
 from lumos.suite.paths import PROJECT
 from lumos.suite.report import build, page
-from lumos.suite.report.figures import draw_all
-from lumos.suite.report.tables import Cell, Table
+from lumos.suite.report.paper_figures import draw_all
+from lumos.suite.report.table import Cell, Table
 from tests.records import entry, full, put
 
 FIGURES = {"averages", "fig9a_speedup", "fig9b_score", "fig9c_parameters", "fig9d_macs", "fig11a_energy",
@@ -45,7 +45,7 @@ def test_every_figure_is_drawn(made_page):
 
 
 def test_a_single_old_record_is_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr("lumos.suite.report.figures.save", lambda *_: [])
+    monkeypatch.setattr("lumos.suite.report.paper_figures.save", lambda *_: [])
     put(tmp_path, entry("cfd", old=True), curve=False, features=False)
     titles = draw_all(build.evaluation([tmp_path]), tmp_path / "out")
     assert set(titles) == FIGURES - {"fig10_features", "fig11a_energy", "fig12_scaling", "fig13_convergence", "pareto"}
@@ -54,16 +54,16 @@ def test_a_single_old_record_is_enough(tmp_path, monkeypatch):
 def test_the_same_records_give_the_same_files(tmp_path):
     put(tmp_path, entry("cfd"), curve=False, features=False)
     for out in ("one", "two"):
-        from lumos.suite.report import figures, style
+        from lumos.suite.report import paper_figures, style
 
         with style.drawing():
-            style.save(figures.parameters(build.evaluation([tmp_path])), tmp_path / out, "f", ("pdf", "svg"))
+            style.save(paper_figures.parameters(build.evaluation([tmp_path])), tmp_path / out, "f", ("pdf", "svg"))
     for kind in ("pdf", "svg"):
         assert (tmp_path / "one" / f"f.{kind}").read_bytes() == (tmp_path / "two" / f"f.{kind}").read_bytes()
 
 
 def test_neither_tables_nor_figures_need_torch():
-    code = "import sys; sys.modules['torch'] = None; from lumos.suite.report import build, compare, figures, page"
+    code = "import sys; sys.modules['torch'] = None; from lumos.suite.report import build, compare, paper_figures, page"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 

@@ -6,11 +6,12 @@ import json
 import pytest
 
 from lumos.errors import RecordError
-from lumos.suite.report import build, sweeps
+from lumos.suite.report import build, run_tables
 from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Number, Published
-from lumos.suite.report.results import Results, on_front
-from lumos.suite.report.tables import Cell, Table, difference, latex, number, published, write
+from lumos.suite.report.results import Results, pareto_front
+from lumos.suite.report.sweeps import find_sweeps
+from lumos.suite.report.table import Cell, Table, difference, latex, number, published, write
 from tests.records import entry, full, put
 
 
@@ -104,9 +105,9 @@ def test_a_run_in_two_folders_counts_once_and_failed_ones_not(tmp_path):
 
 def test_the_front(tmp_path):
     runs = [entry(cut=c, score=s, run_id=i) for c, s, i in ((0.5, 0.9, "a"), (0.7, 0.9, "b"), (0.6, 0.95, "c"))]
-    assert [r["run_id"] for r in on_front(runs)] == ["b", "c"]
+    assert [r["run_id"] for r in pareto_front(runs)] == ["b", "c"]
     lower = [{**r, "metric": {**r["metric"], "higher_is_better": False}} for r in runs]
-    assert [r["run_id"] for r in on_front(lower)] == ["b"]
+    assert [r["run_id"] for r in pareto_front(lower)] == ["b"]
 
 
 # ---- quantities -----------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def test_peers_beside_the_published_ones(tmp_path):
 
 
 def test_sweeps_hold_all_else_equal(tmp_path):
-    found = sweeps.sweeps(build.evaluation([full(tmp_path)]))
+    found = find_sweeps(build.evaluation([full(tmp_path)]))
     by_key = {s.keys: s for s in found}
     assert [v for v, _ in by_key["lumos.lambda",].groups] == [(1e-4,), (1e-3,), (1e-2,), (1e-1,)]
     assert by_key["lumos.lambda",].workload == "cfd"
@@ -206,7 +207,7 @@ def test_a_grid_is_a_line_for_each_second_value(tmp_path):
             made = entry("cfd", 0, cut=low + 0.1, score=high)
             made["config"] |= {"lumos": {"t_l": low, "t_u": high}}
             put(tmp_path, made | {"run_id": f"{low}{high}"})
-    (grid,) = [s for s in sweeps.sweeps(build.evaluation([tmp_path])) if len(s.keys) == 2]
+    (grid,) = [s for s in find_sweeps(build.evaluation([tmp_path])) if len(s.keys) == 2]
     assert {name: [v for v, _ in line] for name, line in grid.lines().items()} == {
         "t_u = 0.8": [(0.0, 0.8), (0.2, 0.8)], "t_u = 1": [(0.0, 1.0), (0.2, 1.0)]
     }  # fmt: skip
@@ -215,27 +216,27 @@ def test_a_grid_is_a_line_for_each_second_value(tmp_path):
 def test_score_against_size_shows_the_problem_that_most_methods_were_tried_on(tmp_path):
     for scale, method, score in (("small", "lumos", 0.9), ("bench", "lumos", 0.7), ("bench", "l1", 0.6)):
         put(tmp_path, entry("dms", 0, cut=0.5, score=score, method=method, scale=scale) | {"run_id": scale + method})
-    found = sweeps.points(build.evaluation([tmp_path]), "dms")
+    found = run_tables.points(build.evaluation([tmp_path]), "dms")
     assert {(p.method, p.score) for p in found if p.method != "dense"} == {("lumos", 0.7), ("l1", 0.6)}
 
 
 def test_what_is_dominated():
-    a, b, c = (sweeps.Point("lumos", p, s, str(p)) for p, s in ((10, 0.9), (20, 0.9), (30, 0.95)))
+    a, b, c = (run_tables.Point("lumos", p, s, str(p)) for p, s in ((10, 0.9), (20, 0.9), (30, 0.95)))
     assert [p.dominated([a, b, c], True) for p in (a, b, c)] == [False, True, False]
     assert [p.dominated([a, b, c], False) for p in (a, b, c)] == [False, True, True]
 
 
 def test_smoothing_keeps_constants_and_straight_lines():
-    assert sweeps.smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
+    assert run_tables.smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
     falling = [10.0**-i for i in range(9)]
-    assert sweeps.smoothed(falling)[4] == pytest.approx(falling[4])
-    assert sweeps.smoothed([1.0, -1.0, 1.0])[1] == pytest.approx((2 * 0.60653066 - 1) / (2 * 0.60653066 + 1))
+    assert run_tables.smoothed(falling)[4] == pytest.approx(falling[4])
+    assert run_tables.smoothed([1.0, -1.0, 1.0])[1] == pytest.approx((2 * 0.60653066 - 1) / (2 * 0.60653066 + 1))
 
 
 def test_scaling_without_its_columns(tmp_path):
     (tmp_path / "scaling.csv").write_text("workload,processes\ncfd,2\n")
     with pytest.raises(RecordError, match="no column method, samples_per_second"):
-        sweeps.scaling(build.evaluation([tmp_path]))
+        run_tables.scaling(build.evaluation([tmp_path]))
 
 
 def test_cells():

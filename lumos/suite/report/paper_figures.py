@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lumos.suite.report import curves
 from lumos.suite.report import quantities as q
-from lumos.suite.report.paper import Evaluation
+from lumos.suite.report import run_figures
+from lumos.suite.report.paper_tables import Evaluation
 from lumos.suite.report.published import Number
 from lumos.suite.report.quantities import DASH, Record
-from lumos.suite.report.results import Group
+from lumos.suite.report.results import SeedGroup
 from lumos.suite.report.style import COLUMN, DENSE, GPU, LUMOS, PUBLISHED, drawing, log_ticks, panels, save
-from lumos.suite.report.tables import number
+from lumos.suite.report.table import number
 
 OURS_AT, PUBLISHED_AT = 18.0, 50.0
 """How many points from its axis the two columns at the right of a figure stand."""
@@ -32,7 +32,7 @@ def draw_all(evaluation: Evaluation, folder: Path, kinds: Sequence[str] = ("pdf"
             if figure is not None:
                 save(figure, folder, name, kinds)
                 titles[name] = title
-        for name, (label, figure) in curves.sweep_figures(evaluation).items():
+        for name, (label, figure) in run_figures.sweep_figures(evaluation).items():
             save(figure, folder, name, kinds)
             titles[name] = f"Sweep over {label}"
     return titles
@@ -154,13 +154,13 @@ FIGURES: dict[str, tuple[str, Callable[[Evaluation], Figure | None]]] = {
     "fig9b_score": ("Fig. 9b: change of the score", scores),
     "fig9c_parameters": ("Fig. 9c: parameters before and after", parameters),
     "fig9d_macs": ("Fig. 9d: multiply-accumulates before and after", macs),
-    "fig10_features": ("Fig. 10: input features kept, and their correlation with the outputs", curves.features),
+    "fig10_features": ("Fig. 10: input features kept, and their correlation with the outputs", run_figures.features),
     "fig11a_energy": ("Fig. 11a: energy before and after", energy),
     "fig11b_memory": ("Fig. 11b: peak memory before and after", memory),
-    "fig12_scaling": ("Fig. 12: training throughput over processes", curves.scaling),
-    "fig13_convergence": ("Fig. 13: training loss; thin: as it was, thick: smoothed", curves.convergence),
-    "pareto": ("Score against size, every run, where there are several; hollow marks: beyond the edge", curves.pareto),
-    "widths": ("Units kept in each layer", curves.widths),
+    "fig12_scaling": ("Fig. 12: training throughput over processes", run_figures.scaling),
+    "fig13_convergence": ("Fig. 13: training loss; thin: as it was, thick: smoothed", run_figures.convergence),
+    "pareto": ("Score against size, every run, where there are several; hollow: beyond the edge", run_figures.pareto),
+    "widths": ("Units kept in each layer", run_figures.widths),
 }  # fmt: skip
 
 
@@ -168,7 +168,7 @@ FIGURES: dict[str, tuple[str, Callable[[Evaluation], Figure | None]]] = {
 
 
 def _rows(evaluation: Evaluation, mean: bool = True) -> tuple[Figure, Axes, list[str]]:
-    """An axis with a row for each workload, those without a record in grey, and one for the mean."""
+    """Make an axis with a row for each workload, those without a record in grey, and one for the mean."""
     names = evaluation.workloads
     count = len(names) + mean
     figure, (axis,) = panels(1, 1, COLUMN, 0.19 * count + 0.7)
@@ -239,13 +239,13 @@ def _beside(axis: Axes, y: float, points: float, text: str, colour: str, side: s
                   fontsize=6, color=colour, annotation_clip=False)  # fmt: skip
 
 
-def _sides(group: Group, key: str) -> list[float] | None:
+def _sides(group: SeedGroup, key: str) -> list[float] | None:
     pick = q.memory_mb if key == "memory" else lambda side: q.field(side, key)
     found = [group.mean(pick(side)) for side in ("dense", "compact")]
     return [v for v in found if v] if all(found) else None
 
 
-def _quartiles(group: Group, device: str) -> list[float] | None:
+def _quartiles(group: SeedGroup, device: str) -> list[float] | None:
     found = [q.speedup_spread(r, "dynamic", device) for r in group.runs]
     known = [f for f in found if f]
     return [statistics.fmean(f[k] for f in known) for k in ("p25", "p75")] if known else None

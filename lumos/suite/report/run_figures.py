@@ -10,11 +10,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lumos.suite.report import quantities as q
-from lumos.suite.report import sweeps as runs
-from lumos.suite.report.paper import Evaluation
+from lumos.suite.report import run_tables
+from lumos.suite.report.paper_tables import Evaluation
 from lumos.suite.report.quantities import DASH
-from lumos.suite.report.results import Group
+from lumos.suite.report.results import SeedGroup
 from lumos.suite.report.style import COLUMN, DENSE, LUMOS, PAGE, PUBLISHED, log_ticks, method_style, panels
+from lumos.suite.report.sweeps import Sweep, find_sweeps
 
 MOST_NAMES = 40
 """More features than this are drawn without their names."""
@@ -23,8 +24,8 @@ LEAST_BARS, MOST_BARS = 6, 24
 
 
 def features(evaluation: Evaluation) -> Figure | None:
-    """Figure 10: |Pearson| of every feature, and which are kept."""
-    found = {w: runs.feature_rows(evaluation, g) for w, g in evaluation.headlines.items()}
+    """Draw figure 10: |Pearson| of every feature, and which are kept."""
+    found = {w: run_tables.feature_rows(evaluation, g) for w, g in evaluation.headlines.items()}
     found = {w: rows for w, rows in found.items() if any(isinstance(r["abs_pearson"], float) for r in rows)}
     if not found:
         return None
@@ -61,17 +62,17 @@ def features(evaluation: Evaluation) -> Figure | None:
 
 
 def convergence(evaluation: Evaluation) -> Figure | None:
-    """Figure 13: the loss, dense and gated."""
-    shown = {w: g for w, g in evaluation.headlines.items() if runs.curve(evaluation, g.first, "gated")[0]}
+    """Draw figure 13: the loss, dense and gated."""
+    shown = {w: g for w, g in evaluation.headlines.items() if run_tables.loss_curve(evaluation, g.first, "gated")[0]}
     if not shown:
         return None
     figure, axes = panels(len(shown), min(4, len(shown)), PAGE if len(shown) > 1 else COLUMN, 1.55)
     for axis, (name, group) in zip(axes, shown.items(), strict=True):
         seen: list[float] = []
         for phase, colour in (("dense", DENSE), ("gated", LUMOS)):
-            steps, losses = runs.curve(evaluation, group.first, phase)
+            steps, losses = run_tables.loss_curve(evaluation, group.first, phase)
             axis.plot(steps, losses, color=colour, lw=0.6, alpha=0.5)
-            axis.plot(steps, runs.smoothed(losses), color=colour, lw=1.4)
+            axis.plot(steps, run_tables.smoothed(losses), color=colour, lw=1.4)
             seen += losses
         cut = _cut(evaluation, group)
         if cut:
@@ -90,8 +91,8 @@ def convergence(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _cut(evaluation: Evaluation, group: Group) -> float | None:
-    """The step of the last row of the curve that still has gates."""
+def _cut(evaluation: Evaluation, group: SeedGroup) -> float | None:
+    """Return the step of the last row of the curve that still has gates."""
     steps = [
         r["step"]
         for r in evaluation.results.table(group.first)
@@ -101,8 +102,8 @@ def _cut(evaluation: Evaluation, group: Group) -> float | None:
 
 
 def scaling(evaluation: Evaluation) -> Figure | None:
-    """Figure 12: samples a second over processes; a dash for a workload without a measurement."""
-    rows = runs.scaling_rows(evaluation)
+    """Draw figure 12: samples a second over processes; a dash for a workload without a measurement."""
+    rows = run_tables.scaling_rows(evaluation)
     if not rows:
         return None
     names = list(dict.fromkeys([*evaluation.paper.shown("12"), *(r["workload"] for r in rows)]))
@@ -133,7 +134,7 @@ def scaling(evaluation: Evaluation) -> Figure | None:
 
 def pareto(evaluation: Evaluation) -> Figure | None:
     """Draw score against size of every run, all methods, where there is more than one run; the front is joined."""
-    found = {w: runs.points(evaluation, w) for w in evaluation.workloads}
+    found = {w: run_tables.points(evaluation, w) for w in evaluation.workloads}
     found = {w: points for w, points in found.items() if len(points) > 2}
     if not found:
         return None
@@ -167,9 +168,11 @@ def pareto(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _worst_shown(points: list[runs.Point], higher_is_better: bool) -> float:
-    """The score at the edge of a panel: four times as far from the best as the dense networks and ours reach, so that a
-    method that fails altogether does not press all others into one line."""
+def _worst_shown(points: list[run_tables.Point], higher_is_better: bool) -> float:
+    """Return the score at the edge of a panel: four times as far from the best as the dense networks and ours reach.
+
+    A method that fails altogether does not press all others into one line.
+    """
     best = (max if higher_is_better else min)(p.score for p in points)
     reach = max((abs(best - p.score) for p in points if p.method in ("dense", "lumos")), default=0.0)
     farthest = max(abs(best - p.score) for p in points)
@@ -186,7 +189,7 @@ def sweep_figures(evaluation: Evaluation) -> dict[str, tuple[str, Figure]]:
 
     Returns what is swept and the figure, by the figure's name.
     """
-    found = runs.sweeps(evaluation)
+    found = find_sweeps(evaluation)
     out = {}
     for key in dict.fromkeys(s.name for s in found):
         mine = [s for s in found if s.name == key]
@@ -205,7 +208,7 @@ def sweep_figures(evaluation: Evaluation) -> dict[str, tuple[str, Figure]]:
     return out
 
 
-def _sweep(axis: Axes, found: list[runs.Sweep], title: str) -> None:
+def _sweep(axis: Axes, found: list[Sweep], title: str) -> None:
     right = axis.twinx()
     right.spines["right"].set_visible(True)
     values = [v[0] for s in found for v, _ in s.groups]
@@ -246,12 +249,12 @@ def widths(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _widths(axis: Axes, group: Group, bars: int) -> None:
+def _widths(axis: Axes, group: SeedGroup, bars: int) -> None:
     """Draw a bar for each group of units on an axis with room for so many."""
     layers = list(group.first["gates"]["groups"])
     named = len(layers) <= bars
     for y, layer in enumerate(layers):
-        kept, total = (group.mean(runs.width(layer, side)) or 0.0 for side in ("open", "total"))
+        kept, total = (group.mean(run_tables.width(layer, side)) or 0.0 for side in ("open", "total"))
         axis.barh(y, 100, height=0.8, color="#E2E2E2")
         axis.barh(y, 100 * kept / max(1.0, total), height=0.8, color=LUMOS)
         if named:
@@ -265,5 +268,5 @@ def _widths(axis: Axes, group: Group, bars: int) -> None:
 
 
 def _short(layer: str, most: int = 24) -> str:
-    """A layer's name; of a long one the end."""
+    """Shorten a layer's name to its end."""
     return layer if len(layer) <= most else f"…{layer[1 - most :]}"

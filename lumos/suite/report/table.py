@@ -63,12 +63,16 @@ class Table:
 
 
 def word(text: str | None, runs: Sequence[str] = ()) -> Cell:
-    """A cell with words; a dash for none."""
+    """Make a cell with words; a dash for none."""
     return Cell(text, text, tuple(runs)) if text else EMPTY
 
 
 def number(value: float | None, form: str = ".1f", unit: str = "", runs: Sequence[str] = ()) -> Cell:
-    """A cell with a number in a format of Python's; a dash for none."""
+    """Make a cell with a number in a format of Python's; a dash for none.
+
+    >>> number(12.34, ".1f", "%").text, number(None).text
+    ('12.3%', '–')
+    """
     if value is None or not math.isfinite(value):
         return EMPTY
     text = f"{value:{form}}"
@@ -78,7 +82,7 @@ def number(value: float | None, form: str = ".1f", unit: str = "", runs: Sequenc
 
 
 def published(value: Number | None, form: str = ".1f", unit: str = "") -> Cell:
-    """A published number; a range as the paper's text gives it."""
+    """Make a cell with a published number; a range as the paper's text gives it."""
     if value is None:
         return EMPTY
     if value.point is None:
@@ -88,7 +92,7 @@ def published(value: Number | None, form: str = ".1f", unit: str = "") -> Cell:
 
 
 def difference(ours: float | None, theirs: Number | None, form: str = "+.1f", unit: str = "") -> Cell:
-    """Ours less the published number; of a range, ``within`` or the distance to it."""
+    """Make a cell with ours less the published number; of a range, ``within`` or the distance to it."""
     if ours is None or theirs is None:
         return EMPTY
     gap = theirs.less(ours)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from lumos.suite.report import peers
+from lumos.suite.report import method_table
 from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Published
 from lumos.suite.report.quantities import Record
-from lumos.suite.report.results import Group, Results
-from lumos.suite.report.tables import EMPTY, Cell, Table, difference, number, published, word
+from lumos.suite.report.results import Results, SeedGroup
+from lumos.suite.report.table import EMPTY, Cell, Table, difference, number, published, word
 
 MINE = ("dense", "scratch", "loxia")
 """Methods that the paper's comparison does not have: dense, the compact shape trained from scratch, L0 per weight."""
@@ -34,22 +34,22 @@ class Evaluation:
         return list(dict.fromkeys([*self.paper.workloads, *own]))
 
     @cached_property
-    def headlines(self) -> dict[str, Group]:
+    def headlines(self) -> dict[str, SeedGroup]:
         """The runs that stand for each workload that has one."""
         found = {w: self.results.headline(w) for w in self.workloads}
         return {w: group for w, group in found.items() if group}
 
     def values(self, quantity: Callable[[Record], float | None]) -> dict[str, float]:
-        """A quantity of each workload that has a record with it."""
+        """Return a quantity of each workload that has a record with it."""
         found = {w: g.mean(quantity) for w, g in self.headlines.items()}
         return {w: v for w, v in found.items() if v is not None}
 
     def known(self, quantity: Callable[[Record], float | None]) -> dict[str, float]:
-        """A quantity of each of the paper's workloads that has a record with it: what averages are taken over."""
+        """Return a quantity of each of the paper's workloads that has a record with it: what averages are over."""
         return {w: v for w, v in self.values(quantity).items() if w in self.paper.workloads}
 
     def tables(self) -> list[Table]:
-        """All of them, in the paper's order."""
+        """Make all of them, in the paper's order."""
         return [
             self.averages(), self.workloads_table(), self.peers(), self.training_time(), self.speedups(),
             self.scores(), self.parameters(), self.macs(), self.energy(), self.memory(),
@@ -58,7 +58,7 @@ class Evaluation:
     # ---- Tables II, III and IV ------------------------------------------------------------------------------------
 
     def workloads_table(self) -> Table:
-        """Table II: what each workload is, and what our runs of it were made with."""
+        """Make Table II: what each workload is, and what our runs of it were made with."""
         rows = []
         for name in self.workloads:
             group = self.headlines.get(name)
@@ -70,24 +70,31 @@ class Evaluation:
         return Table("table2_workloads", "Table II: workloads", columns, tuple(rows), note, left=8)
 
     def peers(self) -> Table:
-        """Table III: parameter reduction, score and time of each method, published and ours."""
+        """Make Table III: parameter reduction, score and time of each method, published and ours."""
         methods = [*self.paper.methods, *MINE]
         rows = []
         for name in self.workloads:
             published_here = name in self.paper.shown("III")
             if not published_here and not any(self.results.of(name, m) for m in methods if m != "lumos"):
                 continue
-            ours = peers.matched(self.results, name, methods)
-            unsupported = peers.unsupported(self.results, name, ours)
+            ours = method_table.matched(self.results, name, methods)
+            unsupported = method_table.unsupported(self.results, name, ours)
             for method in methods:
                 group, reason = ours.get(method), unsupported.get(method)
                 if group is None and reason is None and (method in MINE or not published_here):
                     continue
-                rows.append(peers.row(self.paper, name, method, group, reason))
-        return Table("table3_peers", "Table III: other pruning methods", peers.COLUMNS, tuple(rows), peers.NOTE, left=3)
+                rows.append(method_table.row(self.paper, name, method, group, reason))
+        return Table(
+            "table3_peers",
+            "Table III: other pruning methods",
+            method_table.COLUMNS,
+            tuple(rows),
+            method_table.NOTE,
+            left=3,
+        )
 
     def training_time(self) -> Table:
-        """Table IV: what gates cost in training time, of the whole training and of a step."""
+        """Make Table IV: what gates cost in training time, of the whole training and of a step."""
         rows = []
         others = [w for w in self.headlines if w not in self.paper.shown("IV")]
         for name in [*self.paper.shown("IV"), *others]:
@@ -113,7 +120,7 @@ class Evaluation:
     # ---- Figures 9 and 11 -----------------------------------------------------------------------------------------
 
     def speedups(self) -> Table:
-        """Figure 9a: how many times as many samples a second, on CPU and GPU."""
+        """Make the table of figure 9a: how many times as many samples a second, on CPU and GPU."""
         kinds = (("latency", "one sample"), ("throughput", "best batch"), ("dynamic", "memory bound"))
         columns = ["Workload"]
         for device in ("cpu", "gpu"):
@@ -142,7 +149,7 @@ class Evaluation:
         return Table("fig9a_speedup", "Fig. 9a: speed-up of inference", tuple(columns), tuple(rows), note, footer=1)
 
     def scores(self) -> Table:
-        """Figure 9b: scores before and after."""
+        """Make the table of figure 9b: scores before and after."""
         rows = []
         for name in self.workloads:
             group = self.headlines.get(name)
@@ -158,21 +165,21 @@ class Evaluation:
         return Table("fig9b_score", "Fig. 9b: scores", columns, tuple(rows), note, left=2)
 
     def parameters(self) -> Table:
-        """Figure 9c: parameters before and after."""
+        """Make the table of figure 9c: parameters before and after."""
         return self._sizes("fig9c_parameters", "Fig. 9c: parameters", "9c", "params", q.params_reduction)
 
     def macs(self) -> Table:
-        """Figure 9d: multiply-accumulates before and after."""
+        """Make the table of figure 9d: multiply-accumulates before and after."""
         note = "Multiply-accumulates of one sample; FLOPs are twice as many."
         return self._sizes("fig9d_macs", "Fig. 9d: multiply-accumulates", "9d", "macs", q.macs_reduction, note)
 
     def energy(self) -> Table:
-        """Figure 11a: energy of inference."""
+        """Make the table of figure 11a: energy of inference."""
         note = "Joules per 1,000 samples, by NVML or RAPL; a dash where the machine has no meter that can be read."
         return self._sizes("fig11a_energy", "Fig. 11a: energy", "11a", "energy", q.energy_reduction, note)
 
     def memory(self) -> Table:
-        """Figure 11b: peak memory of inference."""
+        """Make the table of figure 11b: peak memory of inference."""
         rows = []
         for name in self.workloads:
             group = self.headlines.get(name)
@@ -215,7 +222,7 @@ class Evaluation:
     def _compared(
         self, table: str, key: str, name: str, quantity: Callable[[Record], float | None], form: str, unit: str = ""
     ) -> tuple[Cell, Cell, Cell]:
-        """Published, ours and the difference."""
+        """Make the cells published, ours and the difference."""
         theirs, group = self.paper.number(table, key, name), self.headlines.get(name)
         ours = group.mean(quantity) if group else None
         signed = form if form.startswith("+") else f"+{form}"
@@ -228,7 +235,7 @@ class Evaluation:
     # ---- the average rows -----------------------------------------------------------------------------------------
 
     def averages(self) -> Table:
-        """The paper's averages beside ours, over exactly the workloads that have a record, and how many these are."""
+        """Make the table of averages, over exactly the workloads that have a record, and how many these are."""
         wanted: tuple[tuple[str, str, str, Callable[[Record], float | None], str], ...] = (
             ("Parameters, reduction", "9c", "params_reduction", q.params_reduction, "%"),
             ("FLOPs, reduction", "9d", "macs_reduction", q.macs_reduction, "%"),
@@ -272,7 +279,7 @@ class Evaluation:
     def _mean_of(
         self, table: str, key: str, quantity: Callable[[Record], float | None], form: str, unit: str = ""
     ) -> tuple[Cell, Cell, Cell]:
-        """Published, ours and the difference of the means; ours says over how many workloads."""
+        """Make the cells published, ours and the difference of the means; ours says over how many workloads."""
         theirs, found = self.paper.number(table, key), self.known(quantity)
         ours = statistics.fmean(found.values()) if found else None
         shown = number(ours, form, unit)
@@ -282,8 +289,8 @@ class Evaluation:
         return published(theirs, precise, unit), mine, difference(ours, theirs, f"+{precise}", unit)
 
 
-def _setting(group: Group | None) -> tuple[Cell, ...]:
-    """What a workload's runs were made with."""
+def _setting(group: SeedGroup | None) -> tuple[Cell, ...]:
+    """Make the cells that say what a workload's runs were made with."""
     if group is None:
         return (EMPTY,) * 7
     first, ids = group.first, group.ids
@@ -294,5 +301,5 @@ def _setting(group: Group | None) -> tuple[Cell, ...]:
     )  # fmt: skip
 
 
-def _mean(group: Group | None, quantity: Callable[[Record], float | None], form: str, unit: str = "") -> Cell:
+def _mean(group: SeedGroup | None, quantity: Callable[[Record], float | None], form: str, unit: str = "") -> Cell:
     return number(group.mean(quantity), form, unit, group.ids) if group else EMPTY

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Published
 from lumos.suite.report.quantities import Record
-from lumos.suite.report.results import SCALES, Group, Results, method_of, problem
-from lumos.suite.report.tables import EMPTY, Cell, difference, number, published, word
+from lumos.suite.report.results import SCALES, Results, SeedGroup, method_of, problem
+from lumos.suite.report.table import EMPTY, Cell, difference, number, published, word
 
 COLUMNS = ("Workload", "Method", "Metric", "Reduction, published", "Reduction, ours", "Difference",
            "Score, published", "Score, ours", "Difference", "± over seeds", "Seeds", "Time [s]")  # fmt: skip
@@ -21,8 +21,8 @@ NOTE = (
 )
 
 
-def matched(results: Results, workload: str, methods: Sequence[str]) -> dict[str, Group]:
-    """For each method its runs, all of the problem (scale, data, training) that the most methods share.
+def matched(results: Results, workload: str, methods: Sequence[str]) -> dict[str, SeedGroup]:
+    """Find the runs of each method, all of the problem (scale, data, training) that the most methods share.
 
     Of equal counts the largest scale, then the most seeds. Of one method at several targets those of the target that
     the most methods have; a workload that only ours has runs of is there with its headline.
@@ -32,11 +32,11 @@ def matched(results: Results, workload: str, methods: Sequence[str]) -> dict[str
         alone = results.headline(workload)
         return {"lumos": alone} if alone else {}
     groups = [g for m in methods for g in results.of(workload, m)]
-    problems: dict[str, list[Group]] = {}
+    problems: dict[str, list[SeedGroup]] = {}
     for group in groups:
         problems.setdefault(problem(group.first), []).append(group)
 
-    def rank(found: list[Group]) -> tuple[int, int, int]:
+    def rank(found: list[SeedGroup]) -> tuple[int, int, int]:
         scale = found[0].first["scale"]
         names = {method_of(g.first) for g in found}
         return len(names), SCALES.index(scale) if scale in SCALES else -1, sum(len(g.runs) for g in found)
@@ -46,7 +46,7 @@ def matched(results: Results, workload: str, methods: Sequence[str]) -> dict[str
     for group in found:
         targets.setdefault(target(group.first), set()).add(method_of(group.first))
     asked = max((t for t in targets if t is not None), key=lambda t: (len(targets[t]), t), default=None)
-    out: dict[str, Group] = {}
+    out: dict[str, SeedGroup] = {}
     for group in sorted(found, key=lambda g: (len(g.runs), g.ids)):
         # Of several settings at the target, the one with the most seeds; dense has no target.
         if target(group.first) == asked or method_of(group.first) == "dense" or asked is None:
@@ -54,8 +54,8 @@ def matched(results: Results, workload: str, methods: Sequence[str]) -> dict[str
     return out
 
 
-def unsupported(results: Results, workload: str, ours: dict[str, Group]) -> dict[str, str]:
-    """The methods that could not treat the workload of these groups, and why."""
+def unsupported(results: Results, workload: str, ours: dict[str, SeedGroup]) -> dict[str, str]:
+    """Find the methods that could not treat the workload of these groups, and why."""
     problems = {problem(g.first) for g in ours.values()}
     return {
         method_of(r): r["error"]["line"]
@@ -65,14 +65,14 @@ def unsupported(results: Results, workload: str, ours: dict[str, Group]) -> dict
 
 
 def target(entry: Record) -> float | None:
-    """The share of the dense parameters that a run was asked for."""
+    """Return the share of the dense parameters that a run was asked for."""
     config = entry.get("config") or {}
     method = config.get("method") or {}
     return method.get("target") or ((config.get("lumos") or {}).get("target") or {}).get("params")
 
 
-def row(paper: Published, workload: str, method: str, group: Group | None, reason: str | None) -> tuple[Cell, ...]:
-    """A method's row; where it is unsupported, that word instead of numbers."""
+def row(paper: Published, workload: str, method: str, group: SeedGroup | None, reason: str | None) -> tuple[Cell, ...]:
+    """Make a method's row; where it is unsupported, that word instead of numbers."""
     ids = group.ids if group else ()
     reduction, score = (paper.number("III", key, workload, method) for key in ("params_reduction", "score"))
     # Accuracy is published in percent, and ours a share; methods that were not published stand in the same column.
