@@ -220,12 +220,6 @@ def test_score_against_size_shows_the_problem_that_most_methods_were_tried_on(tm
     assert {(p.method, p.score) for p in found if p.method != "dense"} == {("lumos", 0.7), ("l1", 0.6)}
 
 
-def test_what_is_dominated():
-    a, b, c = (run_tables.Point("lumos", p, s, str(p)) for p, s in ((10, 0.9), (20, 0.9), (30, 0.95)))
-    assert [p.dominated([a, b, c], True) for p in (a, b, c)] == [False, True, False]
-    assert [p.dominated([a, b, c], False) for p in (a, b, c)] == [False, True, True]
-
-
 def test_smoothing_keeps_constants_and_straight_lines():
     assert run_tables.smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
     falling = [10.0**-i for i in range(9)]
