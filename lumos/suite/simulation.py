@@ -16,7 +16,7 @@ Outputs = Float[np.ndarray, "rows outputs"]
 
 
 def clock() -> float:
-    """Seconds: of the processor where torch has one thread, so that other programs do not count; else of the wall."""
+    """Read a clock, in seconds: the processor's where torch has one thread, so that other programs do not count."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
@@ -27,7 +27,7 @@ class Stopwatch:
         self.seconds, self.rows = 0.0, 0
 
     def timed(self, function: Callable[[], Any], rows: int) -> Any:
-        """What the function returns; its time is added."""
+        """Call the function and add its time; returns what it returns."""
         started = clock()
         out = function()
         self.seconds += clock() - started
@@ -48,7 +48,7 @@ class Surrogate:
         self.model, self.reads, self.watch = model.eval(), frozenset(reads), Stopwatch()
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """The outputs, in their units."""
+        """Compute the outputs, in their units."""
         return self.watch.timed(lambda: self._outputs(inputs), len(inputs))
 
     @torch.no_grad()
@@ -76,33 +76,33 @@ class Simulation(Protocol):
     """What a step is."""
 
     def start(self) -> Any:
-        """The first state; the same at every call."""
+        """Make the first state; the same at every call."""
         ...
 
     def nudged(self, state: Any) -> Any:
-        """The state, moved by a very small amount: how far does a run drift apart by itself?"""
+        """Move a state by a very small amount: how far does a run drift apart by itself?"""
         ...
 
     def step(self, state: Any, kernel: Kernel) -> Any:
-        """The next state. Raises DataError or FloatingPointError where there is none."""
+        """Compute the next state. Raises DataError or FloatingPointError where there is none."""
         ...
 
     def exact(self, call: Any) -> Any:
-        """The true kernel's answer."""
+        """Compute the true kernel's answer."""
         ...
 
     def replaced(self, call: Any, surrogate: Surrogate) -> Any:
-        """The same, by a network."""
+        """Compute the same by a network."""
         ...
 
     def rows(self, call: Any) -> int:
-        """How many rows of the network's inputs an answer takes."""
+        """Count the rows of the network's inputs that an answer takes."""
         ...
 
     def conserved(self, state: Any, kernel: Kernel) -> Mapping[str, float]:
-        """Totals that a run should keep, or that the true run changes only slowly, and sums that should be zero."""
+        """Compute totals that the true run keeps or changes only slowly, and sums that should be zero."""
         ...
 
     def apart(self, state: Any, true: Any) -> Mapping[str, float]:
-        """How far a state is from that of the true run."""
+        """Measure how far a state is from that of the true run."""
         ...

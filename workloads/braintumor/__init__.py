@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
-from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
-from lumos.workloads.braintumor.data import SPLITS, Repeats, Split, find_parts, phantom_folder, read_images, separate
+from lumos.errors import DataError
+from lumos.suite.workload import Metric
+from lumos.workloads.braintumor.data import (
+    SPLITS,
+    Duplicates,
+    Slices,
+    Split,
+    find_parts,
+    generate_phantoms,
+    read_images,
+    separate,
+)
 from lumos.workloads.braintumor.model import Sizes, build, find_weights
 from lumos.workloads.braintumor.phantom import CLASSES
-from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
-from lumos.workloads.common.streaming import collate_tuple, sample_loader
-from lumos.workloads.common.tabular import as_source, digest
+from lumos.workloads.common.arrays import digest
+from lumos.workloads.common.classifiers import (
+    centroid_accuracy,
+    confusion_matrix,
+    logistic_accuracy,
+    majority_accuracy,
+)
+from lumos.workloads.common.streamed_workload import StreamedWorkload
 
 log = logging.getLogger("lumos")
 
@@ -35,54 +49,15 @@ BASELINE_PIXELS = 16
 
 
 @dataclass(frozen=True)
-class Slices:
-    """Images of one split, as the network takes them: (channels, pixels, pixels), float32 in [-1, 1], and a label.
-
-    With ``augment``, an image is mirrored in half of the epochs and shifted by up to a thirty-second of its width, as a
-    function of seed, epoch and number alone.
-    """
-
-    images: UInt8[np.ndarray, "all y x"]
-    labels: Int[np.ndarray, " all"]
-    rows: Int[np.ndarray, " rows"]
-    channels: int
-    seed: int
-    augment: bool
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, index: int, epoch: int) -> tuple[Float[Tensor, "channels y x"], Int[Tensor, ""]]:
-        """One image and its label."""
-        row = self.rows[index]
-        image = self.images[row]
-        if self.augment:
-            image = self._moved(image, np.random.default_rng([self.seed, epoch, index]))
-        scaled = torch.from_numpy(image.astype(np.float32)) / 127.5 - 1
-        return scaled.expand(self.channels, -1, -1), torch.tensor(self.labels[row])
-
-    def _moved(self, image: UInt8[np.ndarray, "y x"], rng: np.random.Generator) -> UInt8[np.ndarray, "y x"]:
-        if rng.random() < 0.5:
-            image = image[:, ::-1]
-        reach = len(image) // 32
-        dy, dx = rng.integers(-reach, reach + 1, 2)
-        # What is shifted in repeats the border: heads are surrounded by air.
-        padded = np.pad(image, reach, mode="edge")
-        return padded[reach + dy :, reach + dx :][: len(image), : len(image)]
-
-
-@dataclass(frozen=True)
-class BrainTumor:
+class BrainTumor(StreamedWorkload):
     """The class (:data:`CLASSES`) of an axial slice; ``README.md`` has the sources, the phantoms and numbers.
 
     With ``data.source=generated`` the images are the project's own phantoms, ``public`` reads the published folders
-    or parquet files at ``data.root``. Training images that are also test images are dropped. ``pretrained`` is true
-    (weights in the local cache), false or a file of weights. Raises DataError for settings or files that cannot be
-    used.
+    or parquet files at ``data.root``. Training images that are also test images are dropped. Batches are ``(images (n,
+    channels, pixels, pixels), labels (n,))``. ``pretrained`` is true (weights in the local cache), false or a file of
+    weights. Raises DataError for settings or files that cannot be used.
     """
 
-    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
-    seed: int = 0
     train_images: int = 4000
     test_images: int = 800
     pixels: int = 64
@@ -105,17 +80,11 @@ class BrainTumor:
     metric = Metric("accuracy", target=0.8177)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", as_source(self.data))
+        super().__post_init__()
         for key in ("train_images", "test_images"):
             if getattr(self, key) < 40:
                 raise DataError(f"workload.{key}={getattr(self, key)}: expected at least 40, ten of each class")
-        if self.batch_size < 1:
-            raise DataError(f"workload.batch_size={self.batch_size}: expected at least 1")
         _ = self._sizes, self._weights  # what cannot be used is said before anything is drawn or read
-
-    @property
-    def _source(self) -> DataSource:
-        return as_source(self.data)
 
     @property
     def _sizes(self) -> Sizes:
@@ -128,97 +97,62 @@ class BrainTumor:
         return find_weights(self.pretrained)
 
     @property
-    def recipe(self) -> Recipe:
-        """How the network is trained."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-
-    @property
     def note(self) -> str:
         """What the samples are, in one line."""
-        if self._source.source == "generated":
+        if self.generated:
             return "drawn phantoms of heads, not patients: the score says nothing about real images"
-        return f"the images of {self._source.root}; test images are dropped from training"
+        return f"the images of {self.source.root}; test images are dropped from training"
+
+    def generate(self) -> Path:
+        """Draw the phantoms where they are not in the cache yet; returns their folder."""
+        counts: dict[Split, int] = {"train": self.train_images, "test": self.test_images}
+        return generate_phantoms(self.cache, self.seed, self.pixels, counts)
 
     @cached_property
-    def _images(self) -> tuple[dict[str, np.ndarray], dict[Split, np.ndarray], Repeats]:
-        cache = self._source.cache / self.name
-        if self._source.source == "generated":
-            counts: dict[Split, int] = {"train": self.train_images, "test": self.test_images}
-            root = phantom_folder(cache, self.seed, self.pixels, counts)
-        else:
-            root = self._source.public_root()
-        arrays = read_images(cache, find_parts(root), self.pixels, self._source.on_error)
-        rows, repeats = separate(arrays, self.seed)
-        if repeats.dropped or self._source.source == "public":
-            log.info(f"{self.name}: {repeats}")
-        if repeats.contradictory:
-            log.warning(f"{self.name}: {repeats.contradictory} images stand under two labels and were left so")
-        return arrays, rows, repeats
+    def _images(self) -> tuple[dict[str, np.ndarray], dict[Split, np.ndarray], Duplicates]:
+        arrays = read_images(self.cache, find_parts(self.root), self.pixels, self.source.on_error)
+        rows, duplicates = separate(arrays, self.seed)
+        if duplicates.dropped or not self.generated:
+            log.info(f"{self.name}: {duplicates}")
+        if duplicates.contradictory:
+            log.warning(f"{self.name}: {duplicates.contradictory} images stand under two labels and were left so")
+        return arrays, rows, duplicates
 
     @property
-    def repeats(self) -> Repeats:
+    def duplicates(self) -> Duplicates:
         """What the images hold more than once."""
         return self._images[2]
 
-    def slices(self, split: Split) -> Slices:
-        """The images of a split; those of ``train`` are mirrored and shifted where ``augment`` says so."""
+    @cached_property
+    def samples(self) -> Mapping[str, Slices]:
+        """The images of each split; those of ``train`` are mirrored and shifted where ``augment`` says so."""
+        return {split: self._slices(split, augment=self.augment and split == "train") for split in SPLITS}
+
+    def _slices(self, split: Split, *, augment: bool) -> Slices:
         arrays, rows, _ = self._images
-        augment = self.augment and split == "train"
         return Slices(arrays["images"], arrays["labels"], rows[split], self.channels, self.seed, augment)
 
+    def digest(self) -> str:
+        """Compute SHA-256 of the images and labels, in hex."""
+        return digest(*(array[s.rows] for s in self.samples.values() for array in (s.images, s.labels)))
+
     def model(self) -> nn.Module:
-        """A fresh network, or one with the weights that ``pretrained`` names: images to logits (n, 4)."""
+        """Build a fresh network, or one with the weights that ``pretrained`` names: images to logits (n, 4)."""
         return build(self._sizes, len(CLASSES), self._weights)
 
-    def loaders(self) -> Loaders:
-        """Batches ``(images (n, channels, pixels, pixels), labels (n))``."""
-        return self._loaders
-
-    @cached_property
-    def _loaders(self) -> Loaders:
-        parts = {split: self.slices(split) for split in SPLITS}
-
-        def loader(split: Split) -> DataLoader:
-            seed = self.seed if split == "train" else None
-            return sample_loader(
-                parts[split],
-                batch_size=self.batch_size,
-                seed=seed,
-                workers=self._source.workers,
-                collate=collate_tuple,
-            )
-
-        contents = [array[p.rows] for p in parts.values() for array in (p.images, p.labels)]
-        return Loaders(
-            train=loader("train"),
-            valid=loader("valid"),
-            test=loader("test"),
-            n_train=len(parts["train"]),
-            n_valid=len(parts["valid"]),
-            n_test=len(parts["test"]),
-            source=self._source.source,
-            sha256=digest(*contents),
-        )
-
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Cross entropy over that of an even guess among the classes, so that such a guess has loss 1."""
+        """Compute the cross entropy over that of an even guess among the classes, so that such a guess has loss 1."""
         images, labels = batch
         return functional.cross_entropy(model(images), labels) / np.log(len(CLASSES))
 
     def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
-        """Share of the images whose class is named."""
+        """Compute the share of the images whose class is named."""
         return self.scores(model, batches)["accuracy"]
 
-    @torch.no_grad()
     def scores(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Accuracy, the mean over classes of F1 (macro-F1), and each class's recall."""
-        confusion = torch.zeros(len(CLASSES), len(CLASSES))
-        for images, labels in batches:
-            cells = (labels * len(CLASSES) + model(images).argmax(1)).cpu()
-            confusion += cells.bincount(minlength=confusion.numel()).view_as(confusion)
-        if not confusion.any():
-            raise DataError("a split has no images to score; ask for more data")
-        right, true, guessed = confusion.diag(), confusion.sum(1), confusion.sum(0)
+        """Compute accuracy, the mean over classes of F1 (macro-F1), and each class's recall."""
+        confusion = confusion_matrix(model, batches, len(CLASSES))
+        right, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         recall = dict(zip(CLASSES, (right / true.clamp(min=1)).tolist(), strict=True))
         return {
             "accuracy": (right.sum() / true.sum()).item(),
@@ -227,7 +161,7 @@ class BrainTumor:
         }
 
     def baselines(self) -> dict[str, float]:
-        """Test accuracy of the commonest class, and of two classifiers of pixels on images 16 wide."""
+        """Compute test accuracy of the commonest class, and of two classifiers of pixels on images 16 wide."""
         (x, y), (test_x, test_y) = (self._small(split) for split in ("train", "test"))
         return {
             "majority": majority_accuracy(y, test_y),
@@ -245,17 +179,16 @@ class BrainTumor:
         return torch.cat(small).flatten(1), torch.from_numpy(arrays["labels"][rows[split]])
 
     def example(self) -> tuple[Float[Tensor, "n channels y x"]]:
-        """Four images of the training split, without augmentation."""
-        arrays, rows, _ = self._images
-        plain = Slices(arrays["images"], arrays["labels"], rows["train"][:4], self.channels, self.seed, augment=False)
-        return (torch.stack([plain.read(k, 0)[0] for k in range(len(plain))]),)
+        """Return four images of the training split, without augmentation."""
+        plain = self._slices("train", augment=False)
+        return (torch.stack([plain.read(k, 0)[0] for k in range(min(4, len(plain)))]),)
 
     def features(self) -> Sequence[str]:
-        """Names of the image's channels."""
+        """Name the image's channels."""
         return CHANNELS[self.channels]
 
     def tiny(self) -> BrainTumor:
-        """240 images of 32 pixels, a narrow network of two blocks."""
+        """Shrink it to 240 images of 32 pixels and a narrow network of two blocks."""
         return replace(
             self,
             train_images=160,

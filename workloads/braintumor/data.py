@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,16 +17,17 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int, UInt8
+import torch
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
+from torch import Tensor
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.braintumor.phantom import CLASSES, phantom
-from lumos.workloads.common.files import make_files
+from lumos.workloads.common.arrays import cached
+from lumos.workloads.common.damaged import readable
+from lumos.workloads.common.files import file_sha256, make_files
 from lumos.workloads.common.progress import track
-from lumos.workloads.common.tabular import cached
-
-log = logging.getLogger("lumos")
 
 VERSION = "1"
 """Part of the caches' keys: changed whenever equal settings would give other images."""
@@ -43,11 +43,13 @@ SPLIT_NAMES: Mapping[str, Split] = {
 """Folders of a split, and the first word of a parquet file's name, in lower case."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+"""Pillow's names of what those files may be; its other readers are not tried on a file from outside."""
 
 VALID_SHARE = 0.1
 """Of the training images, where the published set has no split of its own for validation."""
 
-Named = tuple[int, str, bytes]
+LabelledFile = tuple[int, str, bytes]
 """A label, where the image is (for messages), and its file's content."""
 
 
@@ -57,14 +59,14 @@ class Part:
 
     split: Split
     sha256: str
-    read: Callable[[], list[Named]]
+    read: Callable[[], list[LabelledFile]]
 
 
 # ---- the default: phantoms in the published layout ---------------------------------------------------------------
 
 
-def phantom_folder(cache: Path, seed: int, pixels: int, counts: Mapping[Split, int]) -> Path:
-    """A folder ``{Training,Testing}/{class}/*.png`` of phantoms, made at the first call; ``counts`` images a split.
+def generate_phantoms(cache: Path, seed: int, pixels: int, counts: Mapping[Split, int]) -> Path:
+    """Draw phantoms into ``{Training,Testing}/{class}/*.png``, at the first call; returns their folder.
 
     As in the published set, images are 1 to 1.5 times as wide as the network reads them, and every fifth is RGB.
     """
@@ -89,9 +91,12 @@ def phantom_folder(cache: Path, seed: int, pixels: int, counts: Mapping[Split, i
 
 
 def find_parts(root: Path) -> list[Part]:
-    """The images below ``root``: parquet files where there are some, else folders ``{Training|train}/{class}``.
+    """Find the images below ``root``: parquet files where there are some, else folders ``{Training|train}/{class}``.
 
-    Hidden files and folders are passed over. Raises DataError, naming what is there, where the layout is neither.
+    Hidden files and folders are passed over.
+
+    Raises:
+        DataError: the layout is neither; the message names what is there.
     """
     tables = sorted(file for file in root.rglob("*.parquet") if _visible(file, root)) if root.is_dir() else [root]
     parts = [part for table in tables for part in _table_parts(table)] if tables else _folder_parts(root)
@@ -114,9 +119,10 @@ def _listed(root: Path) -> str:
 
 
 def class_label(name: str, where: str) -> int:
-    """The label of a class by any of its published names (``no_tumor``, ``glioma_tumor``, ``Pituitary`` ..).
+    """Label a class by any of its published names (``no_tumor``, ``glioma_tumor``, ``Pituitary`` ..).
 
-    Raises DataError for another name.
+    Raises:
+        DataError: the name is none of them.
     """
     word = re.sub(r"[^a-z]|tumou?rs?", "", re.sub(r"[^a-z]", "", name.lower()))
     word = {"no": "notumor", "normal": "notumor", "healthy": "notumor"}.get(word, word)
@@ -136,22 +142,14 @@ def _folder_parts(root: Path) -> list[Part]:
             label = class_label(kind.name, str(kind))
             seen.add(label)
             files = sorted(f for f in kind.rglob("*") if f.suffix.lower() in SUFFIXES and _visible(f, root))
-            parts += [Part(split, _sha256(file), partial(_read_file, file, label)) for file in files]
+            parts += [Part(split, file_sha256(file), partial(_read_file, file, label)) for file in files]
         absent = [name for label, name in enumerate(CLASSES) if label not in seen]
         if absent:
             raise DataError(f"{folder}: there is no folder for {', '.join(absent)}")
     return parts
 
 
-def _sha256(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-
-
-def _read_file(file: Path, label: int) -> list[Named]:
+def _read_file(file: Path, label: int) -> list[LabelledFile]:
     return [(label, str(file), file.read_bytes())]
 
 
@@ -171,7 +169,7 @@ def _table_parts(file: Path) -> list[Part]:
     if "label" not in schema.names:
         raise DataError(f"{file}: columns {', '.join(schema.names)}; expected one that is called label")
     labels = _label_names(schema.metadata or {}, str(file))
-    sha256 = _sha256(file)
+    sha256 = file_sha256(file)
     return [Part(split, f"{sha256}/{group}", partial(_read_group, file, group, labels)) for group in range(groups)]
 
 
@@ -184,13 +182,13 @@ def _label_names(metadata: Mapping[bytes, bytes], where: str) -> list[int]:
     return [class_label(str(name), where) for name in names]
 
 
-def _read_group(file: Path, group: int, labels: Sequence[int]) -> list[Named]:
+def _read_group(file: Path, group: int, labels: Sequence[int]) -> list[LabelledFile]:
     try:
         with pq.ParquetFile(file) as table:
             rows = table.read_row_group(group, columns=["image", "label"]).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file}: row group {group} cannot be read ({error}); fetch it again") from error
-    out: list[Named] = []
+    out: list[LabelledFile] = []
     for k, row in enumerate(rows):
         where, label = f"{file}: row {k} of row group {group}", row["label"]
         if isinstance(label, str):
@@ -207,13 +205,16 @@ def _read_group(file: Path, group: int, labels: Sequence[int]) -> list[Named]:
 
 
 def decode(content: bytes, where: str, pixels: int) -> tuple[UInt8[np.ndarray, "y x"], UInt8[np.ndarray, " 32"]]:
-    """An image in any mode and of any size, as grey levels ``pixels`` wide and high; and a digest of its own pixels.
+    """Decode an image of any mode and size to grey levels, ``pixels`` wide and high, and digest its own pixels.
 
     The digest is taken of the grey levels before the resizing: it is the same for a grey image and an RGB one that
-    shows it. Sixteen-bit images are scaled to their own brightest pixel. Raises DataError where it is no image.
+    shows it. Sixteen-bit images are scaled to their own brightest pixel.
+
+    Raises:
+        DataError: it is no image.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.mode.startswith(("I", "F")):
                 levels = np.asarray(image, np.float64).clip(0)
                 image = Image.fromarray((255 * levels / max(levels.max(), 1e-300)).astype(np.uint8))
@@ -229,24 +230,18 @@ def decode(content: bytes, where: str, pixels: int) -> tuple[UInt8[np.ndarray, "
 
 
 def read_images(cache: Path, parts: Sequence[Part], pixels: int, on_error: str) -> dict[str, np.ndarray]:
-    """All images, decoded once and then kept in ``cache`` under a hash of their content.
+    """Decode all images, once; they are kept in ``cache`` under a hash of their content.
 
     Arrays ``images`` (n, pixels, pixels) and ``digests`` (n, 32), uint8, ``labels`` and ``splits`` (n), int64, the
     first memory-mapped. With ``on_error="skip"`` a damaged image is named in the log and left out.
     """
 
     def work(part: Part) -> list[tuple[np.ndarray, np.ndarray, int]]:
-        try:
-            named = part.read()
-        except DataError as error:
-            return _skipped(error, on_error)
-        out = []
-        for label, where, content in named:
-            try:
-                out.append((*decode(content, where, pixels), label))
-            except DataError as error:
-                out += _skipped(error, on_error)
-        return out
+        return [
+            (*image, label)
+            for _, content in readable([part], lambda part: part.read(), on_error)
+            for (label, _, _), image in readable(content, lambda named: decode(named[2], named[1], pixels), on_error)
+        ]
 
     def make() -> dict[str, np.ndarray]:
         found, splits = [], []
@@ -270,13 +265,6 @@ def read_images(cache: Path, parts: Sequence[Part], pixels: int, on_error: str) 
     return cached(cache, {"version": VERSION, "pixels": pixels, "images": content, "on_error": on_error}, make)
 
 
-def _skipped(error: DataError, on_error: str) -> list:
-    if on_error != "skip":
-        raise error
-    log.warning(f"left out (data.on_error=skip): {error}")
-    return []
-
-
 def _batches(parts: Sequence[Part], size: int) -> Iterator[Sequence[Part]]:
     return (parts[k : k + size] for k in range(0, len(parts), size))
 
@@ -285,7 +273,7 @@ def _batches(parts: Sequence[Part], size: int) -> Iterator[Sequence[Part]]:
 
 
 @dataclass(frozen=True)
-class Repeats:
+class Duplicates:
     """Images that the published set holds more than once, by their own pixels.
 
     ``dropped`` training images (and validation images) were also test images, ``distinct`` of them different ones;
@@ -302,8 +290,8 @@ class Repeats:
         return f"{self.dropped} training images ({self.distinct} distinct) are also test images and were dropped"
 
 
-def separate(arrays: Mapping[str, np.ndarray], seed: int) -> tuple[dict[Split, Int[np.ndarray, " rows"]], Repeats]:
-    """The rows of each split, and what was found twice. Images that equal a test image leave the other two splits.
+def separate(arrays: Mapping[str, np.ndarray], seed: int) -> tuple[dict[Split, Int[np.ndarray, " rows"]], Duplicates]:
+    """Find the rows of each split, and what is there twice. Images that equal a test image leave the other splits.
 
     Without a split for validation in the files, a tenth of the training images become one; copies of an image stay
     together.
@@ -315,7 +303,7 @@ def separate(arrays: Mapping[str, np.ndarray], seed: int) -> tuple[dict[Split, I
     leaked = tested & (splits != 2)
     pairs = np.unique(np.stack([which, labels]), axis=1)
     contradictory = int((np.bincount(pairs[0]) > 1).sum())
-    repeats = Repeats(int(leaked.sum()), len(np.unique(which[leaked])), contradictory)
+    duplicates = Duplicates(int(leaked.sum()), len(np.unique(which[leaked])), contradictory)
     train = np.flatnonzero((splits == 0) & ~leaked)
     valid = np.flatnonzero((splits == 1) & ~tested & ~np.isin(which, which[train]))
     if not (splits == 1).any():
@@ -323,4 +311,44 @@ def separate(arrays: Mapping[str, np.ndarray], seed: int) -> tuple[dict[Split, I
         drawn = np.random.default_rng([seed, 7]).permutation(unique)[: round(VALID_SHARE * len(unique))]
         held = np.isin(which[train], drawn)
         train, valid = train[~held], train[held]
-    return {"train": train, "valid": valid, "test": np.flatnonzero(splits == 2)}, repeats
+    return {"train": train, "valid": valid, "test": np.flatnonzero(splits == 2)}, duplicates
+
+
+# ---- samples -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Images of one split, as the network takes them: (channels, pixels, pixels), float32 in [-1, 1], and a label.
+
+    With ``augment``, an image is mirrored in half of the epochs and shifted by up to a thirty-second of its width, as a
+    function of seed, epoch and number alone.
+    """
+
+    images: UInt8[np.ndarray, "all y x"]
+    labels: Int[np.ndarray, " all"]
+    rows: Int[np.ndarray, " rows"]
+    channels: int
+    seed: int
+    augment: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int, epoch: int) -> tuple[Float[Tensor, "channels y x"], Int[Tensor, ""]]:
+        """Read one image and its label."""
+        row = self.rows[index]
+        image = self.images[row]
+        if self.augment:
+            image = self._moved(image, np.random.default_rng([self.seed, epoch, index]))
+        scaled = torch.from_numpy(image.astype(np.float32)) / 127.5 - 1
+        return scaled.expand(self.channels, -1, -1), torch.tensor(self.labels[row])
+
+    def _moved(self, image: UInt8[np.ndarray, "y x"], rng: np.random.Generator) -> UInt8[np.ndarray, "y x"]:
+        if rng.random() < 0.5:
+            image = image[:, ::-1]
+        reach = len(image) // 32
+        dy, dx = rng.integers(-reach, reach + 1, 2)
+        # What is shifted in repeats the border: heads are surrounded by air.
+        padded = np.pad(image, reach, mode="edge")
+        return padded[reach + dy :, reach + dx :][: len(image), : len(image)]

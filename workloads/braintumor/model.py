@@ -13,7 +13,7 @@ from timm.models import get_pretrained_cfg, load_state_dict
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 
 ARCHITECTURE = "vit_base_patch16_224"
 """timm's name of the network whose sizes are changed, and whose published weights ``pretrained=true`` stands for."""
@@ -58,10 +58,12 @@ class Sizes:
 
 
 def find_weights(pretrained: bool | str | Path) -> Path | None:
-    """The file of weights that ``pretrained`` asks for; None for none.
+    """Find the file of weights that ``pretrained`` asks for; None for none.
 
-    ``true`` looks into the cache of the Hugging Face hub, and nowhere else. Raises DataError at once where the file
-    is not there: nothing is downloaded during a run.
+    ``true`` looks into the cache of the Hugging Face hub, and nowhere else.
+
+    Raises:
+        DataError: the file is not there: nothing is downloaded during a run.
     """
     if pretrained is False:
         return None
@@ -85,43 +87,26 @@ def find_weights(pretrained: bool | str | Path) -> Path | None:
 
 
 def build(sizes: Sizes, classes: int, weights: Path | None) -> nn.Module:
-    """The network: images (n, channels, pixels, pixels) to logits (n, classes).
+    """Build the network: images (n, channels, pixels, pixels) to logits (n, classes).
 
     Weights of other image sizes and channels are adapted by timm (position embedding, first layer); a head for another
-    number of classes starts anew. Raises DataError for weights of another network, or a file that is damaged.
+    number of classes starts anew.
+
+    Raises:
+        DataError: the weights are those of another network, or their file is damaged.
     """
-    options: dict[str, Any] = {}
-    if weights is not None:
-        options = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
-        if weights.suffix == ".npz":
-            options["pretrained_cfg_overlay"]["custom_load"] = True
-    try:
-        model = timm.create_model(
-            ARCHITECTURE,
-            img_size=sizes.pixels,
-            in_chans=sizes.channels,
-            patch_size=sizes.patch,
-            embed_dim=sizes.width,
-            depth=sizes.depth,
-            num_heads=sizes.heads,
-            num_classes=classes,
-            global_pool=sizes.pool,
-            class_token=sizes.pool == "token",
-            # timm's own start has standard deviation 0.02 at every width: too little for narrow networks to learn from.
-            weight_init="jax",
-            **options,
-        )
-        if weights is not None and weights.suffix != ".npz":
-            _check_names(model, weights)
-    except Exception as error:  # whatever a file of other weights raises, the remedy is the same
-        if weights is None:
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{weights}: cannot be loaded into a ViT of patch {sizes.patch}, width {sizes.width}, depth {sizes.depth}, "
-            f"{sizes.heads} heads ({type(error).__name__}: {reason}); give weights of that network, or set "
-            "workload.{patch,width,depth,heads} to theirs"
-        ) from error
+    if weights is None:
+        model = _create(sizes, classes)
+    else:
+        try:
+            model = _create_from(weights, sizes, classes)
+        except Exception as error:  # whatever a file of other weights raises, the remedy is the same
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"{weights}: cannot be loaded into a ViT of patch {sizes.patch}, width {sizes.width}, depth "
+                f"{sizes.depth}, {sizes.heads} heads ({type(error).__name__}: {reason}); give weights of that network, "
+                "or set workload.{patch,width,depth,heads} to theirs"
+            ) from error
     if sizes.head_width:
         # The layer norm before it is the transformer's last one.
         model.head = nn.Sequential(
@@ -130,9 +115,34 @@ def build(sizes: Sizes, classes: int, weights: Path | None) -> nn.Module:
     return model
 
 
-def _check_names(model: nn.Module, weights: Path) -> None:
-    """timm passes over tensors that are missing or too many once the head differs; we do not."""
-    names = set(checkpoint_filter_fn(load_state_dict(str(weights)), model))  # type: ignore[arg-type]
+def _create(sizes: Sizes, classes: int, **options: Any) -> nn.Module:
+    return timm.create_model(
+        ARCHITECTURE,
+        img_size=sizes.pixels,
+        in_chans=sizes.channels,
+        patch_size=sizes.patch,
+        embed_dim=sizes.width,
+        depth=sizes.depth,
+        num_heads=sizes.heads,
+        num_classes=classes,
+        global_pool=sizes.pool,
+        class_token=sizes.pool == "token",
+        # timm's own start has standard deviation 0.02 at every width: too little for narrow networks to learn from.
+        weight_init="jax",
+        **options,
+    )
+
+
+def _create_from(weights: Path, sizes: Sizes, classes: int) -> nn.Module:
+    overlay: dict[str, Any] = {"file": str(weights)}
+    if weights.suffix == ".npz":
+        return _create(sizes, classes, pretrained=True, pretrained_cfg_overlay={**overlay, "custom_load": True})
+    # Read here first: only tensors, so that timm, which reads the file again, never meets a pickled object.
+    state = load_state_dict(str(weights), weights_only=True)
+    model = _create(sizes, classes, pretrained=True, pretrained_cfg_overlay=overlay)
+    # timm passes over tensors that are missing or too many once the head differs; we do not.
+    names = set(checkpoint_filter_fn(state, model))  # type: ignore[arg-type]
     odd = sorted(n for n in names ^ set(model.state_dict()) if not n.startswith(PASSED_OVER))
     if odd:
         raise ValueError(f"{len(odd)} tensors are in one of the two only, {odd[0]} first")
+    return model

@@ -56,11 +56,11 @@ class Head:
     edge: float
 
     def inside(self, distance: Field) -> Field:
-        """A soft mask: 1 where the distance is well below 0, 0 where it is well above, a ramp about a pixel wide."""
+        """Make a soft mask: 1 where the distance is well below 0, 0 where well above, a ramp about a pixel wide."""
         return (0.5 - distance / (4 * self.edge)).clip(0, 1)
 
     def ellipse(self, cx: float, cy: float, rx: float, ry: float, turn: float = 0.0) -> Field:
-        """The soft mask of an ellipse about (cx, cy), turned anticlockwise by ``turn`` (rad)."""
+        """Make the soft mask of an ellipse about (cx, cy), turned anticlockwise by ``turn`` (rad)."""
         dx, dy = self.x - cx, self.y - cy
         c, s = np.cos(turn), np.sin(turn)
         radius = np.sqrt(((c * dx + s * dy) / rx) ** 2 + ((c * dy - s * dx) / ry) ** 2)
@@ -68,7 +68,7 @@ class Head:
 
 
 def phantom(kind: str, pixels: int, rng: np.random.Generator) -> UInt8[np.ndarray, "y x"]:
-    """One image of a head with the given kind of tumour (:data:`CLASSES`), ``pixels`` wide and high, 0 to 255."""
+    """Draw a head with the given kind of tumour (:data:`CLASSES`), ``pixels`` wide and high, 0 to 255."""
     head = _head(kind, pixels, rng)
     scan = str(rng.choice(list(SHARE), p=list(SHARE.values())))
     signal = {name: value * rng.uniform(0.9, 1.1) for name, value in SIGNALS[scan].items()}

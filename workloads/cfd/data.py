@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.cfd.mesh import FAR_FIELD, WALL, Mesh
 from lumos.workloads.cfd.solver import Gas, compute_flux, free_stream, gas, run
 from lumos.workloads.common.progress import track
@@ -43,10 +44,13 @@ class Condition:
 
 
 def held_out(mach: Sequence[float], angle: Sequence[float]) -> dict[Split, list[Condition]]:
-    """Every Mach number with every angle, each condition in one split: of every four, two train, one valid, one test.
+    """Pair every Mach number with every angle, and put each condition into one split.
 
-    The choice follows the order of the two lists alone, so that every seed is tested on the same flows.
-    Raises DataError for fewer than four conditions, or the same one twice.
+    Of every four, two train, one is valid and one test. The choice follows the order of the two lists alone, so that
+    every seed is tested on the same flows.
+
+    Raises:
+        DataError: there are fewer than four conditions, or the same one twice.
     """
     conditions = [Condition(float(m), float(a)) for m, a in product(mach, angle)]
     if len(conditions) < 4 or len(set(conditions)) < len(conditions):
@@ -58,6 +62,14 @@ def held_out(mach: Sequence[float], angle: Sequence[float]) -> dict[Split, list[
     return {split: [c for k, c in enumerate(conditions) if turn[k % 4] == split] for split in SPLITS}
 
 
+def domn_files(root: Path) -> list[Path]:
+    """List the ``.domn`` files of a folder, or the one file that ``root`` is. Raises DataError where there are none."""
+    files = sorted(root.glob("*.domn*")) if root.is_dir() else [root]
+    if not files:
+        raise DataError(f"data.root={root}: there is no .domn file in that folder; give the file itself or its folder")
+    return files
+
+
 def generate(
     meshes: Sequence[Mesh],
     conditions: dict[Split, list[Condition]],
@@ -66,11 +78,22 @@ def generate(
     rows: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Simulate every condition on every mesh and draw faces: arrays ``{split}_{inputs,outputs}``, float32.
+    """Simulate every condition on every mesh and draw faces from the states that are recorded.
 
-    States are recorded at ``snapshots`` iterations, evenly spaced up to the last. ``rows`` counts all splits, 80% of
-    them train; each split's rows are drawn in equal shares from its recorded states, no face of a state twice.
-    Raises DataError where a flow is not physical or a state has fewer faces than asked for.
+    Args:
+        meshes: What to simulate on.
+        conditions: The flows of each split.
+        iterations: Iterations of the solver for each flow.
+        snapshots: States recorded of each flow, evenly spaced up to the last iteration.
+        rows: Faces in all splits, 80% of them train; each split's are drawn in equal shares from its recorded states,
+            no face of a state twice.
+        seed: Draws the faces.
+
+    Returns:
+        Arrays ``{split}_{inputs,outputs}``, (rows, 20) and (rows, 5), float32.
+
+    Raises:
+        DataError: a flow is not physical, or a state has fewer faces than asked for.
     """
     if not 1 <= snapshots <= iterations:
         raise DataError(f"workload.snapshots={snapshots}: expected 1 to workload.iterations={iterations}")
@@ -93,7 +116,7 @@ def generate(
 
 
 def _shares(rows: int, states: int) -> list[int]:
-    """``rows`` cut into ``states`` parts that differ by one at most."""
+    """Cut ``rows`` into ``states`` parts that differ by one at most."""
     return np.diff(np.arange(states + 1) * rows // states).tolist()
 
 
@@ -109,7 +132,7 @@ def _pick(rng: np.random.Generator, mesh: Mesh, count: int) -> np.ndarray:
 def sample(
     mesh: Mesh, w: Float[np.ndarray, "elements 5"], far: Float[np.ndarray, " 5"], faces: np.ndarray
 ) -> tuple[Float[np.ndarray, "faces 20"], Float[np.ndarray, "faces 5"]]:
-    """Inputs and outputs of the flux kernel at some faces, numbered element * 4 + face; units of the solver.
+    """Compute inputs and outputs of the flux kernel at some faces, numbered element * 4 + face; units of the solver.
 
     The neighbour's state is that of the element across the face. Beyond the far field's boundary it is the free
     stream, and behind a wall a mirrored ghost: the same density and energy, the momentum reflected in the wall.
@@ -121,7 +144,7 @@ def sample(
 def face_inputs(
     mesh: Mesh, state: Gas, far: Float[np.ndarray, " 5"], faces: np.ndarray
 ) -> Float[np.ndarray, "faces 20"]:
-    """The first half of :func:`sample`: the inputs alone."""
+    """Compute the first half of :func:`sample`: the inputs alone."""
     element, code = faces // 4, mesh.neighbour.reshape(-1)[faces]
     normal = -mesh.normal.reshape(-1, 3)[faces]
     one = state.take(element)

@@ -59,36 +59,36 @@ class FlowLoop:
         return gas(free_stream(self.condition.mach, self.condition.angle)[None])
 
     def start(self) -> State:
-        """The undisturbed stream everywhere."""
+        """Return the undisturbed stream everywhere."""
         return np.repeat(self._far.w, len(self.mesh), axis=0)
 
     def nudged(self, state: State) -> State:
-        """Densities changed by 1e-9 of themselves, up and down at random."""
+        """Change densities by 1e-9 of themselves, up and down at random."""
         out = state.copy()
         out[:, 0] *= 1 + NUDGE * np.random.default_rng(0).choice([-1.0, 1.0], len(state))
         return out
 
     def step(self, state: State, kernel: Kernel) -> State:
-        """One iteration. Raises DataError where a density or pressure is no longer positive."""
+        """Take one iteration. Raises DataError where a density or pressure is no longer positive."""
         new = step(self.mesh, state, self._far, lambda _, now, far: kernel(Call(now, far)))
         gas(new)
         return new
 
     def exact(self, call: Call) -> Float[np.ndarray, "elements 4 5"]:
-        """The fluxes through all faces."""
+        """Compute the fluxes through all faces."""
         return compute_flux(self.mesh, call.state, call.far)
 
     def replaced(self, call: Call, surrogate: Surrogate) -> Float[np.ndarray, "elements 4 5"]:
-        """The same, by the network."""
+        """Compute the same by the network."""
         inputs = face_inputs(self.mesh, call.state, call.far.w[0], np.arange(4 * len(self.mesh)))
         return surrogate(inputs).reshape(len(self.mesh), 4, 5)
 
     def rows(self, call: Call) -> int:
-        """All faces."""
+        """Count all faces."""
         return 4 * len(self.mesh)
 
     def conserved(self, state: State, kernel: Kernel) -> Mapping[str, float]:
-        """Mass and energy in the box, and by how much the two sides' fluxes through inner faces fail to cancel.
+        """Compute mass and energy in the box, and by how much the two sides' fluxes through inner faces fail to cancel.
 
         The box is open and its steps are local in time, so that the totals of the true run change too; what it does
         keep is that nothing is lost at an inner face. That imbalance is relative to the fluxes' size, over all five.
@@ -104,7 +104,7 @@ class FlowLoop:
         }
 
     def apart(self, state: State, true: State) -> Mapping[str, float]:
-        """Root mean square differences of density and pressure, relative to how much the true flow departs from rest.
+        """Measure rms differences of density and pressure, relative to how much the true flow departs from rest.
 
         1 is as far as the undisturbed stream itself is.
         """
@@ -118,5 +118,5 @@ class FlowLoop:
 
 
 def simulation(workload: CFD) -> FlowLoop:
-    """The simulation of a workload's settings."""
+    """Make the simulation of a workload's settings."""
     return FlowLoop(workload)

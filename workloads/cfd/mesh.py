@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 
 WALL = -1
 """Code of a neighbour that is a solid wall (0 in a ``.domn`` file)."""
@@ -46,7 +46,7 @@ class Mesh:
         return len(self.area)
 
     def faults(self) -> list[tuple[str, Any]]:
-        """What can be wrong with an element, and which elements it is true of."""
+        """List what can be wrong with an element, and which elements it is true of."""
         n, element = len(self), np.arange(len(self))
         outside = (self.neighbour >= n) | (self.neighbour < FAR_FIELD)
         there = np.where(outside | (self.neighbour < 0), element[:, None], self.neighbour)
@@ -63,13 +63,15 @@ class Mesh:
 
 
 def box_with_bump(cells: Sequence[int], jitter: float = 0.15, seed: int = 0) -> Mesh:
-    """A box of ``cells`` (x, y, z) hexahedra, six tetrahedra each, over a floor (y = 0) with a smooth bump.
+    """Build a box of ``cells`` (x, y, z) hexahedra, six tetrahedra each, over a floor (y = 0) with a smooth bump.
 
     The floor is a wall, the five other sides are far field. The bump is a Gaussian in x and z, a quarter of the box
     high and centred at 40% of its length; the grid lines above it are compressed. Inner vertices are moved by up to
     ``jitter`` of an edge in each direction, so that faces have all kinds of normals. All six tetrahedra share their
     hexahedron's main diagonal and are alike in each (Kuhn's triangulation), so that faces match across hexahedra.
-    Raises DataError for fewer than two cells along a side, or a jitter outside [0, 0.3].
+
+    Raises:
+        DataError: there are fewer than two cells along a side, or ``jitter`` is outside [0, 0.3].
     """
     position, tetrahedra, on_floor = box_vertices(cells, jitter, seed)
     return _from_tetrahedra(position, tetrahedra, on_floor)
@@ -78,7 +80,7 @@ def box_with_bump(cells: Sequence[int], jitter: float = 0.15, seed: int = 0) -> 
 def box_vertices(
     cells: Sequence[int], jitter: float = 0.15, seed: int = 0
 ) -> tuple[Float[np.ndarray, "vertices 3"], Int[np.ndarray, "elements 4"], Bool[np.ndarray, " vertices"]]:
-    """The vertices of :func:`box_with_bump`, those of each element, and which of them are on the floor."""
+    """Place the vertices of :func:`box_with_bump`; returns them, those of each element, and which are on the floor."""
     if len(cells) != 3 or min(cells) < 2:
         raise DataError(f"workload.cells={list(cells)}: expected three numbers >= 2, the cells along x, y and z")
     if not 0 <= jitter <= 0.3:
@@ -136,10 +138,12 @@ def _from_tetrahedra(
 
 
 def read_domn(path: Path) -> Mesh:
-    """A mesh in Rodinia's ``.domn`` text: the count of elements, then ``area`` and 4 x (``neighbour nx ny nz``) each.
+    """Read Rodinia's ``.domn`` text: the count of elements, then ``area`` and 4 x (``neighbour nx ny nz``) each.
 
     Neighbours count from 1 there; 0 is a wall, a negative number the far field. Normals are kept as they are written.
-    Raises DataError, with file and line, where a number is missing, is none, or contradicts another.
+
+    Raises:
+        DataError: a word is missing, is no number, or contradicts another; the message has file and line.
     """
     try:
         text = path.read_text(encoding="ascii")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.cfd.mesh import FAR_FIELD, WALL, Mesh
 
 GAMMA = 1.4
@@ -34,14 +34,15 @@ class Gas(NamedTuple):
     c: Float[np.ndarray, "*n"]
 
     def take(self, index: np.ndarray) -> Gas:
-        """The states at these places of the first axis."""
+        """Take the states at these places of the first axis."""
         return Gas(*(value.take(index, axis=0) for value in self))
 
 
 def gas(w: Float[np.ndarray, "*n 5"]) -> Gas:
-    """Velocity, pressure, speed and sound speed of states: p = (gamma-1)(E - rho |v|^2 / 2), c^2 = gamma p / rho.
+    """Compute what follows from states: p = (gamma-1)(E - rho |v|^2 / 2), c^2 = gamma p / rho, v and its size.
 
-    Raises DataError where a density or a pressure is not positive, which no real gas has.
+    Raises:
+        DataError: a density or a pressure is not positive, which no real gas has.
     """
     rho = w[..., 0]
     with np.errstate(all="ignore"):  # what is not physical is reported below, in words
@@ -58,9 +59,10 @@ def gas(w: Float[np.ndarray, "*n 5"]) -> Gas:
 
 
 def free_stream(mach: float, angle: float = 0.0) -> Float[np.ndarray, " 5"]:
-    """The far field's state: density 1.4, pressure 1, flow at ``mach`` and ``angle`` of attack (degrees, x towards y).
+    """Make the far field's state: density 1.4, pressure 1, flow at ``mach`` and ``angle`` (degrees, x towards y).
 
-    Raises DataError unless mach > 0 and both are finite.
+    Raises:
+        DataError: ``mach`` is not above 0, or one of the two is not finite.
     """
     if not (np.isfinite(mach) and np.isfinite(angle) and mach > 0):
         raise DataError(f"Mach {mach}, angle {angle}: expected a Mach number > 0 and an angle in degrees")
@@ -71,7 +73,7 @@ def free_stream(mach: float, angle: float = 0.0) -> Float[np.ndarray, " 5"]:
 
 
 def through(state: Gas, inward: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 5"]:
-    """The Euler flux F(W).n' = [m.n', m (v.n') + p n', (E + p)(v.n')] through the inward normal n'."""
+    """Compute the Euler flux F(W).n' = [m.n', m (v.n') + p n', (E + p)(v.n')] through the inward normal n'."""
     volume = np.einsum("...k,...k->...", state.v, inward)  # of gas that enters per time
     flux = state.w * volume[..., None]
     flux[..., 1:4] += state.p[..., None] * inward
@@ -80,7 +82,7 @@ def through(state: Gas, inward: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, 
 
 
 def inner_flux(one: Gas, other: Gas, inward: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 5"]:
-    """What ``one`` gains through a face it shares with ``other``; ``inward`` points from ``other`` into ``one``.
+    """Compute what ``one`` gains through a face it shares with ``other``; ``inward`` points into ``one``.
 
     (F_i + F_j).n'/2 - |n'| 0.2 (|v_i| + |v_j| + c_i + c_j)/2 (W_i - W_j): central, with scalar dissipation.
     """
@@ -90,19 +92,19 @@ def inner_flux(one: Gas, other: Gas, inward: Float[np.ndarray, "*n 3"]) -> Float
 
 
 def wall_flux(one: Gas, inward: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 5"]:
-    """What an element gains through a solid wall: momentum p n' from the pressure, no mass and no energy."""
+    """Compute what an element gains through a solid wall: momentum p n' from the pressure, no mass and no energy."""
     flux = np.zeros_like(one.w)
     flux[..., 1:4] = one.p[..., None] * inward
     return flux
 
 
 def far_flux(one: Gas, far: Gas, inward: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 5"]:
-    """What an element gains through the far field's boundary: (F_i + F_ff).n'/2, without dissipation."""
+    """Compute what an element gains through the far field's boundary: (F_i + F_ff).n'/2, without dissipation."""
     return 0.5 * (through(one, inward) + through(far, inward))
 
 
 def compute_flux(mesh: Mesh, state: Gas, far: Gas) -> Float[np.ndarray, "elements 4 5"]:
-    """What each element gains through each of its faces per time; ``far`` is one state, of shape (1,)."""
+    """Compute what each element gains through each of its faces per time; ``far`` is one state, of shape (1,)."""
     inward = -mesh.normal
     flux = np.empty((*mesh.neighbour.shape, 5))
     for kind in (0, WALL, FAR_FIELD):
@@ -119,7 +121,7 @@ def compute_flux(mesh: Mesh, state: Gas, far: Gas) -> Float[np.ndarray, "element
 def step(
     mesh: Mesh, w: Float[np.ndarray, "elements 5"], far: Gas, flux: Callable[..., np.ndarray] = compute_flux
 ) -> Float[np.ndarray, "elements 5"]:
-    """One iteration: local time steps s = 0.5/(sqrt(area)(|v| + c)), then W = W0 + s/(4-j) sum F for j = 0, 1, 2.
+    """Take an iteration: local time steps s = 0.5/(sqrt(area)(|v| + c)), then W = W0 + s/(4-j) sum F for j = 0, 1, 2.
 
     ``flux`` takes and returns what :func:`compute_flux` does, which it may replace.
     """
@@ -133,9 +135,12 @@ def step(
 
 
 def run(mesh: Mesh, mach: float, angle: float, iterations: int) -> Iterator[Float[np.ndarray, "elements 5"]]:
-    """States after 1, 2, .. ``iterations`` iterations of a flow that starts as the undisturbed far field everywhere.
+    """Run a flow from the undisturbed far field everywhere; yields the states after 1, 2, .. ``iterations`` iterations.
 
-    ``angle`` of attack in degrees. Raises DataError, naming the condition, where the flow stops being physical.
+    ``angle`` of attack in degrees.
+
+    Raises:
+        DataError: the flow stops being physical; the message names the condition.
     """
     far = gas(free_stream(mach, angle)[None])
     w = np.repeat(far.w, len(mesh), axis=0)

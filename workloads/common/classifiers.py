@@ -1,17 +1,44 @@
-"""Trivial classifiers, to be compared with: the commonest class, the nearest class mean, logistic regression."""
+"""Confusion matrices, and trivial classifiers to compare with: commonest class, nearest mean, logistic regression."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from lumos.errors import DataError
 
 Inputs = Float[Tensor, "rows columns"]
 
 
+@torch.no_grad()
+def confusion_matrix(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int
+) -> Int[Tensor, "classes classes"]:
+    """Count samples by label (row) and by the class that the model names (column), on the CPU.
+
+    Args:
+        model: Inputs to logits (rows, classes).
+        batches: Pairs (inputs, labels (rows,)).
+        classes: How many there are.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    counts = torch.zeros(classes**2, dtype=torch.int64)
+    for inputs, labels in batches:
+        named = model(inputs).argmax(1)
+        counts += torch.bincount((labels * classes + named).cpu(), minlength=classes**2)
+    if not counts.any():
+        raise DataError("a split has no samples to score; ask for more data")
+    return counts.view(classes, classes)
+
+
 def majority_accuracy(labels: Int[Tensor, " train"], test_labels: Int[Tensor, " test"]) -> float:
-    """Share of the test rows that have the commonest label of the training rows."""
+    """Compute the share of the test rows that have the commonest label of the training rows."""
     return (test_labels == labels.bincount().argmax()).float().mean().item()
 
 
@@ -21,7 +48,7 @@ def centroid_accuracy(
     test_x: Float[Tensor, "test columns"],
     test_labels: Int[Tensor, " test"],
 ) -> float:
-    """Accuracy of the class whose mean of the training rows is nearest, in standardised columns."""
+    """Compute the accuracy of the class whose mean of the training rows is nearest, in standardised columns."""
     x, test_x = _standardised(x, test_x)
     classes = labels.unique()
     centres = torch.stack([x[labels == c].mean(0) for c in classes])
@@ -35,7 +62,7 @@ def logistic_accuracy(
     test_labels: Int[Tensor, " test"],
     decay: float = 1e-3,
 ) -> float:
-    """Accuracy of a multinomial logistic regression on standardised columns.
+    """Compute the accuracy of a multinomial logistic regression on standardised columns.
 
     Fitted by L-BFGS to the mean cross entropy plus ``decay`` / 2 times the squared weights (not the intercepts).
     """

@@ -26,7 +26,7 @@ class TrueDependence:
     derived: Mapping[str, Derived] = field(default_factory=dict)
 
     def role(self, name: str, output: str) -> str:
-        """``enters``, ``derived`` (it could carry what an input that enters does) or ``unused``, for one output."""
+        """Say whether an input ``enters`` one output, is ``derived`` (from one that enters) or ``unused``."""
         if output in self.enters.get(name, ()):
             return "enters"
         if name in self.derived and any(self.role(p, output) != "unused" for p in self.derived[name].parents):
@@ -34,7 +34,7 @@ class TrueDependence:
         return "unused"
 
     def follows(self, kept: Collection[str]) -> set[str]:
-        """All inputs whose value follows from the kept ones, they themselves included."""
+        """Find all inputs whose value follows from the kept ones, they themselves included."""
         known = set(kept)
         while True:
             before = len(known)
@@ -48,11 +48,12 @@ class TrueDependence:
                 return known
 
     def verdict(self, name: str, kept: Collection[str]) -> str:
-        """What the choice of ``kept`` means for one input.
+        """Say what the choice of ``kept`` means for one input.
 
-        ``kept``; ``follows`` (dropped, but its value follows from kept ones); ``unused`` (dropped, and not needed: it
-        is in no equation, or only repeats what other inputs say); ``lost`` (dropped, though an equation has it as an
-        input of its own: whatever it says is lost, be it little).
+        Returns:
+            ``kept``; ``follows`` (dropped, but its value follows from kept ones); ``unused`` (dropped, and not needed:
+            it is in no equation, or only repeats what other inputs say); ``lost`` (dropped, though an equation has it
+            as an input of its own: whatever it says is lost, be it little).
         """
         if name in kept:
             return "kept"

@@ -7,11 +7,21 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
-from lumos.suite.workload import DataError
-from lumos.workloads.common.progress import track
+from lumos.errors import DataError
+from lumos.workloads.common.parallel import run_all
+
+
+def keyed_folder(folder: Path, key: Mapping[str, object]) -> tuple[Path, str]:
+    """Name the folder for what depends on ``key`` alone: ``folder/<hash of key>``.
+
+    Returns:
+        The path, and the text of its ``key.json``.
+    """
+    text = json.dumps(key, sort_keys=True, default=str)
+    return folder / hashlib.sha256(text.encode()).hexdigest()[:16], f"{text}\n"
 
 
 def make_files(
@@ -21,31 +31,38 @@ def make_files(
     write: Callable[[str, Path], object],
     description: str,
 ) -> Path:
-    """The folder ``folder/<hash of key>`` with all the files ``names``, each a path below it; missing ones are made.
+    """Make those of the files ``folder/<hash of key>/<name>`` that are not there yet, as many at once as cores.
 
-    ``write(name, draft)`` writes one file at ``draft``, which then takes its place: a run that was stopped goes on
-    with the files that are missing. As many are made at once as there are cores, each in a thread. ``key`` holds all
-    that the files depend on, as JSON; ``key.json`` in the folder repeats it. Raises DataError where the folder cannot
-    be written.
+    Each is made in a thread, under a temporary name: a run that was stopped goes on with the files that are missing.
+
+    Args:
+        folder: The cache.
+        key: All that the files depend on, as JSON; ``key.json`` beside them repeats it.
+        names: Paths of the files below their folder.
+        write: Called as ``write(name, draft)``; writes one file at ``draft``, which then takes its place.
+        description: What a progress bar says.
+
+    Returns:
+        ``folder/<hash of key>``.
+
+    Raises:
+        DataError: the folder cannot be written.
     """
-    text = json.dumps(key, sort_keys=True, default=str)
-    place = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+    place, text = keyed_folder(folder, key)
     missing = [name for name in names if not (place / name).exists()]
     if not missing:
         return place
     try:
-        replace_file(place / "key.json", lambda draft: draft.write_text(text + "\n"))
-        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
-            jobs = [pool.submit(replace_file, place / name, _bind(write, name)) for name in missing]
-            try:
-                for job in track(as_completed(jobs), description, total=len(jobs)):
-                    job.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        replace_file(place / "key.json", lambda draft: draft.write_text(text))
+        run_all([partial(replace_file, place / name, partial(write, name)) for name in missing], description)
     except OSError as error:
-        raise DataError(f"{place}: cannot write the cache ({error}); set data.cache to another folder") from error
+        raise cannot_write(place, error) from error
     return place
+
+
+def cannot_write(place: Path, error: OSError) -> DataError:
+    """Say that a place in the cache cannot be written, and what to do."""
+    return DataError(f"{place}: cannot write the cache ({error}); set data.cache to another folder")
 
 
 def replace_file(file: Path, write: Callable[[Path], object]) -> None:
@@ -59,10 +76,31 @@ def replace_file(file: Path, write: Callable[[Path], object]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def digest_files(root: Path, files: Sequence[Path], whole: int = 1024**3) -> str:
-    """SHA-256 in hex of the files' names below ``root`` and contents; of names and sizes beyond ``whole`` bytes in all.
+def dataset_folder(root: Path, name: str) -> Path:
+    """Find a data set that is known by the name of its folder: ``root/name`` where there is one, else ``root``."""
+    return root / name if (root / name).is_dir() else root
 
-    Raises DataError naming a file that is not there.
+
+def file_sha256(file: Path) -> str:
+    """Compute SHA-256 of a file's content; returns it in hex.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def digest_files(root: Path, files: Sequence[Path], whole: int = 1024**3) -> str:
+    """Compute SHA-256 of the files' names below ``root``, sizes and contents; returns it in hex.
+
+    Where the files have more than ``whole`` bytes together, contents do not count.
+
+    Raises:
+        DataError: a file is not there.
     """
     state = hashlib.sha256()
     try:
@@ -74,7 +112,3 @@ def digest_files(root: Path, files: Sequence[Path], whole: int = 1024**3) -> str
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
     return state.hexdigest()
-
-
-def _bind(write: Callable[[str, Path], object], name: str) -> Callable[[Path], object]:
-    return lambda draft: write(name, draft)

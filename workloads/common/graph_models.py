@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lumos.suite.workload import DataError
-from lumos.workloads.common.graph_libraries import MessagePassing, degree, global_add_pool, global_mean_pool
+from lumos.errors import DataError
+from lumos.workloads.common.pyg import MessagePassing, degree, global_add_pool, global_mean_pool
 
 Conv = Literal["gin", "gcn"]
 Knowledge = Literal["last", "sum"]
@@ -34,12 +34,12 @@ class GINConv(MessagePassing):
         self.edge_encoder = edge_encoder
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """Nodes (nodes, width), edges (2, edges) and their features; returns (nodes, width)."""
+        """Update nodes ``x`` (nodes, width) from their neighbours along edges (2, edges) with features."""
         neighbours = self.propagate(edge_index, x=x, edge=self.edge_encoder(edge_attr))
         return self.mlp((1 + self.eps) * x + neighbours)
 
     def message(self, x_j: Tensor, edge: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What a neighbour sends along an edge."""
+        """Compute what a neighbour sends along an edge."""
         return F.relu(x_j + edge)
 
 
@@ -56,7 +56,7 @@ class GCNConv(MessagePassing):
         self.edge_encoder = edge_encoder
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """Nodes (nodes, width), edges (2, edges) and their features; returns (nodes, width)."""
+        """Update nodes ``x`` (nodes, width) from their neighbours along edges (2, edges) with features."""
         x = self.linear(x)
         row, column = edge_index[0], edge_index[1]
         d = degree(row, x.size(0), dtype=x.dtype) + 1
@@ -65,7 +65,7 @@ class GCNConv(MessagePassing):
         return neighbours + F.relu(x + self.root.weight) / d.view(-1, 1)
 
     def message(self, x_j: Tensor, edge: Tensor, norm: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What a neighbour sends along an edge."""
+        """Compute what a neighbour sends along an edge."""
         return norm.view(-1, 1) * F.relu(x_j + edge)
 
 
@@ -113,7 +113,7 @@ class GraphNet(nn.Module):
         batch: Int[Tensor, " nodes"],
         ptr: Int[Tensor, " graphs_and_one"],
     ) -> Float[Tensor, "graphs outputs"]:
-        """Logits of each graph.
+        """Compute the logits of each graph.
 
         ``batch`` is each node's graph, and graph g has the nodes ``ptr[g]`` to ``ptr[g + 1]``, as in a PyG ``Batch``:
         how many graphs there are is the length of a tensor, and not read from the data.
@@ -146,7 +146,7 @@ def _virtual_mlp(width: int) -> nn.Sequential:
 
 
 def check_network(*, conv: str, width: int, layers: int, dropout: float, knowledge: str) -> None:
-    """Raises DataError for settings that GraphNet cannot be built with."""
+    """Check the settings of a GraphNet. Raises DataError for those that it cannot be built with."""
     if conv not in CONVS:
         raise DataError(f"workload.conv={conv}: expected gin or gcn")
     if knowledge not in ("last", "sum"):

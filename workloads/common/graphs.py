@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lumos.suite.workload import DataError, DataSource, Loaders
-from lumos.workloads.common.graph_libraries import Batch
-from lumos.workloads.common.streaming import sample_loader
-from lumos.workloads.common.tabular import digest
+from lumos.errors import DataError
+from lumos.suite.workload import DataSource, Loaders
+from lumos.workloads.common.arrays import digest, open_arrays
+from lumos.workloads.common.pyg import Batch
+from lumos.workloads.common.streaming import stream_splits
 
 SPLITS = ("train", "valid", "test")
 
@@ -68,12 +69,16 @@ class Graphs:
 
     @classmethod
     def open(cls, folder: Path) -> Graphs:
-        """The graphs of a folder with a ``.npy`` file for each array, mapped, not read. Raises DataError if damaged."""
+        """Map the graphs of a folder with a ``.npy`` file for each array. Raises DataError if it is damaged."""
         try:
-            arrays = {f.stem: np.load(f, mmap_mode="c", allow_pickle=False) for f in sorted(folder.glob("*.npy"))}
-            return cls(**{**arrays, "sha256": bytes(arrays["sha256"]).hex()})
-        except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+            return cls.from_arrays(open_arrays(folder, "graphs"))
+        except (KeyError, TypeError) as error:
             raise DataError(f"{folder}: cannot read the cached graphs ({error}); delete that folder") from error
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Graphs:
+        """Take the fields from arrays by name; that of ``sha256`` has its bytes."""
+        return cls(**{**arrays, "sha256": bytes(arrays["sha256"]).hex()})
 
     def __reduce__(self) -> tuple[Callable[..., Graphs], tuple[Any, ...]]:
         # A worker process opens the files itself: copying what is mapped would read all of it.
@@ -84,7 +89,7 @@ class Graphs:
 
     @classmethod
     def stack(cls, graphs: Sequence[Graph]) -> Graphs:
-        """Many graphs as one set."""
+        """Put many graphs into one set."""
         if not graphs:
             raise DataError("there are no graphs to put together; ask for more data")
         return cls(
@@ -121,34 +126,20 @@ class GraphSet:
         return np.concatenate([shard.labels for shard in self.shards])
 
     def of(self, split: str, limit: int | None = None) -> list[Graph]:
-        """The graphs of a split, in order; with a ``limit``, that many of them at most, evenly spaced."""
+        """Return the graphs of a split, in order; with a ``limit``, that many of them at most, evenly spaced."""
         numbers = self.splits[split]
         if limit is not None and limit < len(numbers):
             numbers = numbers[np.linspace(0, len(numbers) - 1, limit).astype(int)]
         return [self[int(k)] for k in numbers]
 
     def loaders(self, batch_size: int, seed: int, source: DataSource, collate: Callable[[list[Graph]], Any]) -> Loaders:
-        """Batches of PyG, read as they are needed; the training graphs in an order that follows seed and epoch."""
-
-        def loader(split: str) -> Iterable[Batch]:
-            order = seed if split == "train" else None
-            samples = _Split(self, self.splits[split])
-            return sample_loader(
-                samples,
-                batch_size=batch_size,
-                seed=order,
-                workers=source.workers,
-                on_error=source.on_error,
-                collate=collate,
-            )
-
-        state = digest(
+        """Make loaders of PyG batches, read as they are needed; training graphs in an order of seed and epoch."""
+        sha256 = digest(
             *(np.frombuffer(bytes.fromhex(shard.sha256), np.uint8) for shard in self.shards),
             *(np.asarray(self.splits[split], np.int64) for split in SPLITS),
         )
-        train, valid, test = (loader(split) for split in SPLITS)
-        sizes = [len(self.splits[split]) for split in SPLITS]
-        return Loaders(train, valid, test, *sizes, source=source.source, sha256=state)
+        samples = {split: _Split(self, self.splits[split]) for split in SPLITS}
+        return stream_splits(samples, batch_size=batch_size, seed=seed, source=source, sha256=sha256, collate=collate)
 
 
 @dataclass(frozen=True)
@@ -167,11 +158,12 @@ class _Split:
 
 
 def collate(graphs: Sequence[Graph], *, edge_dtype: torch.dtype, label_dtype: torch.dtype) -> Batch:
-    """A PyG batch: ``x`` int64, ``edge_index`` (2, edges) with both directions of every edge, ``edge_attr``, ``y``,
-    ``batch`` and ``ptr``.
+    """Make a PyG batch of graphs.
 
-    An edge and its reverse stand beside each other, as OGB has them. Where nodes have no features, ``x`` is a zero for
-    each node. ``y`` has shape (graphs,) for classes (an integer type), else (graphs, 1).
+    Returns:
+        ``x`` (nodes, k) int64, a zero for each node where nodes have no features; ``edge_index`` (2, edges) with both
+        directions of every edge beside each other, as OGB has them; ``edge_attr`` (edges, k); ``y`` (graphs,) where
+        ``label_dtype`` is an integer type, else (graphs, 1); ``batch`` and ``ptr``.
     """
     sizes = np.array([len(g.x) for g in graphs])
     ptr = np.concatenate([[0], np.cumsum(sizes)])
@@ -192,7 +184,7 @@ def collate(graphs: Sequence[Graph], *, edge_dtype: torch.dtype, label_dtype: to
 
 
 def inputs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The positional inputs of a graph network: ``x, edge_index, edge_attr, batch, ptr``."""
+    """Take the positional inputs of a graph network from a batch: ``x, edge_index, edge_attr, batch, ptr``."""
     return batch["x"], batch["edge_index"], batch["edge_attr"], batch["batch"], batch["ptr"]
 
 
@@ -200,7 +192,7 @@ def inputs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 def predictions(
     model: nn.Module, batches: Iterable[Batch]
 ) -> tuple[Float[Tensor, "graphs outputs"], Int[Tensor, " graphs"]]:
-    """Logits and labels of all graphs of a split, on the CPU. Raises DataError where there are none."""
+    """Compute logits and labels of all graphs of a split, on the CPU. Raises DataError where there are none."""
     logits, labels = [], []
     for batch in batches:
         logits.append(model(*inputs(batch)).float().cpu())
@@ -211,6 +203,9 @@ def predictions(
 
 
 def label_entropy(labels: np.ndarray) -> float:
-    """Entropy of the labels' frequencies, nats: the cross entropy of the best constant guess. Never below 1e-3."""
+    """Compute the entropy of the labels' frequencies, nats: the cross entropy of the best constant guess.
+
+    It is never below 1e-3, so that a loss can be divided by it.
+    """
     shares = np.unique(labels, return_counts=True)[1] / len(labels)
     return max(float(-(shares * np.log(shares)).sum()), 1e-3)

@@ -1,8 +1,9 @@
-"""The fully connected network of the paper's surrogates, with its scaling inside."""
+"""Fully connected layers, and the network of the paper's surrogates, with its scaling inside."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -32,12 +33,19 @@ class ScaledMLP(nn.Module):
             self.register_buffer(f"{name}_mean", table.mean(0))
             # A constant column carries nothing; dividing by one leaves it at zero after centring.
             self.register_buffer(f"{name}_std", torch.where(std > 0, std, 1.0))
-        sizes = [inputs.shape[1], *widths, outputs.shape[1]]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes[:-2], sizes[1:-1], strict=True):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+        self.layers = nn.Sequential(*dense_layers([inputs.shape[1], *widths, outputs.shape[1]]))
 
     def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
-        """Predictions in the units of the outputs that the network was made with."""
+        """Predict, in the units of the outputs that the network was made with."""
         return self.layers((x - self.input_mean) / self.input_std) * self.output_std + self.output_mean
+
+
+def relu() -> list[nn.Module]:
+    """Make what stands between two layers by default."""
+    return [nn.ReLU()]
+
+
+def dense_layers(sizes: Sequence[int], between: Callable[[], list[nn.Module]] = relu) -> list[nn.Module]:
+    """Make linear layers from ``sizes[0]`` inputs to ``sizes[-1]`` outputs; ``between()`` follows all but the last."""
+    *inner, last = [nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
+    return [module for layer in inner for module in (layer, *between())] + [last]

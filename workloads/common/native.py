@@ -10,6 +10,6 @@ import numba
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as machine code, kept on disk, and free to run beside other threads."""
+    """Compile the function to machine code, which is kept on disk and runs outside Python's lock."""
     # The tests wrap every function to check its annotations; only what is inside can be compiled.
     return numba.njit(cache=True, nogil=True)(inspect.unwrap(function))

@@ -17,8 +17,8 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -27,10 +27,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
+from lumos.workloads.common.arrays import cached, digest
+from lumos.workloads.common.files import cannot_write
 from lumos.workloads.common.graphs import SPLITS, Graphs, GraphSet
+from lumos.workloads.common.parallel import run_all
 from lumos.workloads.common.progress import track
-from lumos.workloads.common.tabular import cached, digest
 
 VERSION = 1
 SHARD_EDGES = 1_000_000
@@ -70,7 +72,7 @@ class Layout:
         )
 
     def files(self, folder: Path) -> list[Path]:
-        """Every file of the data set. Raises DataError naming those that are missing."""
+        """List every file of the data set. Raises DataError naming those that are missing."""
         files = [folder / "raw" / f"{name}.csv.gz" for name in self.raw]
         files += [folder / "split" / self.split / f"{split}.csv.gz" for split in SPLITS]
         missing = [str(file.relative_to(folder)) for file in files if not file.exists()]
@@ -93,11 +95,25 @@ def write_dataset(
     finish: Callable[[Path], Mapping[str, np.ndarray]],
     description: str,
 ) -> Path:
-    """Write ``folder/<layout.name>`` from parts that are made side by side, as many at once as there are cores.
+    """Write the data set from parts that are made side by side, as many at once as there are cores.
 
     A part that is there already is not made again, so that a run that was stopped goes on; the data set appears under
-    its name when it is whole. ``finish`` may add files to its folder, and returns the numbers of the graphs in each
-    split. Raises DataError where the folder cannot be written.
+    its name when it is whole.
+
+    Args:
+        folder: Where to write it.
+        layout: What the data set holds.
+        parts: How many parts there are.
+        make: Called as ``make(part)``, in a thread; makes the graphs of one part.
+        finish: Called with the data set's folder, to which it may add files; returns the numbers of the graphs in each
+            split.
+        description: What a progress bar says.
+
+    Returns:
+        ``folder/<layout.name>``.
+
+    Raises:
+        DataError: the folder cannot be written.
     """
     target = folder / layout.name
     if target.is_dir():
@@ -106,24 +122,18 @@ def write_dataset(
     try:
         work.mkdir(parents=True, exist_ok=True)
         missing = [k for k in range(parts) if not (work / f"{k:05d}").is_dir()]
-        with ThreadPoolExecutor(max(1, min(len(missing), os.cpu_count() or 1))) as pool:
-            jobs = [pool.submit(lambda k=k: _write_part(work / f"{k:05d}", layout, make(k))) for k in missing]
-            try:
-                for job in track(as_completed(jobs), description, total=len(jobs)):
-                    job.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        run_all([partial(_write_part, work / f"{k:05d}", layout, make, k) for k in missing], description)
         _assemble(target, layout, [work / f"{k:05d}" for k in range(parts)], finish)
         shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         # Another process may have been first with the same data set; then its copy serves.
         if not target.is_dir():
-            raise DataError(f"{folder}: cannot write the cache ({error}); set data.cache to another folder") from error
+            raise cannot_write(folder, error) from error
     return target
 
 
-def _write_part(place: Path, layout: Layout, graphs: Graphs) -> None:
+def _write_part(place: Path, layout: Layout, make: Callable[[int], Graphs], part: int) -> None:
+    graphs = make(part)
     tables = {
         "num-node-list": graphs.nodes,
         "num-edge-list": graphs.edges,
@@ -166,7 +176,7 @@ def _assemble(
 
 
 def write_csv(file: Path, array: np.ndarray) -> None:
-    """The rows of an array as a gzipped table without a header."""
+    """Write the rows of an array as a gzipped table without a header."""
     columns = array.reshape(len(array), -1).T
     table = pa.table({str(k): pa.array(np.ascontiguousarray(column)) for k, column in enumerate(columns)})
     # Level 9 would take more than ten times as long.
@@ -178,7 +188,7 @@ def write_csv(file: Path, array: np.ndarray) -> None:
 
 
 def find_dataset(root: Path, layout: Layout) -> Path:
-    """The folder of the data set: ``root/<name>``, or ``root`` itself. Raises DataError naming what is missing."""
+    """Find the folder of the data set: ``root/<name>``, or ``root`` itself. Raises DataError for what is missing."""
     folder = root / layout.name
     if not folder.is_dir():
         folder = root if (root / "raw").is_dir() else folder
@@ -192,10 +202,12 @@ def find_dataset(root: Path, layout: Layout) -> Path:
 
 
 def read_dataset(folder: Path, layout: Layout, cache: Path) -> GraphSet:
-    """The data set as shards of flat arrays under ``cache``, memory-mapped; made at the first call, in one pass.
+    """Read the data set into shards of flat arrays under ``cache``, at the first call and in one pass, and map them.
 
-    At no time is more than one shard in memory. Raises DataError naming the file that is missing, damaged or does not
-    agree with the others.
+    At no time is more than one shard in memory.
+
+    Raises:
+        DataError: a file is missing, damaged, or does not agree with the others; the message names it.
     """
     files = layout.files(folder)
     key: dict[str, object] = {"version": VERSION, "layout": layout.name, "folder": str(folder.resolve())}
@@ -222,7 +234,7 @@ def read_dataset(folder: Path, layout: Layout, cache: Path) -> GraphSet:
             return tables.shard(first, nodes[here], edges[here], labels[here])
 
         arrays = cached(cache, {**key, "shard": k}, make)
-        shards.append(Graphs(**{**arrays, "sha256": bytes(arrays["sha256"]).hex()}))
+        shards.append(Graphs.from_arrays(arrays))
     tables.check_ends(int(nodes.sum()), int(edges.sum()))
     return GraphSet(shards, splits)
 
@@ -251,7 +263,7 @@ class _Tables:
     def shard(
         self, first: tuple[int, int], nodes: np.ndarray, edges: np.ndarray, labels: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The arrays of the graphs with these numbers of nodes and edges, from these lines on."""
+        """Read the arrays of the graphs with these numbers of nodes and edges, from these lines on."""
         n, e = int(nodes.sum()), int(edges.sum())
         pairs = self.edge.rows(first[1], e)
         limit = np.repeat(nodes, edges)
@@ -278,7 +290,7 @@ class _Tables:
         return {**arrays, "sha256": np.frombuffer(bytes.fromhex(digest(*arrays.values())), np.uint8)}
 
     def check_ends(self, nodes: int, edges: int) -> None:
-        """Raises DataError for a table that was read and has more lines than the graphs have nodes or edges."""
+        """Check that the tables have no more lines than the graphs have nodes or edges. Raises DataError."""
         for table, expected in ((self.edge, edges), (self.edge_attr, edges), (self.x, nodes)):
             if table is not None and table.position == expected and table.more():
                 raise DataError(f"{table.file}: more than the {expected} lines that the graphs have; the files of the "
@@ -294,7 +306,7 @@ class _Lines:
         self._lines: Iterator[bytes] | None = None
 
     def rows(self, first: int, count: int) -> np.ndarray:
-        """``count`` rows from line ``first`` on: (count, columns)."""
+        """Read ``count`` rows from line ``first`` on: (count, columns)."""
         self._take(first - self.position, keep=False)
         lines = self._take(count, keep=True)
         if len(lines) < count:
@@ -303,7 +315,7 @@ class _Lines:
         return _parse(self.file, b"".join(lines), self.dtype, count, self.columns)
 
     def more(self) -> bool:
-        """Whether there are lines after the last one read."""
+        """Say whether there are lines after the last one read."""
         return bool(self._take(1, keep=True))
 
     def _take(self, count: int, keep: bool) -> list[bytes]:

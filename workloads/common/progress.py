@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def track(steps: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """The steps, with a bar on stderr while they last; silent where stderr is no terminal (a log, a pipe)."""
+    """Yield the steps, with a bar on stderr while they last; silent where stderr is no terminal (a log, a pipe)."""
     console = Console(stderr=True)
     yield from rich.progress.track(
         steps, description, total=total, console=console, transient=True, disable=not console.is_terminal

@@ -13,7 +13,7 @@ Spectrum = Callable[[np.ndarray], np.ndarray]
 
 
 def wavenumbers(shape: Sequence[int], spacing: float) -> list[np.ndarray]:
-    """The components of k, rad per unit of length, of the cells of ``scipy.fft.rfftn``; they broadcast together."""
+    """Compute the components of k, rad per unit of length, of the cells of ``scipy.fft.rfftn``; they broadcast."""
     last = len(shape) - 1
     parts = []
     for axis, count in enumerate(shape):
@@ -23,22 +23,22 @@ def wavenumbers(shape: Sequence[int], spacing: float) -> list[np.ndarray]:
 
 
 def wavenumber_size(shape: Sequence[int], spacing: float) -> np.ndarray:
-    """|k|, rad per unit of length, at the cells of ``scipy.fft.rfftn`` of an array of this shape."""
+    """Compute |k|, rad per unit of length, at the cells of ``scipy.fft.rfftn`` of an array of this shape."""
     return np.sqrt(sum(part**2 for part in wavenumbers(shape, spacing)))
 
 
 def to_modes(field: np.ndarray) -> np.ndarray:
-    """``scipy.fft.rfftn`` of a real array."""
+    """Transform a real array to its modes, by ``scipy.fft.rfftn``."""
     return np.asarray(scipy.fft.rfftn(field))
 
 
 def to_field(modes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The real array of the given shape that has these modes."""
+    """Transform modes back to the real array of the given shape."""
     return np.asarray(scipy.fft.irfftn(modes, s=tuple(shape)))
 
 
 def gaussian_modes(rng: np.random.Generator, shape: Sequence[int], spacing: float, spectrum: Spectrum) -> np.ndarray:
-    """``scipy.fft.rfftn`` of :func:`gaussian_field`, complex128."""
+    """Draw the modes (``scipy.fft.rfftn``, complex128) of a :func:`gaussian_field`."""
     k = wavenumber_size(shape, spacing)
     power = np.zeros_like(k)
     # The mean is not a fluctuation: the mode at k = 0 is left at zero.
@@ -49,7 +49,7 @@ def gaussian_modes(rng: np.random.Generator, shape: Sequence[int], spacing: floa
 def gaussian_field(
     rng: np.random.Generator, shape: Sequence[int], spacing: float, spectrum: Spectrum
 ) -> Float[np.ndarray, ...]:
-    """A periodic Gaussian field of zero mean on a grid of ``spacing``, float64, of the given shape.
+    """Draw a periodic Gaussian field of zero mean on a grid of ``spacing``, float64, of the given shape.
 
     Its modes f_k = sum f(x) exp(-i k x) spacing^d have <|f_k|^2> = V P(k), with V the volume of the box: the
     convention of cosmology, in which the variance is the integral of P(k) d^dk / (2 pi)^d.
@@ -60,11 +60,12 @@ def gaussian_field(
 def measured_power(
     field: Float[np.ndarray, ...], spacing: float, edges: Float[np.ndarray, " edges"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """P(k) of a periodic field in bins of |k|, in the convention of :func:`gaussian_field`.
+    """Measure P(k) of a periodic field in bins of |k|, in the convention of :func:`gaussian_field`.
 
-    Returns, for each of the ``len(edges) - 1`` bins, the mean |k|, the mean power, and the number of independent
-    modes n (a mode and its conjugate are one), so that the power of a Gaussian field scatters by P/sqrt(n). A bin
-    without modes has nan and 0.
+    Returns:
+        For each of the ``len(edges) - 1`` bins, the mean |k|, the mean power, and the number of independent modes n (a
+        mode and its conjugate are one), so that the power of a Gaussian field scatters by P/sqrt(n). A bin without
+        modes has nan and 0.
     """
     modes = to_modes(field)
     k = wavenumber_size(field.shape, spacing).ravel()

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.common.files import make_files
 
 Rows = Mapping[str, np.ndarray]
@@ -24,12 +24,23 @@ def make_shards(
     make: Callable[[str], Iterable[Rows]],
     description: str,
 ) -> list[Path]:
-    """The files of all shards, in the order of their names; those not there yet are made, as many at once as cores.
+    """Make those of the shards ``folder/<hash of key>/<name>.h5`` that are not there yet, as many at once as cores.
 
-    ``make(name)`` yields a shard's rows in chunks, which are appended to ``folder/<hash of key>/<name>.h5``: at no
-    time is more than one chunk a core in memory. It runs in a thread. A shard is written under a temporary name and
-    then renamed, so that a run that was stopped goes on with the shards that are missing. ``key`` holds all that the
-    rows depend on, as JSON. Raises DataError where the folder cannot be written.
+    At no time is more than one chunk of rows a core in memory. A run that was stopped goes on with the shards that are
+    missing.
+
+    Args:
+        folder: The cache.
+        key: All that the rows depend on, as JSON.
+        names: Names of the shards.
+        make: Called as ``make(name)``, in a thread; yields a shard's rows in chunks.
+        description: What a progress bar says.
+
+    Returns:
+        The files of all shards, in the order of their names.
+
+    Raises:
+        DataError: the folder cannot be written.
     """
     place = make_files(
         folder, key, [f"{name}.h5" for name in names], lambda file, draft: _write(draft, make(file[:-3])), description
@@ -66,9 +77,10 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def read_shards(files: Sequence[Path]) -> dict[str, np.ndarray]:
-    """All rows of the shards in order, array by array, read into memory once.
+    """Read all rows of the shards in order into memory, array by array; returns the arrays by name.
 
-    Raises DataError naming a shard that is damaged.
+    Raises:
+        DataError: a shard is damaged.
     """
     sizes: dict[str, int] = {}
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}

@@ -20,7 +20,7 @@ def save_sheet(figure: Figure, path: Path) -> Path:
     FigureCanvasAgg(figure)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", facecolor=figure.get_facecolor())
-    image = Image.open(drawn).convert("RGB")
+    image = Image.open(drawn, formats=["PNG"]).convert("RGB")
     for colours in (256, 160, 96, 64, 48, 32, 16):
         small = io.BytesIO()
         image.quantize(colours, dither=Image.Dither.NONE).save(small, format="png", optimize=True)

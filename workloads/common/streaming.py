@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from lumos.suite.workload import DataError
-
-log = logging.getLogger("lumos")
+from lumos.errors import DataError
+from lumos.suite.workload import DataSource, Loaders
+from lumos.workloads.common.damaged import skip_or_raise
 
 
 @runtime_checkable
 class Samples(Protocol):
-    """Samples by number. Reading one raises DataError, naming the file, where it is damaged."""
+    """Samples by number."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Count them."""
         ...
 
     def read(self, index: int, epoch: int) -> Any:
-        """One sample. What is random about it (a flip, say) is a function of index and epoch alone."""
+        """Read one sample. What is random about it (a flip, say) is a function of index and epoch alone.
+
+        Raises:
+            DataError: it is damaged; the message names the file.
+        """
         ...
 
 
@@ -36,11 +39,19 @@ def sample_loader(
     on_error: str = "fatal",
     collate: Callable[[list[Any]], Any] = default_collate,
 ) -> DataLoader:
-    """Batches of samples, read as they are asked for, by ``workers`` processes (0: by this one).
+    """Make a loader of batches that are read as they are asked for.
 
-    With a ``seed``, samples are shuffled anew each epoch, as a function of seed and epoch, and an incomplete last
-    batch is dropped unless it is the only one; without, they come in order and all of them do. With
-    ``on_error="skip"`` a damaged sample is named in the log and left out of its batch; otherwise it ends the run.
+    Args:
+        samples: The samples of one split.
+        batch_size: Samples in a batch.
+        seed: With one, samples are shuffled anew each epoch, as a function of seed and epoch, and an incomplete last
+            batch is dropped unless it is the only one; without, they come in order and all of them do.
+        workers: Processes that read; 0: this one.
+        on_error: ``skip`` names a damaged sample in the log and leaves it out of its batch; ``fatal`` ends the run.
+        collate: Makes a batch of a list of samples.
+
+    Raises:
+        DataError: there are no samples.
     """
     if not len(samples):
         raise DataError("a split has no samples; ask for more data")
@@ -59,8 +70,41 @@ def sample_loader(
     )
 
 
+def stream_splits(
+    splits: Mapping[str, Samples],
+    *,
+    batch_size: int,
+    seed: int,
+    source: DataSource,
+    sha256: str,
+    collate: Callable[[list[Any]], Any],
+) -> Loaders:
+    """Make the loaders of ``train`` (shuffled by the seed), ``valid`` and ``test``; see :func:`sample_loader`."""
+
+    def loader(split: str) -> DataLoader:
+        return sample_loader(
+            splits[split],
+            batch_size=batch_size,
+            seed=seed if split == "train" else None,
+            workers=source.workers,
+            on_error=source.on_error,
+            collate=collate,
+        )
+
+    return Loaders(
+        train=loader("train"),
+        valid=loader("valid"),
+        test=loader("test"),
+        n_train=len(splits["train"]),
+        n_valid=len(splits["valid"]),
+        n_test=len(splits["test"]),
+        source=source.source,
+        sha256=sha256,
+    )
+
+
 def collate_tuple(samples: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """A batch of samples that are tuples, as a tuple (torch's own ``default_collate`` makes it a list)."""
+    """Make a batch of samples that are tuples, as a tuple (torch's own ``default_collate`` makes it a list)."""
     return tuple(default_collate(list(samples)))
 
 
@@ -82,10 +126,7 @@ class _Read(Dataset):
         try:
             return self.samples.read(*key)
         except DataError as error:
-            if self.on_error != "skip":
-                raise
-            log.warning(f"left out (data.on_error=skip): {error}")
-            return None
+            return skip_or_raise(error, self.on_error)
 
 
 class _Collate:

@@ -42,7 +42,7 @@ class UNet(nn.Module):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows outputs height width"]:
-        """The output image; no function is applied to it."""
+        """Compute the output image; no function is applied to it."""
         levels: list[Tensor] = []
         for block in self.down:
             x = block(self.pool(levels[-1]) if levels else x)

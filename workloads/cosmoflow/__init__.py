@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.errors import DataError
+from lumos.suite.workload import Metric
+from lumos.workloads.common.base import as_tuples, at_least, positive_sizes
+from lumos.workloads.common.damaged import readable
 from lumos.workloads.common.files import digest_files
-from lumos.workloads.common.streaming import sample_loader
-from lumos.workloads.common.tabular import as_source
+from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.cosmoflow.data import Cube, CubeSamples, Survey, collate, find_cubes, generate, read_cube
 from lumos.workloads.cosmoflow.model import CosmoNet
 from lumos.workloads.cosmoflow.summary import power_and_counts, ridge
@@ -37,17 +39,15 @@ log = logging.getLogger("lumos")
 
 
 @dataclass(frozen=True)
-class CosmoFlow:
+class CosmoFlow(StreamedWorkload):
     """Regression of (omega_m, sigma_8, n_s, h0), each scaled to [-1, 1]; ``README.md`` has physics and numbers.
 
     Samples are cubes of particle counts at z = 0, 0.5, 1.5 and 3. With ``data.source=generated`` the project's own
     universes are written in the published layout, and then read as ``public`` files are: the folder at ``data.root``
-    holds ``train/`` and ``validation/``. No universe is in two splits. Raises DataError for settings or files that
-    cannot be used.
+    holds ``train/`` and ``validation/``. No universe is in two splits. Batches are ``(cubes (n, 4, cells, cells,
+    cells), labels (n, 4))``, float32. Raises DataError for settings or files that cannot be used.
     """
 
-    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
-    seed: int = 0
     train_universes: int = 2000
     test_universes: int = 400
     cells: int = 32
@@ -65,19 +65,14 @@ class CosmoFlow:
 
     name = "cosmoflow"
     metric = Metric("MSE", higher_is_better=False)
+    collate = staticmethod(collate)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", as_source(self.data))
-        for key in ("channels", "hidden"):
-            sizes = tuple(int(size) for size in getattr(self, key))
-            object.__setattr__(self, key, sizes)
-            if not sizes or min(sizes) < 1:
-                raise DataError(f"workload.{key}={list(sizes)}: expected one or more numbers of at least 1")
-        for key in ("train_universes", "test_universes", "parts", "batch_size"):
-            least = 2 if key == "train_universes" else 1
-            if getattr(self, key) < least:
-                raise DataError(f"workload.{key}={getattr(self, key)}: expected at least {least}")
-        if self.fresh and (self.parts > 1 or self._source.source == "public"):
+        super().__post_init__()
+        as_tuples(self, int, "channels", "hidden")
+        positive_sizes(self, "channels", "hidden")
+        at_least(self, train_universes=2, test_universes=1, parts=1)
+        if self.fresh and (self.parts > 1 or not self.generated):
             raise DataError("workload.fresh=true: expected data=generated and workload.parts=1, a universe a cube")
         if self.parts > 9:
             raise DataError(
@@ -93,28 +88,16 @@ class CosmoFlow:
             )
 
     @property
-    def _source(self) -> DataSource:
-        return as_source(self.data)
-
-    @property
-    def recipe(self) -> Recipe:
-        """How the network is trained."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-
-    @property
     def note(self) -> str:
         """What the samples are, in one line."""
-        if self._source.source == "public":
-            return f"cubes of {self._source.root}; tested on the universes of validation/"
+        if not self.generated:
+            return f"cubes of {self.source.root}; tested on the universes of validation/"
         box = self.spacing * self.cells * self.parts
         return f"the project's own universes, boxes of {box:g} Mpc/h moved by 2LPT; tested on universes not trained on"
 
-    @cached_property
-    def root(self) -> Path:
-        """The folder that holds train/ and validation/; generated at the first call."""
-        if self._source.source == "public":
-            return self._source.public_root()
-        return generate(self._source.cache / self.name, self._survey)
+    def generate(self) -> Path:
+        """Simulate the universes where they are not in the cache yet; returns the folder of train/ and validation/."""
+        return generate(self.cache, self._survey)
 
     @property
     def _survey(self) -> Survey:
@@ -125,65 +108,48 @@ class CosmoFlow:
     def splits(self) -> dict[str, list[Cube]]:
         """The cubes of each split: test is validation/, valid a tenth of the universes of train/."""
         return split_universes(
-            find_cubes(self.root / "train", self.cells, self._source.on_error),
-            find_cubes(self.root / "validation", self.cells, self._source.on_error),
+            find_cubes(self.root / "train", self.cells, self.source.on_error),
+            find_cubes(self.root / "validation", self.cells, self.source.on_error),
         )
-
-    def model(self) -> nn.Module:
-        """A fresh network."""
-        return CosmoNet(self.cells, self.channels, self.hidden, means=self.means, strided=self.strided)
-
-    def loaders(self) -> Loaders:
-        """Batches ``(cubes (n, 4, cells, cells, cells), labels (n, 4))``, float32, read as they are asked for."""
-        return self._loaders
 
     @cached_property
-    def _loaders(self) -> Loaders:
-        source = self._source
+    def samples(self) -> Mapping[str, CubeSamples]:
+        """The cubes of each split; those of ``train`` are mirrored and moved around anew in each epoch."""
         # Only a whole universe is periodic; a cube that was cut from one is not.
-        rolls = source.source == "generated" and self.parts == 1
+        rolls = self.generated and self.parts == 1
+        plain = {split: CubeSamples(cubes, self.cells, rolls=rolls) for split, cubes in self.splits.items()}
+        train = replace(plain["train"], seed=self.seed, fresh=self._survey if self.fresh else None)
+        return {**plain, "train": train}
 
-        def loader(split: str) -> Iterable[Batch]:
-            seed = self.seed if split == "train" else None
-            fresh = self._survey if split == "train" and self.fresh else None
-            return sample_loader(
-                CubeSamples(self.splits[split], self.cells, seed, rolls, fresh),
-                batch_size=self.batch_size,
-                seed=seed,
-                workers=source.workers,
-                on_error=source.on_error,
-                collate=collate,
-            )
+    def digest(self) -> str:
+        """Compute SHA-256 of the files, in hex."""
+        return digest_files(self.root, sorted({cube.file for split in self.splits.values() for cube in split}))
 
-        return Loaders(
-            train=loader("train"),
-            valid=loader("valid"),
-            test=loader("test"),
-            n_train=len(self.splits["train"]),
-            n_valid=len(self.splits["valid"]),
-            n_test=len(self.splits["test"]),
-            source=source.source,
-            sha256=digest_files(self.root, sorted({cube.file for split in self.splits.values() for cube in split})),
-        )
+    def model(self) -> nn.Module:
+        """Build a fresh network."""
+        return CosmoNet(self.cells, self.channels, self.hidden, means=self.means, strided=self.strided)
 
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Mean squared error in units of the labels' variance."""
+        """Compute the mean squared error in units of the labels' variance."""
         cubes, labels = batch
         return (model(cubes) - labels).square().mean() / LABEL_VARIANCE
 
     def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
-        """Mean squared error over all cubes and the four labels in [-1, 1]."""
+        """Compute the mean squared error over all cubes and the four labels in [-1, 1]."""
         return self.scores(model, batches)["MSE"]
 
     @torch.no_grad()
     def scores(self, model: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> dict[str, float]:
-        """MSE and MAE (the measure of MLPerf HPC) of the labels in [-1, 1], and R2 of each."""
+        """Compute MSE and MAE (the measure of MLPerf HPC) of the labels in [-1, 1], and R2 of each."""
         pairs = [(model(cubes).to("cpu", torch.float64), labels.to("cpu", torch.float64)) for cubes, labels in batches]
         guesses, labels = (torch.cat([pair[k] for pair in pairs]).numpy() for k in (0, 1))
         return errors(guesses, labels)
 
     def baselines(self) -> dict[str, float]:
-        """MSE on the test cubes of the middle of all labels, and of a ridge regression on P(k) and counts in cells."""
+        """Compute MSE on the test cubes of the middle of all labels, and of a ridge regression.
+
+        It sees P(k) and counts in cells.
+        """
         train, valid, test = (self._summaries(split) for split in ("train", "valid", "test"))
         return {
             "constant": errors(np.zeros_like(test[1]), test[1])["MSE"],
@@ -193,30 +159,23 @@ class CosmoFlow:
     def _summaries(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Of the first cubes of a split (from different universes first): what the ridge regression sees, labels."""
         cubes = sorted(self.splits[split], key=lambda cube: (cube.number, cube.file.stem[-3:], cube.universe))
-        pairs = []
-        for cube in cubes[:SUMMARISED]:
-            try:
-                count, label = read_cube(cube, self.cells)
-            except DataError:
-                if self._source.on_error != "skip":
-                    raise
-                continue
-            pairs.append((power_and_counts(count), label))
+        read = readable(cubes[:SUMMARISED], lambda cube: read_cube(cube, self.cells), self.source.on_error)
+        pairs = [(power_and_counts(count), label) for _, (count, label) in read]
         return np.stack([x for x, _ in pairs]), np.stack([y for _, y in pairs]).astype(np.float64)
 
     def example(self) -> tuple[Float[Tensor, "4 4 d h w"]]:
-        """Four cubes of random counts."""
+        """Draw four cubes of random counts."""
         generator = torch.Generator().manual_seed(0)
         shape = (4, self.cells, self.cells, self.cells, len(REDSHIFTS))
         cubes = torch.poisson(torch.ones(shape), generator=generator).log1p()
         return (cubes.permute(0, 4, 1, 2, 3),)
 
     def features(self) -> Sequence[str]:
-        """The redshifts of the four channels."""
+        """Name the redshifts of the four channels."""
         return [f"z={z:g}" for z in REDSHIFTS]
 
     def tiny(self) -> CosmoFlow:
-        """Boxes of 8 cells a side and a network of two narrow blocks."""
+        """Shrink it to boxes of 8 cells a side and a network of two narrow blocks."""
         return replace(
             self,
             train_universes=40,
@@ -231,7 +190,7 @@ class CosmoFlow:
 
 
 def errors(guesses: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """MSE and MAE over rows and columns, and R2 of each column, of guesses (rows, 4) for labels (rows, 4)."""
+    """Compute MSE and MAE over rows and columns, and R2 of each column, of guesses (rows, 4) for labels (rows, 4)."""
     gap = guesses - labels
     spread = np.maximum(labels.var(0), np.finfo(np.float64).tiny)
     r2 = 1 - np.square(gap).mean(0) / spread
@@ -240,10 +199,13 @@ def errors(guesses: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def split_universes(train: Sequence[Cube], test: Sequence[Cube]) -> dict[str, list[Cube]]:
-    """The cubes of train, valid and test; no universe is in two of them.
+    """Split the cubes into train, valid and test; no universe is in two of them.
 
     Valid gets a tenth of the universes of ``train``, at least one. Cubes of ``train`` whose universe is also in
-    ``test`` are left out, which the log says. Raises DataError where fewer than two universes are left to train on.
+    ``test`` are left out, which the log says.
+
+    Raises:
+        DataError: fewer than two universes are left to train on.
     """
     tested = {cube.universe for cube in test}
     own = [cube for cube in train if cube.universe not in tested]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
+from lumos.workloads.common.damaged import readable
 from lumos.workloads.common.files import make_files, replace_file
 from lumos.workloads.cosmoflow.tfrecord import read_example, read_records, write_example, write_record
 from lumos.workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS, Cosmology, counts
-
-log = logging.getLogger("lumos")
 
 VERSION = "1"
 """Part of the cache's key: changed whenever equal settings would give other cubes."""
@@ -55,16 +53,16 @@ class Survey:
     spacing: float
 
     def folder_of(self, universe: int) -> str:
-        """That of one of the universes: the first ones train."""
+        """Name the folder of one of the universes: the first ones train."""
         return "train" if universe < self.train_universes else "validation"
 
     def files(self, universe: int) -> list[str]:
-        """Paths of a universe's cubes below the root."""
+        """List the paths of a universe's cubes below the root."""
         stem = f"{self.folder_of(universe)}/univ_{universe:06d}"
         return [f"{stem}_{part:03d}.tfrecord" for part in range(self.parts**3)]
 
     def universe(self, number: int, epoch: int = 0) -> Arrays:
-        """Counts int16 (n, n, n, 4) of the whole box and the label; all of it follows from the numbers given.
+        """Simulate one universe: counts int16 (n, n, n, 4) of the whole box and the label, from the numbers alone.
 
         Those of epoch 0 are on disk; those of others are seen once.
         """
@@ -95,24 +93,24 @@ class CubeSamples:
         return len(self.cubes)
 
     def read(self, index: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """One sample."""
+        """Read one sample."""
         if self.fresh is not None and epoch > 0:
             count, label = self.fresh.universe(index, epoch)
         else:
             count, label = read_cube(self.cubes[index], self.cells)
         if self.seed is not None:
-            count = moved(count, np.random.default_rng([self.seed, 2, index, epoch]), rolls=self.rolls)
+            count = augmented(count, np.random.default_rng([self.seed, 2, index, epoch]), rolls=self.rolls)
         x = np.log1p(count.astype(np.float32))
         return torch.from_numpy(x), torch.from_numpy(label.astype(np.float32))
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Float[Tensor, "n 4 d h w"], Float[Tensor, "n 4"]]:
-    """A batch: cubes (n, 4, d, h, w), channels last in memory as on disk (4x faster on a CPU), and labels."""
+    """Make a batch: cubes (n, 4, d, h, w), channels last in memory as on disk (4x faster on a CPU), and labels."""
     return torch.stack([x for x, _ in samples]).permute(0, 4, 1, 2, 3), torch.stack([y for _, y in samples])
 
 
-def moved(count: np.ndarray, rng: np.random.Generator, *, rolls: bool) -> np.ndarray:
-    """The cube (cells, cells, cells, redshifts) mirrored in randomly chosen axes and, if ``rolls``, shifted around."""
+def augmented(count: np.ndarray, rng: np.random.Generator, *, rolls: bool) -> np.ndarray:
+    """Mirror a cube (cells, cells, cells, redshifts) in randomly chosen axes and, if ``rolls``, shift it around."""
     axes = (0, 1, 2)
     shifts = rng.integers(0, count.shape[:3])
     mirrored = np.flatnonzero(rng.random(3) < 0.5)
@@ -125,10 +123,11 @@ def moved(count: np.ndarray, rng: np.random.Generator, *, rolls: bool) -> np.nda
 
 
 def find_cubes(folder: Path, cells: int, on_error: str = "fatal") -> list[Cube]:
-    """The cubes in a folder, in the order of their names: ``*.tfrecord``, ``*_data.npy`` with ``*_label.npy``, or HDF5.
+    """Find the cubes in a folder, by name: ``*.tfrecord``, ``*_data.npy`` with ``*_label.npy``, or HDF5.
 
-    Raises DataError where there are none, or for an HDF5 file that cannot be opened; with ``on_error="skip"`` that
-    one is named in the log and left out.
+    Raises:
+        DataError: there are none, or an HDF5 file cannot be opened; with ``on_error="skip"`` that one is named in the
+            log and left out.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected data.root to hold train/ and validation/")
@@ -137,27 +136,24 @@ def find_cubes(folder: Path, cells: int, on_error: str = "fatal") -> list[Cube]:
         if files:
             return [Cube(file, 0, universe_of(file)) for file in files]
     cubes: list[Cube] = []
-    for file in sorted([*folder.glob("*.h5"), *folder.glob("*.hdf5")]):
-        try:
-            cubes += [Cube(file, number, universe_of(file)) for number in range(_cubes_in_hdf5(file, cells))]
-        except DataError as error:
-            if on_error != "skip":
-                raise
-            log.warning(f"left out (data.on_error=skip): {error}")
+    files = sorted([*folder.glob("*.h5"), *folder.glob("*.hdf5")])
+    for file, count in readable(files, lambda file: _cubes_in_hdf5(file, cells), on_error):
+        cubes += [Cube(file, number, universe_of(file)) for number in range(count)]
     if not cubes:
         raise DataError(f"{folder}: no cubes there; expected *.tfrecord, *_data.npy and *_label.npy, or *.h5 files")
     return cubes
 
 
 def universe_of(file: Path) -> str:
-    """The universe's name: the file's, less the number _000 to _063 of the sub-cube."""
+    """Name the universe: the file's name, less the number _000 to _063 of the sub-cube."""
     return re.sub(r"_\d{3}$", "", file.stem.removesuffix("_data"))
 
 
 def read_cube(cube: Cube, cells: int) -> Arrays:
-    """Counts int16 (cells, cells, cells, 4) and the label, four numbers in [-1, 1].
+    """Read counts int16 (cells, cells, cells, 4) and the label, four numbers in [-1, 1].
 
-    Raises DataError that names the file, the key and the shape.
+    Raises:
+        DataError: the file is damaged or holds something else; the message names file, key and shape.
     """
     read = {".tfrecord": _read_tfrecord, ".npy": _read_npy}.get(cube.file.suffix, _read_hdf5)
     count, label = read(cube, cells)
@@ -265,7 +261,7 @@ def _read_hdf5(cube: Cube, cells: int) -> Arrays:
 
 
 def generate(cache: Path, survey: Survey) -> Path:
-    """The root of the generated data set, ``{train,validation}/*.tfrecord``, each a gzipped record as in version 2.
+    """Generate ``{train,validation}/*.tfrecord``, each a gzipped record as in version 2; returns their root.
 
     ``universes/*.json`` beside them say each universe's parameters. What is there already is not made again.
     """
@@ -291,7 +287,7 @@ def generate(cache: Path, survey: Survey) -> Path:
 
 
 def blocks(count: np.ndarray, cells: int) -> list[np.ndarray]:
-    """The cubes of ``cells`` a side that a box is cut into, along the last axis first."""
+    """Cut a box into cubes of ``cells`` a side, along the last axis first."""
     parts = range(0, count.shape[0], cells)
     return [count[i : i + cells, j : j + cells, k : k + cells] for i in parts for j in parts for k in parts]
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, max_pool3d
 
+from lumos.workloads.common.mlp import dense_layers
+
 SLOPE = 0.3
 REACH = 1.2
 """Outputs lie in (-REACH, REACH): a label at the edge of [-1, 1] need not be at the flat end of the tanh."""
@@ -37,16 +39,14 @@ class CosmoNet(nn.Module):
             for number, (fan_in, fan_out) in enumerate(pairs)
         )
         cells_left = (cells >> (len(channels) + strided)) ** 3
-        sizes = [sum(channels) if means else channels[-1] * cells_left, *hidden]
-        head: list[nn.Module] = [nn.BatchNorm1d(sizes[0])] if means else []
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
-            head += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(SLOPE)]
-        self.head = nn.Sequential(*head, nn.Linear(sizes[-1], 4))
+        seen = sum(channels) if means else channels[-1] * cells_left
+        normalised: list[nn.Module] = [nn.BatchNorm1d(seen)] if means else []
+        self.head = nn.Sequential(*normalised, *dense_layers([seen, *hidden, 4], lambda: [nn.LeakyReLU(SLOPE)]))
         # Channels last, as the cubes lie on disk: several times faster on a CPU than channels first.
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "n 4 d d d"]) -> Float[Tensor, "n 4"]:
-        """The parameters, in units in which each spans [-1, 1]."""
+        """Predict the parameters, in units in which each spans [-1, 1]."""
         x = self.scaled(x)
         means = []
         for convolution in self.convolutions:

@@ -17,7 +17,7 @@ STRENGTHS = np.logspace(-3, 4, 15)
 
 
 def power_and_counts(count: Integer[np.ndarray, "n n n redshifts"]) -> Float[np.ndarray, " summaries"]:
-    """Of each redshift: log P(k) in bins of k (of the density contrast, in cells), log of the shares of the counts."""
+    """Summarise each redshift: log P(k) in bins of k (of the density contrast, in cells), log shares of counts."""
     n = count.shape[0]
     edges = np.linspace(0.999 * 2 * np.pi / n, np.pi, BINS + 1)
     summaries = []
@@ -34,7 +34,7 @@ def ridge(
     valid: tuple[np.ndarray, np.ndarray],
     inputs: Float[np.ndarray, "rows columns"],
 ) -> Float[np.ndarray, "rows outputs"]:
-    """Predictions for ``inputs`` of a ridge regression fitted to ``train``, its strength the best on ``valid``.
+    """Predict for ``inputs`` by a ridge regression fitted to ``train``, its strength the best on ``valid``.
 
     Both are pairs (inputs, outputs). Columns are standardised; the intercept is not penalised.
     """

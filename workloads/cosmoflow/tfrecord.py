@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.common.native import compiled
 
 GZIP = b"\x1f\x8b"
@@ -63,20 +63,21 @@ def _crc32c(data, table):  # pragma: no cover - compiled
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of the bytes."""
+    """Compute CRC-32C (Castagnoli) of the bytes."""
     return int(_crc32c(np.frombuffer(data, np.uint8), TABLE))
 
 
 def masked_crc(data: bytes) -> int:
-    """The CRC-32C as TFRecord stores it: rotated right by 15 bits, plus 0xa282ead8."""
+    """Compute the CRC-32C as TFRecord stores it: rotated right by 15 bits, plus 0xa282ead8."""
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def read_records(file: Path) -> Iterator[bytes]:
-    """The records of a file in order; whether it is gzipped is seen from its first bytes.
+    """Read the records of a file in order; whether it is gzipped is seen from its first bytes.
 
-    Raises DataError, naming file and record, for a file that is cut short or damaged.
+    Raises:
+        DataError: the file is cut short or damaged; the message names file and record.
     """
     try:
         data = file.read_bytes()
@@ -106,7 +107,7 @@ def read_records(file: Path) -> Iterator[bytes]:
 
 
 def write_record(file: Path, record: bytes, *, compressed: bool) -> None:
-    """A file with one record, gzipped as a whole or plain."""
+    """Write a file with one record, gzipped as a whole or plain."""
     length = struct.pack("<Q", len(record))
     data = b"".join([length, struct.pack("<I", masked_crc(length)), record, struct.pack("<I", masked_crc(record))])
     # No time stamp: equal records make equal files.
@@ -114,9 +115,12 @@ def write_record(file: Path, record: bytes, *, compressed: bool) -> None:
 
 
 def read_example(record: bytes) -> dict[str, bytes | np.ndarray]:
-    """The features of a ``tf.Example`` by name: bytes, or an array of float32 or int64.
+    """Read the features of a ``tf.Example`` by name: bytes, or an array of float32 or int64.
 
-    Raises ValueError where the record is not such a message. Of a list of several byte strings, the first is kept.
+    Of a list of several byte strings, the first is kept.
+
+    Raises:
+        ValueError: the record is not such a message.
     """
     features: dict[str, bytes | np.ndarray] = {}
     for message in _messages(record):
@@ -130,7 +134,7 @@ def read_example(record: bytes) -> dict[str, bytes | np.ndarray]:
 
 
 def write_example(features: Mapping[str, bytes | np.ndarray]) -> bytes:
-    """The ``tf.Example`` message of features by name: bytes, or float32 values."""
+    """Write the ``tf.Example`` message of features by name: bytes, or float32 values."""
     entries = b""
     for name, value in features.items():
         if isinstance(value, bytes):

@@ -39,7 +39,7 @@ class Cosmology:
 
     @classmethod
     def at(cls, units: Sequence[float] | np.ndarray) -> Cosmology:
-        """From the four parameters in [-1, 1], in the order of :data:`PARAMETERS`."""
+        """Make it from the four parameters in [-1, 1], in the order of :data:`PARAMETERS`."""
         return cls(*(float(c * (1 + SPREAD * u)) for c, u in zip(CENTRES, units, strict=True)))
 
     @property
@@ -48,12 +48,12 @@ class Cosmology:
         return self.h0 / 100
 
     def matter(self, z: float) -> float:
-        """Omega_m at redshift z."""
+        """Compute Omega_m at redshift z."""
         dense = self.omega_m * (1 + z) ** 3
         return dense / (dense + 1 - self.omega_m)
 
     def growth(self, z: float) -> float:
-        """Growth factor D(z) of linear perturbations, D(0) = 1. Carroll, Press & Turner 1992, eq. 29."""
+        """Compute the growth factor D(z) of linear perturbations, D(0) = 1. Carroll, Press & Turner 1992, eq. 29."""
 
         def suppressed(m: float) -> float:
             vacuum = 1 - m
@@ -62,11 +62,11 @@ class Cosmology:
         return suppressed(self.matter(z)) / suppressed(self.omega_m) / (1 + z)
 
     def second_growth(self, z: float) -> float:
-        """Growth factor of the second order, D2 = -3/7 D^2 Omega_m(z)^(-1/143). Bouchet et al. 1995."""
+        """Compute the growth factor of the second order, D2 = -3/7 D^2 Omega_m(z)^(-1/143). Bouchet et al. 1995."""
         return -3 / 7 * self.growth(z) ** 2 * self.matter(z) ** (-1 / 143)
 
     def transfer(self, k: np.ndarray) -> np.ndarray:
-        """Transfer function without baryon wiggles at k in h/Mpc, 1 at k = 0. Eisenstein & Hu 1998, eqs. 26-31."""
+        """Compute the transfer function without baryon wiggles at k in h/Mpc. Eisenstein & Hu 1998, eqs. 26-31."""
         matter, baryons = self.omega_m * self.h**2, self.omega_b * self.h**2
         share = self.omega_b / self.omega_m
         sound_horizon = 44.5 * np.log(9.83 / matter) / np.sqrt(1 + 10 * baryons**0.75)  # Mpc
@@ -77,7 +77,7 @@ class Cosmology:
         return log / (log + (14.2 + 731 / (1 + 62.5 * q)) * q**2)
 
     def power(self, k: np.ndarray) -> np.ndarray:
-        """Linear power spectrum today at k > 0 in h/Mpc, (Mpc/h)^3: A k^n_s T^2, A from sigma(8 Mpc/h) = sigma_8."""
+        """Compute the linear power today at k > 0 in h/Mpc, (Mpc/h)^3: A k^n_s T^2, A from sigma(8 Mpc/h) = sigma_8."""
         grid = np.geomspace(1e-5, 50, 4000)
         return self._shape(k) * (self.sigma_8 / top_hat_sigma(grid, self._shape(grid), 8.0)) ** 2
 
@@ -86,7 +86,7 @@ class Cosmology:
 
 
 def top_hat_sigma(k: np.ndarray, power: np.ndarray, radius: float) -> float:
-    """Standard deviation of the density contrast in spheres, from P(k) on a rising grid of k; radius in Mpc/h.
+    """Compute the deviation of the density contrast in spheres, from P(k) on a rising grid of k; radius in Mpc/h.
 
     sigma^2 = integral of k^3 P(k) W(kR)^2 / (2 pi^2) dln k, W(x) = 3 (sin x - x cos x)/x^3.
     """
@@ -103,7 +103,7 @@ def counts(
     spacing: float,
     redshifts: Sequence[float] = REDSHIFTS,
 ) -> Integer[np.ndarray, "cells cells cells redshifts"]:
-    """Particles in each cell of a periodic box, int16, as many as cells; ``cells`` a side, each of ``spacing`` Mpc/h.
+    """Count particles in each cell of a periodic box, int16, as many as cells: ``cells`` a side, ``spacing`` Mpc/h.
 
     The linear density is Gaussian with the cosmology's power. Particles start in the middle of the cells and move by
     second-order Lagrangian perturbation theory, x = q + D psi1 + D2 psi2, with the same psi (the same phases) at all
@@ -116,7 +116,7 @@ def counts(
 def place(
     cosmology: Cosmology, delta: np.ndarray, cells: int, spacing: float, redshifts: Sequence[float] = REDSHIFTS
 ) -> Integer[np.ndarray, "cells cells cells redshifts"]:
-    """As :func:`counts`, from the modes ``rfftn`` of the linear density contrast today."""
+    """Place particles as :func:`counts` does, from the modes ``rfftn`` of the linear density contrast today."""
     source = second_order_source(delta, cells, spacing)
     # One axis at a time: a universe of 512^3 would not fit into memory with all its displacements.
     flat = np.zeros((len(redshifts), cells**3), np.int64)
@@ -132,13 +132,13 @@ def place(
 
 
 def displacement(modes: np.ndarray, cells: int, spacing: float, axis: int) -> Float[np.ndarray, "cells cells cells"]:
-    """One component of the field psi with div psi = -f, from the modes of f; in Mpc/h for a pure number f."""
+    """Compute one component of the field psi with div psi = -f, from the modes of f; in Mpc/h for a pure number f."""
     k = wavenumbers((cells,) * 3, spacing)
     return to_field(1j * _nyquist_free(k[axis], cells) * _inverse_square(k) * modes, (cells,) * 3)
 
 
 def second_order_source(modes: np.ndarray, cells: int, spacing: float) -> np.ndarray:
-    """Modes of sum over i < j of phi_ii phi_jj - phi_ij^2, with laplacian phi = f and f given by its modes; no unit."""
+    """Compute modes of sum over i < j of phi_ii phi_jj - phi_ij^2 with laplacian phi = f, from the modes of f."""
     k = wavenumbers((cells,) * 3, spacing)
     scaled = modes * _inverse_square(k)
 

@@ -49,7 +49,7 @@ class Lattice:
         return np.linalg.inv(direct).T
 
     def reflections(self, wavelength: float) -> tuple[Int[np.ndarray, "reflections 3"], Vectors]:
-        """All (h, k, l) that can reflect, |g| < 2 / wavelength, and their g."""
+        """Find all (h, k, l) that can reflect, |g| < 2 / wavelength, and their g."""
         most = int(np.ceil(2 / wavelength * max(self.a, self.b, self.c)))
         axis = np.arange(-most, most + 1)
         hkl = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
@@ -60,13 +60,13 @@ class Lattice:
 
 
 def structure_factors(hkl: Int[np.ndarray, "reflections 3"], g: Vectors) -> Float[np.ndarray, " reflections"]:
-    """|F|^2 in electrons squared: F = sum over atoms of Z exp(-FALL |g|^2 / 4) exp(2 pi i (h x + k y + l z))."""
+    """Compute |F|^2, electrons squared: F = sum over atoms of Z exp(-FALL |g|^2 / 4) exp(2 pi i (h x + k y + l z))."""
     total = sum(number * np.exp(2j * np.pi * (hkl @ np.array(place))) for number, place in ATOMS)
     return np.abs(total) ** 2 * np.exp(-2 * FALL * (g**2).sum(1) / 4)
 
 
 def draw_lattice(rng: np.random.Generator, phase: Phase) -> Lattice:
-    """A cell of either phase: a 3.98 to 4.02, c/a 1.005 to 1.02; a = b, or b up to 0.3% off it and beta 90.1 to 90.7.
+    """Draw a cell: a 3.98 to 4.02, c/a 1.005 to 1.02; a = b, or b up to 0.3% off it and beta 90.1 to 90.7.
 
     Both phases draw the same numbers, so that nothing but the symmetry tells them apart.
     """
@@ -87,7 +87,7 @@ DOMAINS = (
 
 
 def rotation(vector: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
-    """The rotation about a vector by its length, in degrees (Rodrigues)."""
+    """Make the rotation about a vector by its length, in degrees (Rodrigues)."""
     angle = np.radians(np.linalg.norm(vector))
     if angle == 0:
         return np.eye(3)

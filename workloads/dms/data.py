@@ -15,14 +15,17 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from lumos.suite.workload import DataError
-from lumos.workloads.common.files import make_files, replace_file
+from lumos.errors import DataError
+from lumos.workloads.common.files import dataset_folder, make_files, replace_file
 from lumos.workloads.dms.crystal import PHASES
 from lumos.workloads.dms.pattern import VERSION, Scene
 
 FOLDER = "dms_sim"
 BINARY = "training/data-binary.h5"
 CHANNELS = 3
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+FORMATS = ("PNG", "JPEG", "BMP")
+"""Pillow's names of what single files that are no TIFF may be; its other readers are not tried."""
 PART = 50
 """Patterns of an intermediate file."""
 
@@ -30,9 +33,10 @@ Shape = tuple[int, int]
 
 
 def read_labels(file: Path, split: str, shape: Shape) -> Int[np.ndarray, " images"]:
-    """Labels of the group ``train`` or ``test``, 0 or 1, once the group has been found to be as expected.
+    """Read the labels of the group ``train`` or ``test``, 0 or 1, and check that the group is as expected.
 
-    Raises DataError naming the file, and the key or the shape that is missing or wrong.
+    Raises:
+        DataError: a key or a shape is missing or wrong; the message names it and the file.
     """
     try:
         with h5py.File(file, "r") as open_file:
@@ -78,7 +82,7 @@ class Patterns:
         return len(self.indices)
 
     def read(self, index: int, epoch: int) -> tuple[Tensor, int]:
-        """One image and its label. Raises DataError, naming the file and the image, where it is damaged."""
+        """Read one image and its label. Raises DataError, naming the file and the image, where it is damaged."""
         place = self.indices[index]
         try:
             image = np.asarray(self._images()[place], np.float32)
@@ -98,7 +102,7 @@ class Patterns:
         return {**self.__dict__, "_open": None}
 
 
-class Singles:
+class SingleImages:
     """Samples from single image files: monoclinic (0) where the path below ``root`` says so, else tetragonal (1)."""
 
     def __init__(self, root: Path, files: Sequence[Path], shape: Shape) -> None:
@@ -108,14 +112,14 @@ class Singles:
         return len(self.files)
 
     def read(self, index: int, epoch: int) -> tuple[Tensor, int]:
-        """One image and its label. Raises DataError, naming the file, where it is damaged or of another shape."""
+        """Read one image and its label. Raises DataError, naming the file, where it is damaged or of another shape."""
         path = self.files[index]
         expected = f"expected an image of {self.shape[0]} x {self.shape[1]} x {CHANNELS}"
         try:
             if path.suffix.lower() in (".tif", ".tiff"):
                 image = tifffile.imread(path)
             else:
-                with Image.open(path) as opened:
+                with Image.open(path, formats=FORMATS) as opened:
                     image = np.asarray(opened)
         except Exception as error:  # whatever a damaged file makes the reader raise, the remedy is the same
             raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error}); {expected}") from error
@@ -128,26 +132,27 @@ class Singles:
 
 
 def find_data(root: Path) -> tuple[Path, list[Path]]:
-    """The HDF5 file and the single images to infer (there may be none); ``root`` is the data set, or what holds it.
+    """Find the HDF5 file and the single images to infer (there may be none) in the data set, or in what holds it.
 
-    Raises DataError where there is no HDF5 file.
+    Raises:
+        DataError: there is no HDF5 file.
     """
-    base = root / FOLDER if (root / FOLDER).is_dir() else root
+    base = dataset_folder(root, FOLDER)
     file = base / BINARY
     if not file.is_file():
         raise DataError(f"{file}: there is no such file; expected data.root to have {BINARY}")
-    kinds = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
-    singles = sorted(
-        p for p in (base / "inference").rglob("*") if p.suffix.lower() in kinds and not p.name.startswith(".")
-    )
+    inference = (base / "inference").rglob("*")
+    singles = sorted(p for p in inference if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     return file, singles
 
 
 def hold_out(labels: Int[np.ndarray, " images"], share: float) -> tuple[list[int], list[int]]:
-    """Places of the training and of the validation images: of each class, the last ``share`` in the file.
+    """Hold out validation images: of each class, the last ``share`` in the file; returns the places of both kinds.
 
     Neighbours in a file may come from one crystal, so that a stretch is held out, not single images here and there.
-    Raises DataError where a class has less than two images.
+
+    Raises:
+        DataError: a class has fewer than two images.
     """
     train, valid = [], []
     for value in (0, 1):
@@ -161,11 +166,13 @@ def hold_out(labels: Int[np.ndarray, " images"], share: float) -> tuple[list[int
 
 
 def generate(cache: Path, scene: Scene, counts: dict[str, int], seed: int) -> Path:
-    """The folder, below ``cache``, of a generated data set in the published layout; made where it is not there yet.
+    """Generate a data set in the published layout, where ``cache`` does not have it yet; returns its folder.
 
     ``counts`` says how many patterns are in ``train``, ``test`` and ``inference``; half of each are monoclinic, in
     random order, and each is of another crystal. A pattern follows from the seed, its group and its number alone.
-    Raises DataError where the cache cannot be written.
+
+    Raises:
+        DataError: the cache cannot be written.
     """
     scene.detector.directions  # noqa: B018 - made once, before the threads start
     groups = ("train", "test", "inference")

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
+from lumos.workloads.common.mlp import dense_layers
 
 
 class DMSNet(nn.Module):
@@ -44,12 +45,8 @@ class DMSNet(nn.Module):
                 "convolutions; take fewer, or a larger workload.shape"
             )
         self.convolutions = nn.Sequential(*layers)
-        sizes = [channels[-1] * rows * columns, *hidden]
-        dense: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
-            dense += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.head = nn.Sequential(*dense, nn.Linear(sizes[-1], 2))
+        self.head = nn.Sequential(nn.Flatten(), *dense_layers([channels[-1] * rows * columns, *hidden, 2]))
 
     def forward(self, x: Float[Tensor, "images inputs rows columns"]) -> Float[Tensor, "images 2"]:
-        """Logits."""
+        """Compute the logits."""
         return self.head(self.convolutions((x - self.mean) / self.std))

@@ -69,7 +69,7 @@ class Detector:
 
 
 def bragg_angles(g: Vectors) -> Float[np.ndarray, " reflections"]:
-    """Bragg's angle of each reflection, radian: sin theta = lambda |g| / 2. Raises ValueError where there is none."""
+    """Compute Bragg's angles, radian: sin theta = lambda |g| / 2. Raises ValueError where there is none."""
     sine = WAVELENGTH * np.linalg.norm(g, axis=1) / 2
     if (sine > 1).any():
         raise ValueError(f"|g| = {2 * sine.max() / WAVELENGTH:.3f} / A cannot reflect {WAVELENGTH:.3f} A")
@@ -95,7 +95,7 @@ def _draw(directions, axes, sines, cosines, weights, width, image):  # pragma: n
 def draw_lines(
     detector: Detector, g: Vectors, weights: Float[np.ndarray, " reflections"], width: float
 ) -> Float[np.ndarray, "rows columns"]:
-    """The lines of the reflections g (1/A, in the frame of the detector) on the detector, each with its peak weight.
+    """Draw the lines of reflections g (1/A, in the frame of the detector), each with its peak weight.
 
     Across a line, the intensity is a Gaussian of ``width`` radian standard deviation in the angle to g.
     """
@@ -127,7 +127,7 @@ class Scene:
         return Detector(self.shape)
 
     def pattern(self, phase: Phase, rng: np.random.Generator) -> Float[np.ndarray, "rows columns"]:
-        """One crystal's pattern, float32: log(1 + counts)."""
+        """Simulate one crystal's pattern, float32: log(1 + counts)."""
         lattice = draw_lattice(rng, phase)
         hkl, g = lattice.reflections(WAVELENGTH)
         strength = structure_factors(hkl, g)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.errors import DataError
+from lumos.suite.workload import Metric
+from lumos.workloads.common.base import as_tuples, at_least
 from lumos.workloads.common.files import digest_files
-from lumos.workloads.common.streaming import sample_loader
-from lumos.workloads.common.tabular import as_source
+from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.unet import UNet
-from lumos.workloads.em_denoise.data import HALVINGS, ImagePairs, PairSamples, collate, find_root, generate
+from lumos.workloads.em_denoise.data import HALVINGS, ImagePairs, PairSamples, find_root, generate
 
 Batch = tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 1 h w"]]
 
@@ -28,21 +29,20 @@ VALID_SHARE = 0.1
 SIGMAS = tuple(0.5 * k for k in range(1, 11))
 """Widths of the Gaussian filter that are tried, pixels."""
 
-LOOKED_AT = 256
+STATISTICS_IMAGES = 256
 """Training images, at most, that the loss's scale and a trivial predictor's mean are taken from."""
 
 
 @dataclass(frozen=True)
-class EMDenoise:
+class EMDenoise(StreamedWorkload):
     """Denoising of graphene's scanning transmission electron micrographs; ``README.md`` has physics and numbers.
 
     Samples are pairs of a noisy and a clean image. With ``data.source=generated`` the project's own flakes are written
     in the published layout, and then read as ``public`` files are: ``data.root`` is the folder em_graphene_sim or the
-    one that holds it. Raises DataError for settings or files that cannot be used.
+    one that holds it. Batches are ``(noisy (n, 1, h, w), clean (n, 1, h, w))``, float32. Raises DataError for settings
+    or files that cannot be used.
     """
 
-    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
-    seed: int = 0
     train_pairs: int = 1600
     test_pairs: int = 200
     size: int = 64
@@ -55,11 +55,9 @@ class EMDenoise:
     metric = Metric("MSE", higher_is_better=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", as_source(self.data))
-        object.__setattr__(self, "channels", tuple(int(width) for width in self.channels))
-        for key, least in (("train_pairs", 2), ("test_pairs", 1), ("batch_size", 1), ("size", 16)):
-            if getattr(self, key) < least:
-                raise DataError(f"workload.{key}={getattr(self, key)}: expected at least {least}")
+        super().__post_init__()
+        as_tuples(self, int, "channels")
+        at_least(self, train_pairs=2, test_pairs=1, size=16)
         if not 2 <= len(self.channels) <= HALVINGS + 1 or min(self.channels) < 1:
             raise DataError(
                 f"workload.channels={list(self.channels)}: expected 2 to {HALVINGS + 1} numbers of at least 1"
@@ -68,30 +66,20 @@ class EMDenoise:
             raise DataError(f"workload.size={self.size}: expected a multiple of {2**HALVINGS}")
 
     @property
-    def _source(self) -> DataSource:
-        return as_source(self.data)
-
-    @property
-    def recipe(self) -> Recipe:
-        """How the network is trained."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate)
-
-    @property
     def note(self) -> str:
         """What the samples are, in one line."""
-        if self._source.source == "public":
-            return f"micrographs of {self._source.root}"
+        if not self.generated:
+            return f"micrographs of {self.source.root}"
         return f"the project's own flakes of graphene, {self.size} x {self.size}; MSE in units of a carbon atom's peak"
+
+    def generate(self) -> Path:
+        """Draw the micrographs where they are not in the cache yet; returns the folder of train/ and test/."""
+        return generate(self.cache, seed=self.seed, train=self.train_pairs, test=self.test_pairs, size=self.size)
 
     @cached_property
     def root(self) -> Path:
         """The folder that holds train/ and test/; generated at the first call."""
-        source = self._source
-        if source.source == "public":
-            return find_root(source.public_root())
-        return generate(
-            source.cache / self.name, seed=self.seed, train=self.train_pairs, test=self.test_pairs, size=self.size
-        )
+        return self.generate() if self.generated else find_root(self.source.public_root())
 
     @cached_property
     def splits(self) -> dict[str, tuple[ImagePairs, range]]:
@@ -110,57 +98,36 @@ class EMDenoise:
     def clean_spread(self) -> tuple[float, float]:
         """Mean and variance of the pixels of the first clean training images."""
         pairs, rows = self.splits["train"]
-        pixels = np.stack([pairs.pair(row)[1] for row in rows[:LOOKED_AT]])
+        pixels = np.stack([pairs.pair(row)[1] for row in rows[:STATISTICS_IMAGES]])
         variance = float(pixels.var(dtype=np.float64))
         return float(pixels.mean(dtype=np.float64)), variance if variance > 0 else 1.0
 
+    @cached_property
+    def samples(self) -> Mapping[str, PairSamples]:
+        """The pairs of each split; those of ``train`` are turned and mirrored anew in each epoch."""
+        plain = {split: PairSamples(*pairs) for split, pairs in self.splits.items()}
+        return {**plain, "train": PairSamples(*self.splits["train"], self.seed)}
+
+    def digest(self) -> str:
+        """Compute SHA-256 of the files, in hex."""
+        return digest_files(self.root, [file for split in ("train", "test") for file in self.splits[split][0].files])
+
     def model(self) -> nn.Module:
-        """A fresh U-Net."""
+        """Build a fresh U-Net."""
         return UNet(1, 1, self.channels, normalise=True)
 
-    def loaders(self) -> Loaders:
-        """Batches ``(noisy (n, 1, h, w), clean (n, 1, h, w))``, float32, read as they are asked for."""
-        return self._loaders
-
-    @cached_property
-    def _loaders(self) -> Loaders:
-        source = self._source
-
-        def loader(split: str) -> Iterable[Batch]:
-            seed = self.seed if split == "train" else None
-            return sample_loader(
-                PairSamples(*self.splits[split], seed),
-                batch_size=self.batch_size,
-                seed=seed,
-                workers=source.workers,
-                on_error=source.on_error,
-                collate=collate,
-            )
-
-        files = [file for split in ("train", "test") for file in self.splits[split][0].files]
-        return Loaders(
-            train=loader("train"),
-            valid=loader("valid"),
-            test=loader("test"),
-            n_train=len(self.splits["train"][1]),
-            n_valid=len(self.splits["valid"][1]),
-            n_test=len(self.splits["test"][1]),
-            source=source.source,
-            sha256=digest_files(self.root, files),
-        )
-
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Mean squared error of the pixels in units of the clean images' variance."""
+        """Compute the mean squared error of the pixels in units of the clean images' variance."""
         noisy, clean = batch
         return (model(noisy) - clean).square().mean() / self.clean_spread[1]
 
     def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
-        """Mean squared error over all pixels of all images."""
+        """Compute the mean squared error over all pixels of all images."""
         return self.scores(model, batches)["MSE"]
 
     @torch.no_grad()
     def scores(self, model: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> dict[str, float]:
-        """MSE over all pixels, MAE likewise, and PSNR (dB): of each image, for a peak of 1, then averaged."""
+        """Compute MSE over all pixels, MAE likewise, and PSNR (dB): of each image, for a peak of 1, then averaged."""
         squares, sizes = [], []
         for noisy, clean in batches:
             gap = (model(noisy) - clean).to("cpu", torch.float64).flatten(1)
@@ -176,10 +143,13 @@ class EMDenoise:
         }
 
     def baselines(self) -> dict[str, float]:
-        """MSE on the test images of the mean, the noisy image, and a Gaussian filter, its width the best on valid."""
+        """Compute MSE on the test images of the mean, the noisy image, and a Gaussian filter.
+
+        The filter's width is the best on valid.
+        """
 
         def error(predict: Callable[[np.ndarray], np.ndarray], split: str) -> float:
-            batches = sample_loader(PairSamples(*self.splits[split]), batch_size=16, on_error=self._source.on_error)
+            batches = self.in_order(split, batch_size=16)
             squares = [np.square(predict(noisy.numpy()) - clean.numpy()).mean((1, 2, 3)) for noisy, clean in batches]
             return float(np.concatenate(squares).mean())
 
@@ -194,17 +164,17 @@ class EMDenoise:
         }
 
     def example(self) -> tuple[Float[Tensor, "2 1 h w"]]:
-        """Two images of the size that training has."""
+        """Draw two images of the size that training has."""
         _, *shape, _ = self.splits["train"][0].shape
         generator = torch.Generator().manual_seed(0)
         return (torch.poisson(torch.full((2, 1, *shape), 3.0), generator=generator) / 3,)
 
     def features(self) -> Sequence[str]:
-        """None: the one channel is the image."""
+        """Name nothing: the one channel is the image."""
         return []
 
     def tiny(self) -> EMDenoise:
-        """Images of 32 x 32 and a network of two narrow levels."""
+        """Shrink it to images of 32 x 32 and a network of two narrow levels."""
         return replace(self, train_pairs=20, test_pairs=4, size=32, channels=(4, 8), batch_size=6, epochs=2)
 
 

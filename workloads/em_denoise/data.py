@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.common.files import make_files
 from lumos.workloads.em_denoise.graphene import draw_pair
 
@@ -58,7 +58,7 @@ class ImagePairs:
         return self.shape[0]
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """A noisy and a clean image, float32 (h, w). Raises DataError where the file is damaged."""
+        """Read a noisy and a clean image, float32 (h, w). Raises DataError where the file is damaged."""
         images = []
         for file, dataset in zip(self.files, self._datasets(), strict=True):
             try:
@@ -109,7 +109,7 @@ class PairSamples:
         return len(self.rows)
 
     def read(self, index: int, epoch: int) -> tuple[Float[Tensor, "1 h w"], Float[Tensor, "1 h w"]]:
-        """One sample. Raises DataError where the file is damaged."""
+        """Read one sample. Raises DataError where the file is damaged."""
         images = self.pairs.pair(self.rows[index])
         if self.seed is not None:
             # Quarter turns change the shape of images that are not square.
@@ -121,13 +121,8 @@ class PairSamples:
         return noisy, clean
 
 
-def collate(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 1 h w"]]:
-    """A batch of noisy images and one of clean ones."""
-    return torch.stack([noisy for noisy, _ in pairs]), torch.stack([clean for _, clean in pairs])
-
-
 def inference_pairs(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, noisy and clean image (h, w) of each TIFF of ``inference/raw`` with a namesake in ``inference/truth``."""
+    """Read each TIFF of ``inference/raw`` with a namesake in ``inference/truth``: name, noisy, clean image (h, w)."""
     for raw in sorted((root / "inference" / "raw").glob("*.tif*")):
         truth = root / "inference" / "truth" / raw.name
         if truth.exists():
@@ -145,7 +140,7 @@ def _tiff(file: Path) -> np.ndarray:
 
 
 def find_root(root: Path) -> Path:
-    """The folder that holds train/ and test/: ``root`` or ``root/em_graphene_sim``. Raises DataError for neither."""
+    """Find the folder of train/ and test/: ``root`` or ``root/em_graphene_sim``. Raises DataError for neither."""
     for place in (root / FOLDER, root):
         if (place / "train").is_dir() and (place / "test").is_dir():
             return place
@@ -153,7 +148,7 @@ def find_root(root: Path) -> Path:
 
 
 def generate(cache: Path, *, seed: int, train: int, test: int, size: int) -> Path:
-    """The root of the generated data set: ``train`` and ``test`` pairs of ``size`` x ``size``; each its own flake.
+    """Draw ``train`` and ``test`` pairs of ``size`` x ``size``, each of its own flake; returns the data set's root.
 
     Made in shards beside it, which stay where a run is stopped, then joined. What is there already is not made again.
     """

@@ -48,7 +48,7 @@ class Microscope:
 
 
 def draw_microscope(rng: np.random.Generator) -> Microscope:
-    """Pixels of 0.11 to 0.19, a probe of 0.33 to 0.55, 10 to 30% of it in the tail, a dose of 2 to 30 (log-uniform)."""
+    """Draw pixels of 0.11 to 0.19, a probe of 0.33 to 0.55, 10 to 30% of it in the tail, a dose of 2 to 30."""
     return Microscope(
         pixel=rng.uniform(0.11, 0.19),
         core=rng.uniform(0.33, 0.55),
@@ -58,7 +58,7 @@ def draw_microscope(rng: np.random.Generator) -> Microscope:
 
 
 def lattice(radius: float, angle: float, shift: np.ndarray) -> Float[np.ndarray, "atoms 2"]:
-    """Ideal graphene within ``radius`` of the origin: turned by ``angle`` (radians), moved by ``shift``."""
+    """Place ideal graphene within ``radius`` of the origin: turned by ``angle`` (radians), moved by ``shift``."""
     steps = np.arange(-int(radius / LATTICE * 1.3) - 2, int(radius / LATTICE * 1.3) + 3)
     i, j = (grid.ravel()[:, None] for grid in np.meshgrid(steps, steps, indexing="ij"))
     first, second = LATTICE * np.array([0.0, 1.0]), LATTICE * np.array([np.sqrt(0.75), 0.5])
@@ -70,7 +70,7 @@ def lattice(radius: float, angle: float, shift: np.ndarray) -> Float[np.ndarray,
 
 
 def draw_specimen(rng: np.random.Generator, size: float) -> Specimen:
-    """A flake that covers ``size`` x ``size`` and a margin, its middle at the origin, with defects drawn at random.
+    """Draw a flake with defects that covers ``size`` x ``size`` and a margin, its middle at the origin.
 
     A second grain with probability 0.35, up to 3% vacancies, up to three Stone-Wales defects, 1% silicon, ripples of a
     tilted sheet, and every atom displaced by 0.03 to 0.1 (standard deviation along each axis).
@@ -90,7 +90,7 @@ def draw_specimen(rng: np.random.Generator, size: float) -> Specimen:
 def join_grains(
     one: Float[np.ndarray, "m 2"], other: Float[np.ndarray, "n 2"], rng: np.random.Generator, size: float
 ) -> Float[np.ndarray, "atoms 2"]:
-    """The first on one side of a wavy line through the image, the second on the other; none closer than 0.8 bonds."""
+    """Join two grains at a wavy line through the image, one on either side; no atoms closer than 0.8 bonds."""
     normal = np.array([np.cos(turn := rng.uniform(0, 2 * np.pi)), np.sin(turn)])
     along = np.array([-normal[1], normal[0]])
     offset, phase = rng.uniform(-0.3, 0.3) * size, rng.uniform(0, 2 * np.pi)
@@ -107,7 +107,7 @@ def join_grains(
 def stone_wales(
     atoms: Float[np.ndarray, "atoms 2"], rng: np.random.Generator, defects: int, size: float
 ) -> Float[np.ndarray, "atoms 2"]:
-    """Bonds of the image turned by 90 degrees about their middle: two pentagons and two heptagons for four hexagons.
+    """Turn bonds of the image by 90 degrees about their middle: two pentagons and two heptagons for four hexagons.
 
     A bond that would turn onto another atom, at a boundary of grains or beside one that turned, stays.
     """
@@ -124,7 +124,7 @@ def stone_wales(
 
 
 def ripple(atoms: Float[np.ndarray, "atoms 2"], rng: np.random.Generator) -> Float[np.ndarray, "atoms 2"]:
-    """The atoms of a rippled sheet that is tilted by up to 8 degrees, as seen along the beam.
+    """Ripple a sheet and tilt it by up to 8 degrees; returns the atoms as seen along the beam.
 
     Heights h are three plane waves, 20 to 60 long and up to 0.5 high. With the tilt t in the direction u, a position
     p becomes p + u [(cos t - 1) p.u + h sin t].
@@ -141,7 +141,7 @@ def ripple(atoms: Float[np.ndarray, "atoms 2"], rng: np.random.Generator) -> Flo
 
 
 def clean_image(specimen: Specimen, microscope: Microscope, pixels: int) -> Float[np.ndarray, "pixels pixels"]:
-    """The noiseless image, in units of the brightest pixel of a carbon atom in perfect graphene (about 1).
+    """Compute the noiseless image, in units of the brightest pixel of a carbon atom in perfect graphene (about 1).
 
     The sum over the atoms of Z^1.64 times the probe, exact at the middles of the pixels: a Gaussian is a product of
     one along y and one along x, so that the image is a product of two matrices.
@@ -169,7 +169,7 @@ def _brightness(microscope: Microscope) -> float:
 def noisy_image(
     clean: Float[np.ndarray, "pixels pixels"], dose: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "pixels pixels"]:
-    """The image of few electrons, in the same units: Poisson(dose * clean * beam) / dose, and bad pixels.
+    """Draw the image of few electrons, in the same units: Poisson(dose * clean * beam) / dose, and bad pixels.
 
     ``beam`` falls off by up to 15% across the image and flickers by 2% from line to line; up to 0.1% of the pixels
     are dead (0), as many are hot (1 to 3).
@@ -191,7 +191,7 @@ def _beam(pixels: int, rng: np.random.Generator) -> Float[np.ndarray, "pixels pi
 
 
 def draw_pair(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy and a clean image of a flake of its own, float32 (pixels, pixels)."""
+    """Draw a noisy and a clean image of a flake of its own, float32 (pixels, pixels)."""
     microscope = draw_microscope(rng)
     clean = clean_image(draw_specimen(rng, pixels * microscope.pixel), microscope, pixels)
     return noisy_image(clean, microscope.dose, rng).astype(np.float32), clean.astype(np.float32)

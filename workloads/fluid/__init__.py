@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor, nn
 
-from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
+from lumos.errors import DataError
+from lumos.suite.workload import Metric
+from lumos.workloads.common.base import at_least
 from lumos.workloads.common.dependence import TrueDependence
-from lumos.workloads.common.mlp import ScaledMLP
+from lumos.workloads.common.files import file_sha256
 from lumos.workloads.common.shards import Rows, make_shards, read_shards
-from lumos.workloads.common.tabular import Splits, as_source, linear_r2, r2_score, standardised_mse
+from lumos.workloads.common.table_workload import TableWorkload
+from lumos.workloads.common.tables import Splits, linear_r2
 from lumos.workloads.fluid.data import (
     INPUTS,
     OUTPUTS,
-    SHARES,
-    SPLITS,
     VERSION,
     Schedule,
-    Split,
     falling_block,
+    find_starts,
     read_fluid,
     simulate,
 )
 from lumos.workloads.fluid.dependence import DEPENDENCE
 from lumos.workloads.fluid.solver import Kernel, State
 
-logger = logging.getLogger(__name__)
-
-Batch = tuple[Float[Tensor, "rows 15"], Float[Tensor, "rows 3"]]
-
 
 @dataclass(frozen=True)
-class Fluid:
+class Fluid(TableWorkload):
     """A surrogate of the kernel ``ComputeForces`` of PARSEC's fluidanimate; ``README.md`` has equations and numbers.
 
     Samples are pairs of particles: inputs :data:`INPUTS`, outputs :data:`OUTPUTS`, SI units. With
@@ -49,8 +42,6 @@ class Fluid:
     cannot be used.
     """
 
-    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
-    seed: int = 0
     conditions: int = 8
     particles_per_metre: float = 140.0
     snapshots: int = 40
@@ -66,33 +57,16 @@ class Fluid:
     metric = Metric("R2", target=0.99)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", as_source(self.data))
-        object.__setattr__(self, "widths", tuple(int(width) for width in self.widths))
-        for key in ("conditions", "rows", "batch_size"):
-            if getattr(self, key) < 1:
-                raise DataError(f"workload.{key}={getattr(self, key)}: expected at least 1")
-        if not self.widths or min(self.widths) < 1:
-            raise DataError(f"workload.widths={list(self.widths)}: expected one or more widths of at least 1")
+        super().__post_init__()
+        at_least(self, conditions=1, rows=1)
         if not 30 <= self.particles_per_metre <= 500:
             raise DataError(f"workload.particles_per_metre={self.particles_per_metre}: expected 30 to 500")
         self._schedule(1)
 
     @property
-    def _source(self) -> DataSource:
-        return as_source(self.data)
-
-    @property
-    def recipe(self) -> Recipe:
-        """How the network is trained."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate)
-
-    @property
     def note(self) -> str:
         """What the samples are, in one line."""
-        if self._source.source == "generated":
-            where = f"{self.conditions} falling blocks of water"
-        else:
-            where = f"the fluid of {self._source.root}"
+        where = f"{self.conditions} falling blocks of water" if self.generated else f"the fluid of {self.source.root}"
         return f"pairs of particles of {where}, a snapshot every {self.steps} ms; tested on snapshots not trained on"
 
     @cached_property
@@ -100,13 +74,12 @@ class Fluid:
         """The samples, simulated at the first call or read from the cache: one shard a condition."""
         key: dict[str, object] = {"version": VERSION}
         key |= {name: getattr(self, name) for name in ("seed", "snapshots", "steps", "rows")}
-        if self._source.source == "generated":
+        if self.generated:
             key |= {"conditions": self.conditions, "particles_per_metre": self.particles_per_metre}
             starts = {f"block-{k:03d}": k for k in range(self.conditions)}
         else:
-            files = self._fluid_files(self._source.public_root())
             # The same file under another name gives the same samples, so that its content is its name.
-            starts = {f"file-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}": file for file in files}
+            starts = {f"file-{file_sha256(file)[:16]}": file for file in self._public_starts()}
             key |= {"files": list(starts)}
 
         def make(name: str) -> Iterator[Rows]:
@@ -114,17 +87,10 @@ class Fluid:
             rng = np.random.default_rng([self.seed, number])
             return simulate(*self._start(starts[name], rng), self._schedule(len(starts), number), rng)
 
-        return Splits.from_arrays(
-            read_shards(make_shards(self._source.cache / self.name, key, list(starts), make, "simulating fluids"))
-        )
+        return Splits.from_arrays(read_shards(make_shards(self.cache, key, list(starts), make, "simulating fluids")))
 
     def _schedule(self, conditions: int, number: int = 0) -> Schedule:
-        """That of one of the conditions: its share of the rows, and its own place to start the cycle of splits at."""
-        rows: dict[Split, int] = {}
-        for split in SPLITS:
-            total = round(SHARES[split] * self.rows)
-            rows[split] = total * (number + 1) // conditions - total * number // conditions
-        return Schedule(self.snapshots, self.steps, rows, 3 * number)
+        return Schedule.of(number, conditions, snapshots=self.snapshots, steps=self.steps, rows=self.rows)
 
     def _start(self, start: int | Path, rng: np.random.Generator) -> tuple[State, Kernel]:
         if isinstance(start, int):
@@ -132,80 +98,30 @@ class Fluid:
         rest, state = read_fluid(start)
         return state, Kernel.at(rest)
 
+    def _public_starts(self) -> list[Path]:
+        return find_starts(self.source.public_root(), self.source.on_error)
+
     def fresh_start(self) -> tuple[State, Kernel]:
-        """A start that no sample comes from: another block of water, or the first public file as it is."""
-        if self._source.source == "generated":
+        """Make a start that no sample comes from: another block of water, or the first public file as it is."""
+        if self.generated:
             return self._start(0, np.random.default_rng([self.seed, self.conditions]))
-        return self._start(self._fluid_files(self._source.public_root())[0], np.random.default_rng(0))
-
-    def _fluid_files(self, root: Path) -> list[Path]:
-        files = sorted(root.glob("*.fluid")) if root.is_dir() else [root]
-        good = []
-        for file in files:
-            try:
-                rest, _ = read_fluid(file)
-                if not 0 < rest < float("inf"):
-                    raise DataError(
-                        f"{file}: byte 0: {rest} particles a metre; expected more than 0: frames that the benchmark "
-                        "writes do not keep it, start from an in_*.fluid file"
-                    )
-                good.append(file)
-            except DataError as error:
-                if self._source.on_error == "fatal":
-                    raise
-                logger.warning("skipped: %s", error)
-        if not good:
-            raise DataError(f"data.root={root}: no .fluid file there could be read; give the file itself or its folder")
-        return good
-
-    @cached_property
-    def output_std(self) -> Float[Tensor, " 3"]:
-        """Standard deviation of each output over the training rows, m/s2."""
-        return self.splits.train.output_std()
-
-    def model(self) -> nn.Module:
-        """A fresh network, ReLU between the layers, scaled by the training rows' means and deviations."""
-        return ScaledMLP(self.splits.train.inputs, self.splits.train.outputs, self.widths)
-
-    def loaders(self) -> Loaders:
-        """Batches ``(inputs (rows, 15), outputs (rows, 3))``, float32."""
-        return self._loaders
-
-    @cached_property
-    def _loaders(self) -> Loaders:
-        return self.splits.loaders(self.batch_size, self.seed, self._source.source)
-
-    def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Mean squared error of the outputs, each in units of its training standard deviation."""
-        return standardised_mse(model, batch, self.output_std)
-
-    def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
-        """R2 of each component of the acceleration over all rows, averaged over the three."""
-        return r2_score(model, batches)
+        return self._start(self._public_starts()[0], np.random.default_rng(0))
 
     def baselines(self) -> dict[str, float]:
-        """R2 on the test snapshots of the mean, of a linear regression, and of one on the displacement alone."""
+        """Compute R2 on the test snapshots of the mean, a linear regression, and one on the displacement alone."""
         alone = linear_r2(self.splits.train, self.splits.test, [0, 1, 2])
-        return {**self.splits.baselines(), "linear_on_displacement": alone}
-
-    def table(self) -> tuple[np.ndarray, np.ndarray]:
-        """The training rows: inputs (rows, n_inputs) and outputs (rows, n_outputs), in physical units."""
-        return self.splits.train.inputs.numpy(), self.splits.train.outputs.numpy()
-
-    def example(self) -> tuple[Float[Tensor, "4 15"]]:
-        """Four pairs."""
-        return (self.splits.train.inputs[:4].clone(),)
+        return {**super().baselines(), "linear_on_displacement": alone}
 
     def features(self) -> Sequence[str]:
-        """Names of the 15 inputs."""
+        """Name the 15 inputs."""
         return INPUTS
 
     def true_dependence(self) -> TrueDependence:
-        """What the equation of a pair says of the inputs."""
+        """Say what the equation of a pair says of the inputs."""
         return DEPENDENCE
 
     def tiny(self) -> Fluid:
-        """One small block for 0.1 s, a narrow network."""
+        """Shrink it to one small block for 0.1 s and a narrow network."""
         return replace(
             self,
             conditions=1,

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
+from lumos.workloads.common.damaged import readable
 from lumos.workloads.fluid.solver import (
     BOX_MAX,
     BOX_MIN,
@@ -76,12 +77,21 @@ class Schedule:
         if self.steps < 1:
             raise DataError(f"workload.steps={self.steps}: expected at least 1")
 
+    @classmethod
+    def of(cls, number: int, conditions: int, *, snapshots: int, steps: int, rows: int) -> Schedule:
+        """Make the schedule of one of the conditions: its share of the rows, its own place to start the cycle at."""
+        mine: dict[Split, int] = {}
+        for split in SPLITS:
+            total = round(SHARES[split] * rows)
+            mine[split] = total * (number + 1) // conditions - total * number // conditions
+        return cls(snapshots, steps, mine, 3 * number)
+
     def splits(self) -> list[Split | None]:
-        """The split of each snapshot, None for a gap."""
+        """List the split of each snapshot, None for a gap."""
         return [CYCLE[(k + self.turn) % len(CYCLE)] for k in range(self.snapshots)]
 
     def shares(self) -> list[int]:
-        """Rows drawn from each snapshot: each split's, in equal shares that differ by one at most."""
+        """Share each split's rows among its snapshots, equally but for one at most."""
         splits = self.splits()
         counts = [0] * self.snapshots
         for split, rows in self.rows.items():
@@ -92,7 +102,7 @@ class Schedule:
 
 
 def falling_block(particles_per_metre: float, rng: np.random.Generator) -> State:
-    """A block of water at rest density, somewhere above the floor of the box, thrown sideways and turning.
+    """Make a block of water at rest density, somewhere above the floor of the box, thrown sideways and turning.
 
     Particles stand on a cubic lattice of the rest distance, each moved by up to 5% of it. Positions in m, m/s.
     """
@@ -114,7 +124,7 @@ def falling_block(particles_per_metre: float, rng: np.random.Generator) -> State
 def pair_inputs(
     state: State, kernel: Kernel, rho: Float[np.ndarray, " particles"], pairs: Pairs
 ) -> Float[np.ndarray, "pairs 15"]:
-    """The kernel's inputs for pairs (i, j), with densities ``rho`` in kg/m3, in the order of :data:`INPUTS`."""
+    """Compute the kernel's inputs for pairs (i, j), with densities ``rho`` in kg/m3, in the order of :data:`INPUTS`."""
     i, j = pairs[:, 0], pairs[:, 1]
     d = state.x[i] - state.x[j]
     square = (d**2).sum(1)
@@ -124,7 +134,7 @@ def pair_inputs(
 
 
 def in_the_fluid(pairs: Pairs, rho: Float[np.ndarray, " particles"]) -> Int[np.ndarray, "kept 2"]:
-    """The pairs of which at least one particle is in the body of the fluid, not in spray.
+    """Keep the pairs of which at least one particle is in the body of the fluid, not in spray.
 
     A drop alone in the air has 322 kg/m3, and up to three that cling together up to 965. Nothing balances them: they
     collide with up to 600 m/s2, where the standard deviation of all pairs is 7. They are 2% of the pairs, but without
@@ -139,8 +149,10 @@ def simulate(
     """Run the simulation and draw pairs from its snapshots: chunks ``{split}_{inputs,outputs}``, float32.
 
     Pairs in spray are left out (:func:`in_the_fluid`), no pair of a snapshot is drawn twice, and which of a pair's
-    particles comes first is drawn too. Raises DataError where a snapshot has fewer pairs than its share of the rows,
-    or the simulation is not stable.
+    particles comes first is drawn too.
+
+    Raises:
+        DataError: a snapshot has fewer pairs than its share of the rows, or the simulation is not stable.
     """
     for split, count in zip(schedule.splits(), schedule.shares(), strict=True):
         try:
@@ -169,11 +181,13 @@ _HEADER = struct.Struct("<fi")
 
 
 def read_fluid(path: Path) -> tuple[float, State]:
-    """Rest particles per metre and the state in a PARSEC ``.fluid`` file, widened to float64.
+    """Read rest particles per metre and the state from a PARSEC ``.fluid`` file, widened to float64.
 
-    Little-endian: float32 rest particles per metre, int32 n, then n times 9 float32: position (m), velocity half a
-    step back, velocity (m/s). A few particles may be just outside the box. Raises DataError, with the byte, where
-    the file is not that.
+    Little-endian: float32 rest particles per metre, int32 n, then n times 9 float32: position (m), velocity half a step
+    back, velocity (m/s). A few particles may be just outside the box.
+
+    Raises:
+        DataError: the file is something else; the message has the byte.
     """
     try:
         raw = path.read_bytes()
@@ -198,10 +212,33 @@ def read_fluid(path: Path) -> tuple[float, State]:
     return float(rest), State(x, half_v, v)
 
 
+def find_starts(root: Path, on_error: str) -> list[Path]:
+    """List the ``.fluid`` files of a folder, or the one file that ``root`` is, from which a simulation can start.
+
+    Raises:
+        DataError: no file can be used; or one is damaged, and ``on_error`` is ``fatal``.
+    """
+    files = sorted(root.glob("*.fluid")) if root.is_dir() else [root]
+    good = [file for file, _ in readable(files, _check_rest, on_error)]
+    if not good:
+        raise DataError(f"data.root={root}: no .fluid file there could be read; give the file itself or its folder")
+    return good
+
+
+def _check_rest(file: Path) -> None:
+    rest, _ = read_fluid(file)
+    if not 0 < rest < float("inf"):
+        raise DataError(
+            f"{file}: byte 0: {rest} particles a metre; expected more than 0: frames that the benchmark "
+            "writes do not keep it, start from an in_*.fluid file"
+        )
+
+
 def write_fluid(path: Path, rest_per_metre: float, state: State) -> None:
     """Write a state as a PARSEC ``.fluid`` file (float32), under a temporary name that is then renamed.
 
-    Raises DataError where the file cannot be written.
+    Raises:
+        DataError: the file cannot be written.
     """
     table = np.concatenate([state.x, state.half_v, state.v], axis=1).astype("<f4")
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

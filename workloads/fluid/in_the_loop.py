@@ -65,17 +65,17 @@ class FluidLoop:
         return state, constants
 
     def start(self) -> State:
-        """The water as it reaches the floor."""
+        """Return the water as it reaches the floor."""
         return deepcopy(self._first[0])
 
     def nudged(self, state: State) -> State:
-        """Each coordinate moved by 1e-9 m up or down."""
+        """Move each coordinate by 1e-9 m up or down."""
         out = deepcopy(state)
         out.x += NUDGE * np.random.default_rng(0).choice([-1.0, 1.0], out.x.shape)
         return out
 
     def step(self, state: State, kernel: Kernel) -> State:
-        """One time step. Raises FloatingPointError where a particle is lost."""
+        """Take one time step. Raises FloatingPointError where a particle is lost."""
         constants = self._first[1]
         pairs = neighbour_pairs(state.x, constants.h)
         rho = densities(state.x, pairs, constants)
@@ -86,11 +86,11 @@ class FluidLoop:
         return new
 
     def exact(self, call: Call) -> Float[np.ndarray, "pairs 3"]:
-        """The terms of all pairs."""
+        """Compute the terms of all pairs."""
         return pair_terms(call.state.x, call.state.v, call.rho, call.pairs, self._first[1])
 
     def replaced(self, call: Call, surrogate: Surrogate) -> Float[np.ndarray, "pairs 3"]:
-        """The same by the network, but for pairs in spray."""
+        """Compute the same by the network, but for pairs in spray."""
         constants = self._first[1]
         fluid = self._in_fluid(call)
         terms = np.empty((len(call.pairs), 3))
@@ -103,11 +103,11 @@ class FluidLoop:
         return call.rho[call.pairs].max(1) >= SPRAY_DENSITY
 
     def rows(self, call: Call) -> int:
-        """The pairs."""
+        """Count the pairs."""
         return len(call.pairs)
 
     def conserved(self, state: State, kernel: Kernel) -> Mapping[str, float]:
-        """Energy of motion and of height of the whole block (J), and the sum of all pair forces over their sizes.
+        """Compute energy of motion and of height of the block (J), and the sum of all pair forces over their sizes.
 
         The sum is zero by construction, whatever the kernel says of a pair: what it adds to one it takes from the
         other. Energies are those of the true run only while the kernel is right; viscosity and walls take from both.
@@ -124,7 +124,7 @@ class FluidLoop:
         }
 
     def apart(self, state: State, true: State) -> Mapping[str, float]:
-        """Root mean square distance of the particles in smoothing radii, and difference of velocity over its size."""
+        """Measure the particles' rms distance in smoothing radii, and the difference of velocity over its size."""
         h = self._first[1].h
         distance = np.sqrt(((state.x - true.x) ** 2).sum(1).mean()) / h
         speed = np.sqrt((true.v**2).sum(1).mean())
@@ -135,5 +135,5 @@ class FluidLoop:
 
 
 def simulation(workload: Fluid) -> FluidLoop:
-    """The simulation of a workload's settings."""
+    """Make the simulation of a workload's settings."""
     return FluidLoop(workload)

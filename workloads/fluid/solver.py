@@ -43,7 +43,7 @@ class Kernel:
 
     @classmethod
     def at(cls, rest_per_metre: float) -> Kernel:
-        """The kernel of a fluid with ``rest_per_metre`` particles along a metre at rest (204 in PARSEC's in_5K)."""
+        """Make the kernel of a fluid with ``rest_per_metre`` particles a metre at rest (204 in PARSEC's in_5K)."""
         if not (math.isfinite(rest_per_metre) and rest_per_metre > 0):
             raise ValueError(f"rest_per_metre={rest_per_metre}: expected a finite number > 0")
         h = 1.695 / rest_per_metre
@@ -122,7 +122,7 @@ def _find_pairs(x, low, high, h, room):  # pragma: no cover - compiled
 
 
 def neighbour_pairs(x: Vectors, h: float) -> Pairs:
-    """Each unordered pair of particles closer than h, once, found with a grid of cells."""
+    """Find each unordered pair of particles closer than h, once, with a grid of cells."""
     # Stacked particles make clumps; grow the buffer rather than guess the worst case.
     room = 32 * len(x)
     while True:
@@ -145,7 +145,7 @@ def _densities(x, pairs, h, factor):  # pragma: no cover - compiled
 
 
 def densities(x: Vectors, pairs: Pairs, kernel: Kernel) -> Float[np.ndarray, " particles"]:
-    """Density at each particle, kg/m3: rho_i = cd (h^6 + sum over r < h of (h^2 - r^2)^3)."""
+    """Compute the density at each particle, kg/m3: rho_i = cd (h^6 + sum over r < h of (h^2 - r^2)^3)."""
     return _densities(x, pairs, kernel.h, kernel.density)
 
 
@@ -166,7 +166,7 @@ def _pair_terms(x, v, rho, pairs, h, pressure, viscosity):  # pragma: no cover -
 def pair_terms(
     x: Vectors, v: Vectors, rho: Float[np.ndarray, " particles"], pairs: Pairs, kernel: Kernel
 ) -> Float[np.ndarray, "pairs 3"]:
-    """What each pair (i, j) adds to the acceleration of i and takes from that of j, m/s2: the kernel of the surrogate.
+    """Compute what each pair (i, j) adds to the acceleration of i and takes from that of j, m/s2: the kernel.
 
     a = [(x_i - x_j) cp (h - r)^2 / r (rho_i + rho_j - 2000) + (v_j - v_i) cv (h - r)] / (rho_i rho_j)
     """
@@ -184,12 +184,12 @@ def _scatter(terms, pairs, particles):  # pragma: no cover - compiled
 
 
 def gather_pairs(terms: Float[np.ndarray, "pairs 3"], pairs: Pairs, particles: int) -> Vectors:
-    """Accelerations of all particles, m/s2: each pair's term added to its first and taken from its second particle."""
+    """Sum the particles' accelerations, m/s2: a pair's term is added to its first, taken from its second particle."""
     return _scatter(terms, pairs, particles)
 
 
 def move(state: State, acceleration: Vectors) -> None:
-    """One leapfrog step under gravity, the walls' push and the given acceleration (m/s2); bounces off the box."""
+    """Take one leapfrog step under gravity, the walls' push and the given acceleration (m/s2); bounces off the box."""
     a = acceleration.copy()
     a[:, 1] += GRAVITY
     ahead = state.x + state.half_v * TIME_STEP
@@ -208,7 +208,8 @@ def move(state: State, acceleration: Vectors) -> None:
 def advance(state: State, kernel: Kernel, steps: int = 1) -> None:
     """Run the simulation on by ``steps`` time steps of 1 ms, in place.
 
-    Raises FloatingPointError where a particle is lost: positions not finite, or thrown further than the box is wide.
+    Raises:
+        FloatingPointError: a particle is lost: positions not finite, or thrown further than the box is wide.
     """
     for _ in range(steps):
         pairs = neighbour_pairs(state.x, kernel.h)

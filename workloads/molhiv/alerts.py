@@ -30,7 +30,7 @@ class Alert:
         return [Chem.MolFromSmarts(s) for s in self.forms], [Chem.MolFromSmarts(s) for s in self.exceptions]
 
     def matches(self, molecule: Chem.Mol) -> Iterator[tuple[int, ...]]:
-        """Atoms of each occurrence that no exception undoes."""
+        """Find the atoms of each occurrence that no exception undoes."""
         forms, exceptions = self._patterns
         found = [match for pattern in forms for match in molecule.GetSubstructMatches(pattern)]
         if not found:
@@ -79,6 +79,6 @@ ALERTS = (
 
 
 def alerts(molecule: Chem.Mol) -> dict[str, set[int]]:
-    """The alerts that a molecule has, each with its atoms."""
+    """Find the alerts that a molecule has, each with its atoms."""
     found = {alert.name: {atom for match in alert.matches(molecule) for atom in match} for alert in ALERTS}
     return {name: atoms for name, atoms in found.items() if atoms}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,42 +14,30 @@ from rdkit import Chem, RDConfig
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.rdBase import BlockLogs
 
-from lumos.suite.workload import DataError
-from lumos.workloads.common.graph_libraries import (
-    atom_to_feature_vector,
-    bond_to_feature_vector,
-    get_atom_feature_dims,
-    get_bond_feature_dims,
-)
+from lumos.errors import DataError
+from lumos.workloads.common.damaged import skip_or_raise
 from lumos.workloads.common.graphs import Graph, Graphs
 from lumos.workloads.common.ogb_layout import Layout, write_dataset
 from lumos.workloads.molhiv.alerts import alerts
-
-logger = logging.getLogger(__name__)
+from lumos.workloads.molhiv.features import (
+    ATOM_FEATURES,
+    ATOM_VALUES,
+    BOND_FEATURES,
+    BOND_VALUES,
+    atom_features,
+    bond_features,
+)
 
 VERSION = 1
 PART_ROWS = 2000
 NCI_FILE = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 
-ATOM_FEATURES = (
-    "atomic_num",
-    "chirality",
-    "degree",
-    "formal_charge",
-    "num_hydrogens",
-    "num_radical_electrons",
-    "hybridization",
-    "is_aromatic",
-    "is_in_ring",
-)
-BOND_FEATURES = ("bond_type", "bond_stereo", "is_conjugated")
-
 LAYOUT = Layout(
     name="ogbg_molhiv",
     split="scaffold",
     classes=2,
-    node_values=tuple(get_atom_feature_dims()),
-    edge_values=tuple(get_bond_feature_dims()),
+    node_values=ATOM_VALUES,
+    edge_values=BOND_VALUES,
 )
 
 
@@ -67,7 +54,7 @@ class Molecules:
 
 
 def nci_molecules(label_noise: float, seed: int, limit: int | None = None) -> Molecules:
-    """The molecules of NCI's first_5K.smi, which RDKit ships, each once, labelled by :func:`alerts`.
+    """Read the molecules of NCI's first_5K.smi, which RDKit ships, each once, labelled by :func:`alerts`.
 
     Lines that RDKit cannot read and single atoms are left out. A share ``label_noise`` of the molecules, drawn by the
     seed, have their labels shuffled among them, so that the number of positives stays. ``limit`` keeps that many
@@ -102,9 +89,10 @@ def _nci() -> tuple[list[str], np.ndarray]:
 
 
 def csv_molecules(file: Path) -> Molecules:
-    """A table with the columns ``smiles`` and ``HIV_active`` (0 or 1), as MoleculeNet's HIV.csv.
+    """Read a table with the columns ``smiles`` and ``HIV_active`` (0 or 1), as MoleculeNet's HIV.csv.
 
-    Raises DataError for a missing file or column, or a row without a label.
+    Raises:
+        DataError: the file or a column is missing, or a row has no label.
     """
     try:
         table = pd.read_csv(file)
@@ -128,7 +116,7 @@ def csv_molecules(file: Path) -> Molecules:
 
 
 def parse(smiles: str) -> Chem.Mol | None:
-    """The molecule; one that fails sanitisation (a metal's valence, say) only as far as it goes; None if unreadable."""
+    """Parse a molecule; one that fails sanitisation (a metal's valence, say) as far as it goes; None if unreadable."""
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is not None:
         return molecule
@@ -146,21 +134,22 @@ def parse(smiles: str) -> Chem.Mol | None:
 
 
 def molecule_graph(molecule: Chem.Mol, label: int) -> Graph:
-    """The graph that ``ogb.utils.mol.smiles2graph`` makes, each bond once."""
+    """Make the graph that ``ogb.utils.mol.smiles2graph`` makes, each bond once."""
     bonds = list(molecule.GetBonds())
-    x = np.array([atom_to_feature_vector(atom) for atom in molecule.GetAtoms()], np.uint8)
+    x = np.array([atom_features(atom) for atom in molecule.GetAtoms()], np.uint8)
     pairs = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in bonds], np.int64).reshape(-1, 2)
-    attr = np.array([bond_to_feature_vector(b) for b in bonds], np.uint8).reshape(-1, len(BOND_FEATURES))
+    attr = np.array([bond_features(b) for b in bonds], np.uint8).reshape(-1, len(BOND_FEATURES))
     return Graph(x.reshape(-1, len(ATOM_FEATURES)), pairs, attr, label)
 
 
-def unreadable(label: int) -> Graph:
-    """What keeps the place of a molecule that cannot be read, so that later rows keep their numbers."""
-    return Graph(np.zeros((0, 9), np.uint8), np.zeros((0, 2), np.int64), np.zeros((0, 3), np.uint8), label)
+def empty_graph(label: int) -> Graph:
+    """Make what keeps the place of a molecule that cannot be read, so that later rows keep their numbers."""
+    x, attr = (np.zeros((0, len(names)), np.uint8) for names in (ATOM_FEATURES, BOND_FEATURES))
+    return Graph(x, np.zeros((0, 2), np.int64), attr, label)
 
 
 def scaffold(smiles: str) -> str | None:
-    """The Murcko scaffold's SMILES, without chirality: rings and what links them; None for an unreadable molecule."""
+    """Find the Murcko scaffold, as SMILES without chirality: rings and what links them; None if unreadable."""
     molecule = parse(smiles)
     if molecule is None:
         return None
@@ -171,7 +160,7 @@ def scaffold(smiles: str) -> str | None:
 
 
 def scaffold_split(scaffolds: Sequence[str | None]) -> dict[str, np.ndarray]:
-    """Numbers of the molecules in train (80%), valid (10%) and test; no scaffold stands in two of them.
+    """Split molecules, by number, into train (80%), valid (10%) and test; no scaffold stands in two of them.
 
     The largest sets of one scaffold come first and fill train, then valid, so that test holds the rare ones: the split
     of MoleculeNet (Z. Wu et al., Chem. Sci. 9, 513, 2018) and OGB. Molecules without a scaffold entry (None) are in
@@ -198,8 +187,8 @@ def scaffold_split(scaffolds: Sequence[str | None]) -> dict[str, np.ndarray]:
 # ---- the tree -------------------------------------------------------------------------------------------------------
 
 
-def key_of(molecules: Molecules) -> str:
-    """A digest of the rows, in hex."""
+def cache_key(molecules: Molecules) -> str:
+    """Compute a digest of the rows, in hex."""
     state = hashlib.sha256(f"{VERSION}\n".encode())
     state.update("\n".join(molecules.smiles).encode())
     state.update(molecules.labels.astype(np.int64).tobytes())
@@ -209,8 +198,9 @@ def key_of(molecules: Molecules) -> str:
 def write_molecules(molecules: Molecules, folder: Path, on_error: str) -> Path:
     """Write ``folder/ogbg_molhiv`` in OGB's raw layout, row by row: row k of the table is graph k.
 
-    Raises DataError naming the rows that cannot be read, or, with ``on_error="skip"``, logs them and leaves them out of
-    the splits; their place stays, as a graph without nodes.
+    Raises:
+        DataError: rows cannot be read; the message names them. With ``on_error="skip"`` they are named in the log and
+            left out of the splits; their place stays, as a graph without nodes.
     """
     rows = len(molecules.smiles)
 
@@ -221,13 +211,12 @@ def write_molecules(molecules: Molecules, folder: Path, on_error: str) -> Path:
             molecule, label = parse(molecules.smiles[row]), int(molecules.labels[row])
             if molecule is None or not molecule.GetNumAtoms():
                 bad.append(row)
-            graphs.append(molecule_graph(molecule, label) if molecule else unreadable(label))
+            graphs.append(molecule_graph(molecule, label) if molecule else empty_graph(label))
         if bad:
             said = ", ".join(f"{row + 1} ({molecules.smiles[row]})" for row in bad[:5])
-            if on_error != "skip":
-                raise DataError(f"{molecules.source}: RDKit cannot read the SMILES of row {said}; mend it, or set "
-                                "data.on_error=skip to leave such rows out")  # fmt: skip
-            logger.warning("left out (data.on_error=skip): %s, row %s: not a SMILES", molecules.source, said)
+            error = DataError(f"{molecules.source}: RDKit cannot read the SMILES of row {said}; mend it, or set "
+                              "data.on_error=skip to leave such rows out")  # fmt: skip
+            skip_or_raise(error, on_error)
         return Graphs.stack(graphs)
 
     def finish(draft: Path) -> dict[str, np.ndarray]:

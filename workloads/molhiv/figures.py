@@ -30,7 +30,7 @@ SHOWN = (
 
 
 def contact_sheet(folder: Path) -> Path:
-    """Eight of NCI's molecules, one for each of seven alerts and one without; returns the path of the PNG."""
+    """Draw eight of NCI's molecules, one for each of seven alerts and one without; returns the path of the PNG."""
     figure = Figure(figsize=(12, 6.4), dpi=100)
     for place, (name, molecule) in enumerate(_examples().items()):
         axes = figure.add_subplot(2, 4, place + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
-from lumos.workloads.common.memory import Remembered
-from lumos.workloads.common.streaming import collate_tuple, sample_loader
-from lumos.workloads.common.tabular import as_source
+from lumos.errors import DataError
+from lumos.suite.workload import Metric
+from lumos.workloads.common.base import as_tuples, at_least
+from lumos.workloads.common.sample_cache import CachedSamples
+from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.optical.beamline import CROP, PLANE
 from lumos.workloads.optical.data import Images, View, digest_files, find_files, generate
 from lumos.workloads.optical.detection import PrincipalComponents, area_under_roc, detection, errors
@@ -27,17 +28,15 @@ FITTED = 2000
 
 
 @dataclass(frozen=True)
-class Optical:
+class Optical(StreamedWorkload):
     """An autoencoder of diagnostic images of laser optics; ``README.md`` has the physics, the layout and numbers.
 
     A sample is the crop of an image, scaled so that the whole image goes from 0 to 1, and whether it is damaged. The
     network is trained and chosen on undamaged images. The test split has both kinds: the score is that of the
-    undamaged ones, and :meth:`scores` says how well the others are told from them. Raises DataError for settings or
-    files that cannot be used.
+    undamaged ones, and :meth:`scores` says how well the others are told from them. Batches are ``(images (n, 1, rows,
+    columns) float32, damaged (n,) int64)``. Raises DataError for settings or files that cannot be used.
     """
 
-    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
-    seed: int = 0
     plane: Sequence[int] = PLANE
     crop: Sequence[int] = CROP
     train_images: int = 10_533
@@ -56,24 +55,18 @@ class Optical:
     metric = Metric("MSE", higher_is_better=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", as_source(self.data))
+        super().__post_init__()
+        as_tuples(self, int, "plane", "crop", "encoder", "decoder")
         for key, length in (("plane", 2), ("crop", 4), ("encoder", 3), ("decoder", 5)):
-            values = tuple(int(value) for value in getattr(self, key))
+            values = getattr(self, key)
             if len(values) != length:
                 raise DataError(f"workload.{key}={list(values)}: expected {length} whole numbers")
-            object.__setattr__(self, key, values)
-        for key in ("train_images", "valid_images", "test_undamaged", "test_damaged", "latent", "batch_size"):
-            if getattr(self, key) < 1:
-                raise DataError(f"workload.{key}={getattr(self, key)}: expected at least 1")
+        at_least(self, train_images=1, valid_images=1, test_undamaged=1, test_damaged=1, latent=1)
         if min(*self.encoder, *self.decoder) < 1:
             raise DataError("workload.encoder and workload.decoder: expected channels of at least 1")
         if not 0 < self.quantile < 1:
             raise DataError(f"workload.quantile={self.quantile}: expected between 0 and 1")
         _ = self.view
-
-    @property
-    def _source(self) -> DataSource:
-        return as_source(self.data)
 
     @property
     def view(self) -> View:
@@ -83,29 +76,21 @@ class Optical:
         return View((rows, columns), (top, bottom, left, right))
 
     @property
-    def recipe(self) -> Recipe:
-        """How the network is trained."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate)
-
-    @property
     def note(self) -> str:
         """What the samples are, in one line."""
-        where = "a simulated beam line" if self._source.source == "generated" else str(self._source.root)
+        where = "a simulated beam line" if self.generated else str(self.source.root)
         rows, columns = self.view.size
         return f"images of {where}, {rows} x {columns}; trained on undamaged ones, sessions held out"
 
-    @cached_property
-    def root(self) -> Path:
-        """The data set: generated at the first call, or where the published files are."""
-        if self._source.source == "public":
-            return self._source.public_root()
+    def generate(self) -> Path:
+        """Simulate the images where they are not in the cache yet; returns the data set's folder."""
         counts = {
             "training/undamaged": self.train_images,
             "validation/undamaged": self.valid_images,
             "inference/undamaged": self.test_undamaged,
             "inference/damaged": self.test_damaged,
         }
-        return generate(self._source.cache / self.name, self.view.plane, counts, self.seed)
+        return generate(self.cache, self.view.plane, counts, self.seed)
 
     @cached_property
     def _files(self) -> dict[str, list[tuple[Path, int]]]:
@@ -116,42 +101,20 @@ class Optical:
         }
 
     @cached_property
-    def _splits(self) -> dict[str, Remembered]:
-        return {name: Remembered(Images(files, self.view)) for name, files in self._files.items()}
+    def samples(self) -> Mapping[str, CachedSamples]:
+        """The images of each split, kept in memory once read."""
+        return {name: CachedSamples(Images(files, self.view)) for name, files in self._files.items()}
 
-    def loaders(self) -> Loaders:
-        """Batches ``(images (n, 1, rows, columns) float32, damaged (n,) int64)``."""
-        return self._loaders
-
-    @cached_property
-    def _loaders(self) -> Loaders:
-        def loader(split: str, seed: int | None = None) -> Iterable[Batch]:
-            return sample_loader(
-                self._splits[split],
-                batch_size=self.batch_size,
-                seed=seed,
-                workers=self._source.workers,
-                on_error=self._source.on_error,
-                collate=collate_tuple,
-            )
-
-        return Loaders(
-            train=loader("train", self.seed),
-            valid=loader("valid"),
-            test=loader("test"),
-            n_train=len(self._splits["train"]),
-            n_valid=len(self._splits["valid"]),
-            n_test=len(self._splits["test"]),
-            source=self._source.source,
-            sha256=digest_files([file for files in self._files.values() for file in files]),
-        )
+    def digest(self) -> str:
+        """Compute SHA-256 of the files' names, sizes and parts of their content, in hex."""
+        return digest_files([file for files in self._files.values() for file in files])
 
     @cached_property
     def _statistics(self) -> tuple[Float[Tensor, "1 rows columns"], Float[Tensor, ""]]:
         """The mean training image, and the standard deviation of the pixels from it."""
         total = square = torch.zeros(1, *self.view.size, dtype=torch.float64)
         count = 0
-        for images, _ in self._in_order("train"):
+        for images, _ in self.in_order("train"):
             count += len(images)
             total = total + images.double().sum(0)
             square = square + images.double().square().sum(0)
@@ -161,47 +124,38 @@ class Optical:
             raise DataError(f"{self.root}: all training images are the same within the crop; look at workload.crop")
         return mean.float(), variance.sqrt().float()
 
-    def _in_order(self, split: str, batch_size: int | None = None) -> Iterable[Batch]:
-        """The images of a split in order, each once: what is remembered of them already is not read again."""
-        return sample_loader(
-            self._splits[split],
-            batch_size=batch_size or self.batch_size,
-            on_error=self._source.on_error,
-            collate=collate_tuple,
-        )
-
     def model(self) -> nn.Module:
-        """A fresh autoencoder, with the training images' mean and deviation inside."""
+        """Build a fresh autoencoder, with the training images' mean and deviation inside."""
         mean, std = self._statistics
         return Autoencoder(mean.clone(), std.clone(), self.encoder, self.latent, self.decoder)
 
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Mean squared error in units of the training images' variance about their mean: 1 for the mean image."""
+        """Compute the mean squared error over the training images' variance about their mean: 1 for the mean image."""
         images, _ = batch
         return (model(images) - images).square().mean() / self._statistics[1].to(images.device) ** 2
 
     def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
-        """Mean squared error of the undamaged images, each pixel on a scale of 0 to 1."""
+        """Compute the mean squared error of the undamaged images, each pixel on a scale of 0 to 1."""
         return errors(model, batches).undamaged_mse()
 
     def scores(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """AUC of the detection of damage, and its rates at a threshold from the undamaged validation images."""
+        """Compute AUC of the detection of damage, and its rates at a threshold from undamaged validation images."""
         device = next(model.parameters()).device
-        valid = ((images.to(device), damaged) for images, damaged in self._loaders.valid)
+        valid = ((images.to(device), damaged) for images, damaged in self.loaders().valid)
         return detection(errors(model, valid), errors(model, batches), self.quantile)
 
     def baselines(self) -> dict[str, float]:
-        """MSE of the mean image, and of as many principal components as the network has latent numbers."""
-        return {name: errors(f, self._loaders.test).undamaged_mse() for name, f in self._predictors().items()}
+        """Compute MSE of the mean image, and of as many principal components as the network has latent numbers."""
+        return {name: errors(f, self.loaders().test).undamaged_mse() for name, f in self._predictors().items()}
 
     def baseline_auc(self) -> dict[str, float]:
-        """AUC of the peak error of the same predictors."""
-        found = {name: errors(f, self._loaders.test) for name, f in self._predictors().items()}
+        """Compute AUC of the peak error of the same predictors."""
+        found = {name: errors(f, self.loaders().test) for name, f in self._predictors().items()}
         return {name: area_under_roc(e.peak, e.damaged) for name, e in found.items()}
 
     def _predictors(self) -> dict[str, PrincipalComponents]:
         images = []
-        for batch, _ in self._in_order("train"):
+        for batch, _ in self.in_order("train"):
             images.append(batch)
             if sum(map(len, images)) >= FITTED:
                 break
@@ -210,21 +164,20 @@ class Optical:
         return {name: PrincipalComponents.fit(fitted, count) for name, count in counts.items()}
 
     def example(self) -> tuple[Float[Tensor, "few 1 rows columns"]]:
-        """Four test images."""
-        images, _ = next(iter(self._in_order("test", 4)))
+        """Return four test images."""
+        images, _ = next(iter(self.in_order("test", 4)))
         return (images,)
 
     def features(self) -> Sequence[str]:
-        """None: an image has one channel."""
+        """Name nothing: an image has one channel."""
         return []
 
     def tiny(self) -> Optical:
-        """A tenth of the size, and few images; with public files, their own size."""
-        generated = self._source.source == "generated"
+        """Shrink it to a tenth of the size, and few images; public files keep their own size."""
         return replace(
             self,
-            plane=(49, 66) if generated else self.plane,
-            crop=(15, 35, 27, 47) if generated else self.crop,
+            plane=(49, 66) if self.generated else self.plane,
+            crop=(15, 35, 27, 47) if self.generated else self.crop,
             train_images=60,
             valid_images=20,
             test_undamaged=20,

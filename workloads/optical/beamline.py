@@ -44,7 +44,7 @@ class Session:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Session:
-        """A session as the beam line is aligned on some day."""
+        """Draw a session as the beam line is aligned on some day."""
         return cls(
             distance=rng.uniform(0.6, 1.0),
             r0=rng.uniform(10e-3, 20e-3),
@@ -56,7 +56,7 @@ class Session:
 
 
 def draw_pits(rng: np.random.Generator, session: Session) -> list[Pit]:
-    """One to three pits of 60 to 450 um across, in the bright part of the beam."""
+    """Draw one to three pits of 60 to 450 um across, in the bright part of the beam."""
     pits = []
     for _ in range(rng.integers(1, 4)):
         r, angle = 0.85 * session.radius * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
@@ -104,7 +104,7 @@ class BeamLine:
     def shot(
         self, session: Session, rng: np.random.Generator, damaged: bool = False
     ) -> UInt16[np.ndarray, "rows columns"]:
-        """One image, in counts of 0 to 4095; with ``damaged``, an optic 80 to 160 mm before the camera has pits."""
+        """Take one image, in counts of 0 to 4095; if ``damaged``, an optic 80 to 160 mm before the camera has pits."""
         grid, (x, y) = self.grid, self.middle
         x, y = x + session.x + rng.normal(0.0, 50e-6), y + session.y + rng.normal(0.0, 50e-6)
         dx, dy = grid.around(x, y)

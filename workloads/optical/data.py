@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, UInt16
 from torch import Tensor
 
-from lumos.suite.workload import DataError
-from lumos.workloads.common.files import make_files
+from lumos.errors import DataError
+from lumos.workloads.common.files import dataset_folder, make_files
 from lumos.workloads.optical.beamline import VERSION, BeamLine, Session
 
 FOLDER = "optical_damage_ds1"
@@ -54,7 +54,7 @@ class View:
         return bottom - top, right - left
 
     def of(self, counts: UInt16[np.ndarray, "rows columns"]) -> Float[np.ndarray, "1 height width"]:
-        """The crop, float32, in units in which the whole plane goes from 0 (its least count) to 1 (its greatest)."""
+        """Crop an image, float32, in units in which the plane goes from 0 (its least count) to 1 (its greatest)."""
         top, bottom, left, right = self.crop
         low, high = int(counts.min()), int(counts.max())
         part = counts[None, top:bottom, left:right].astype(np.float32)
@@ -62,7 +62,7 @@ class View:
 
 
 def read_image(path: Path, plane: tuple[int, int]) -> UInt16[np.ndarray, "rows columns"]:
-    """The counts of a TIFF file of one plane, 16 bit, of that size. Raises DataError, naming the file, for others."""
+    """Read a TIFF file of one plane, 16 bit, of that size. Raises DataError, naming the file, for others."""
     expected = f"expected a TIFF of one plane, {plane[0]} x {plane[1]}, 16 bit unsigned"
     try:
         with tifffile.TiffFile(path) as file:
@@ -91,17 +91,18 @@ class Images:
         return len(self.files)
 
     def read(self, index: int, epoch: int) -> tuple[Tensor, int]:
-        """One image and its label. Raises DataError, naming the file, where it is damaged."""
+        """Read one image and its label. Raises DataError, naming the file, where it is damaged."""
         path, label = self.files[index]
         return torch.from_numpy(self.view.of(read_image(path, self.view.plane))), label
 
 
 def find_files(root: Path, split: str, kinds: Sequence[str] = KINDS) -> list[tuple[Path, int]]:
-    """The TIFF files of a split, with 0 for undamaged and 1 for damaged; ``root`` is the data set or what holds it.
+    """Find the TIFF files of a split, with 0 for undamaged and 1 for damaged, in the data set or what holds it.
 
-    Raises DataError naming the folder that is not there or has no TIFF files.
+    Raises:
+        DataError: a folder is not there or has no TIFF files; the message names it.
     """
-    base = root / FOLDER if (root / FOLDER).is_dir() else root
+    base = dataset_folder(root, FOLDER)
     files = []
     for kind in kinds:
         folder = base / split / kind
@@ -116,9 +117,10 @@ def find_files(root: Path, split: str, kinds: Sequence[str] = KINDS) -> list[tup
 
 
 def digest_files(files: Sequence[tuple[Path, int]]) -> str:
-    """SHA-256 in hex of the files' names, sizes, labels and first, middle and last 4 KiB: all of 17 GB takes minutes.
+    """Compute SHA-256 of the files' names, sizes, labels and three times 4 KiB: all of 17 GB takes minutes.
 
-    Raises DataError naming a file that cannot be read.
+    Raises:
+        DataError: a file cannot be read; the message names it.
     """
     state = hashlib.sha256()
     for path, label in files:
@@ -135,11 +137,13 @@ def digest_files(files: Sequence[tuple[Path, int]]) -> str:
 
 
 def generate(cache: Path, plane: tuple[int, int], counts: Mapping[str, int], seed: int) -> Path:
-    """The folder, below ``cache``, of generated images in the published layout; those not there yet are made.
+    """Generate the images that ``cache`` does not have yet, in the published layout; returns their folder.
 
     ``counts`` says how many images of each kind, ``training/undamaged`` say. Shots come in sessions of :data:`SHOTS`,
-    each of one kind and split. Every image follows from the seed, its kind and its number alone. Raises DataError
-    where the cache cannot be written.
+    each of one kind and split. Every image follows from the seed, its kind and its number alone.
+
+    Raises:
+        DataError: the cache cannot be written.
     """
     line = BeamLine(plane, seed)
     line.camera  # noqa: B018 - made once, before the threads start

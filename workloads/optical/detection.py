@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 
 WINDOW = 5
 """Side of the square of pixels over which the peak error is averaged: a pit and its first ring, not a pixel's noise."""
@@ -28,7 +28,7 @@ class Errors:
     damaged: Bool[Tensor, " images"]
 
     def undamaged_mse(self) -> float:
-        """Mean squared error over the images without damage. Raises DataError where there are none."""
+        """Compute the mean squared error over the images without damage. Raises DataError where there are none."""
         if bool(self.damaged.all()):
             raise DataError("a split has no undamaged images to score; look at its folder undamaged")
         return self.mean[~self.damaged].mean().item()
@@ -36,7 +36,7 @@ class Errors:
 
 @torch.no_grad()
 def errors(reproduce: Reproduce, batches: Iterable[tuple[Tensor, Tensor]]) -> Errors:
-    """The errors of a network, or of any function from images (n, 1, rows, columns) to images, over batches."""
+    """Measure the errors of a network, or of any function from images (n, 1, rows, columns) to images, over batches."""
     mean, peak, damaged = [], [], []
     for images, labels in batches:
         square = (reproduce(images) - images).square()
@@ -51,9 +51,12 @@ def errors(reproduce: Reproduce, batches: Iterable[tuple[Tensor, Tensor]]) -> Er
 
 
 def area_under_roc(scores: Float[Tensor, " images"], positive: Bool[Tensor, " images"]) -> float:
-    """Probability that a positive image has a higher score than a negative one, ties counting half.
+    """Compute the probability that a positive image has a higher score than a negative one, ties counting half.
 
-    From the sum of the positives' ranks (Mann and Whitney 1947). Raises DataError where one of the two is missing.
+    From the sum of the positives' ranks (Mann and Whitney 1947).
+
+    Raises:
+        DataError: there are no positive or no negative images.
     """
     n = int(positive.sum())
     m = len(positive) - n
@@ -64,10 +67,13 @@ def area_under_roc(scores: Float[Tensor, " images"], positive: Bool[Tensor, " im
 
 
 def detection(valid: Errors, test: Errors, quantile: float) -> dict[str, float]:
-    """How well damage is found in ``test``: AUC of mean and peak error, and rates at a threshold of the peak error.
+    """Measure how well damage is found in ``test``: AUC of mean and peak error, and rates at a threshold of the latter.
 
-    The threshold is a quantile of the undamaged images of ``valid``: what is known before any damage is seen. About
-    1 - ``quantile`` of the undamaged test images are expected above it. Raises DataError where a kind is missing.
+    The threshold is a quantile of the undamaged images of ``valid``: what is known before any damage is seen. About 1 -
+    ``quantile`` of the undamaged test images are expected above it.
+
+    Raises:
+        DataError: there are no damaged or no undamaged images.
     """
     scores = {f"AUC ({name} error)": area_under_roc(getattr(test, name), test.damaged) for name in ("mean", "peak")}
     threshold = torch.quantile(valid.peak[~valid.damaged], quantile)
@@ -86,7 +92,7 @@ class PrincipalComponents:
 
     @classmethod
     def fit(cls, images: Float[Tensor, "images 1 rows columns"], count: int) -> PrincipalComponents:
-        """From training images in memory; fewer components where there are fewer images than asked for."""
+        """Fit it to training images in memory; fewer components where there are fewer images than asked for."""
         mean = images.mean(0)
         centred = (images - mean).flatten(1).double()
         # The smaller of the two Gram matrices has all of the answer.

@@ -47,7 +47,7 @@ class Autoencoder(nn.Module):
         )
 
     def forward(self, x: Images) -> Images:
-        """The images as the bottleneck lets them through."""
+        """Reproduce the images, as the bottleneck lets them through."""
         latent = self.squeeze(self.encode((x - self.mean) / self.std))
         return self.decode(self.expand(latent)) * self.std + self.mean
 

@@ -41,14 +41,14 @@ class Grid:
     def around(
         self, x: float = 0.0, y: float = 0.0
     ) -> tuple[Float[np.ndarray, "1 columns"], Float[np.ndarray, "rows 1"]]:
-        """Distances along x and y from a point (m; the middle of the plane is 0, 0); they broadcast together."""
+        """Compute distances along x and y from a point (m; the plane's middle is 0, 0); they broadcast together."""
         columns = (np.arange(self.columns) - (self.columns - 1) / 2) * self.spacing - x
         rows = (np.arange(self.rows) - (self.rows - 1) / 2) * self.spacing - y
         return columns[None, :], rows[:, None]
 
 
 def kolmogorov_power(k: Float[np.ndarray, "*modes"], r0: float) -> Float[np.ndarray, "*modes"]:
-    """Power of the phase, rad2 m2, at k rad/m: (2 pi)^2 0.490 r0^(-5/3) k^(-11/3), r0 (m) being Fried's length.
+    """Compute the phase's power, rad2 m2, at k rad/m: (2 pi)^2 0.490 r0^(-5/3) k^(-11/3), r0 (m) being Fried's length.
 
     Its variance is the integral of power d2k / (2 pi)^2, and <(phase(x) - phase(x + r))^2> = 6.88 (r / r0)^(5/3).
     """
@@ -56,7 +56,7 @@ def kolmogorov_power(k: Float[np.ndarray, "*modes"], r0: float) -> Float[np.ndar
 
 
 def kolmogorov_screen(rng: np.random.Generator, grid: Grid, r0: float) -> Plane:
-    """A random phase, rad, as air with turbulence of Fried's length r0 (m) leaves behind.
+    """Draw a random phase, rad, as air with turbulence of Fried's length r0 (m) leaves behind.
 
     The grid's own Fourier modes hold nothing longer than the plane, where most of the power is; subharmonics, each
     level a third in k of the one before, bring it back (Lane et al. 1992). The screen is therefore not periodic.
@@ -87,7 +87,7 @@ def _complex_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
 
 
 def fresnel(wave: Wave, spacing: float, distance: float, wavelength: float = WAVELENGTH) -> Wave:
-    """The wave after ``distance`` m of free space, paraxial: its spectrum times exp(-i pi lambda z f^2).
+    """Propagate a wave over ``distance`` m of free space, paraxial: its spectrum times exp(-i pi lambda z f^2).
 
     The factor has modulus one, so that the energy, sum |wave|^2, stays as it is (Parseval). The plane is periodic:
     light that would leave it comes back at the other side.
@@ -99,7 +99,7 @@ def fresnel(wave: Wave, spacing: float, distance: float, wavelength: float = WAV
 
 
 def super_gaussian(grid: Grid, x: float, y: float, radius: float, order: float) -> Plane:
-    """Amplitude exp(-(r / radius)^order) around (x, y) m: flat inside, of the steeper edge the higher the order."""
+    """Compute the amplitude exp(-(r / radius)^order) around (x, y) m: flat inside, the steeper the higher the order."""
     dx, dy = grid.around(x, y)
     return np.exp(-(((dx**2 + dy**2) / radius**2) ** (order / 2)))
 
@@ -119,7 +119,7 @@ class Pit:
 
 
 def damage(grid: Grid, pits: Sequence[Pit]) -> Wave:
-    """What a wave is multiplied by on its way through an optic with pits; the edges of a pit are one pixel soft."""
+    """Compute what a wave is multiplied by on its way through an optic with pits, whose edges are one pixel soft."""
     total = np.ones(grid.shape, np.complex64)
     for pit in pits:
         dx, dy = grid.around(pit.x, pit.y)
@@ -143,7 +143,7 @@ class Camera:
     pedestal: float = 32.0
 
     def expose(self, intensity: Plane, exposure: float, rng: np.random.Generator) -> UInt16[np.ndarray, "rows columns"]:
-        """Counts, 0 to 4095, of an intensity of which ``exposure`` fills the well."""
+        """Draw the counts, 0 to 4095, of an intensity of which ``exposure`` fills the well."""
         mean = intensity * self.response * (self.full_well / exposure)
         electrons = rng.poisson(mean) + rng.normal(0.0, self.read_noise, mean.shape)
         counts = electrons * (4095 - self.pedestal) / self.full_well + self.pedestal
@@ -151,7 +151,7 @@ class Camera:
 
 
 def dusty_camera(rng: np.random.Generator, grid: Grid, grains: int = 12) -> Camera:
-    """A camera with dust on its window: each grain, 5 to 30 mm before the sensor, casts the rings of a Fresnel shadow.
+    """Make a camera with dust on its window: each grain, 5 to 30 mm before the sensor, casts a Fresnel shadow.
 
     Towards the edges of the plane a vignette takes up to 30% of the light.
     """
@@ -167,7 +167,7 @@ def dusty_camera(rng: np.random.Generator, grid: Grid, grains: int = 12) -> Came
 
 
 def structure_function(screen: Plane, lags: Int[np.ndarray, " lags"]) -> Float[np.ndarray, " lags"]:
-    """Mean square of the difference between points ``lags`` grid points apart, along rows and along columns."""
+    """Measure the mean square of the difference between points ``lags`` grid points apart, along rows and columns."""
     along = [np.mean((screen[:, n:] - screen[:, :-n]) ** 2) for n in lags]
     across = [np.mean((screen[n:] - screen[:-n]) ** 2) for n in lags]
     return (np.array(along) + np.array(across)) / 2

@@ -4,44 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from torch.nn import functional
 
-from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
-from lumos.workloads.common.graph_libraries import Batch, Evaluator
-from lumos.workloads.common.graph_models import GraphNet, check_network
-from lumos.workloads.common.graphs import Graph, GraphSet, collate, inputs, label_entropy, predictions
-from lumos.workloads.common.ogb_layout import find_dataset, read_dataset
-from lumos.workloads.common.tabular import as_source
+from lumos.suite.workload import Metric
+from lumos.workloads.common.graph_workload import GraphWorkload
+from lumos.workloads.common.graphs import Graph, collate, inputs, predictions
+from lumos.workloads.common.pyg import Batch
 from lumos.workloads.ppa.data import CHANNELS, LAYOUT, SIGNAL, VERSION, Size, mean_channels, write_associations
 
-EXAMPLE_GRAPHS = 32
 TABLE_GRAPHS = 20_000
 """Training graphs, evenly spaced, that trivial predictors and the table of features are made from, at most."""
 
 
 @dataclass(frozen=True)
-class PPA:
+class PPA(GraphWorkload):
     """Graph classification of association networks; ``README.md`` has sources and numbers.
 
     With ``data.source=generated`` the graphs are the project's own, of ``taxa`` times ``species`` times ``graphs``;
     ``public`` reads ``ogbg_ppa`` under ``data.root`` through shards of a bounded size. Train, valid and test have no
-    species in common. Raises DataError for settings or files that cannot be used.
+    species in common. ``edge_attr`` of a batch is (edges, 7) float32, ``y`` (graphs,) the taxon. Raises DataError for
+    settings or files that cannot be used.
     """
 
-    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
-    seed: int = 0
     taxa: int = 12
     species: int = 15
     graphs_each: int = 16
@@ -58,19 +55,12 @@ class PPA:
     weight_decay: float = 5e-4
 
     name = "ppa"
+    layout = LAYOUT
+    collate = staticmethod(partial(collate, edge_dtype=torch.float32, label_dtype=torch.int64))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", as_source(self.data))
-        check_network(
-            conv=self.conv, width=self.width, layers=self.layers, dropout=self.dropout, knowledge=self.knowledge
-        )
-        if self.batch_size < 1:
-            raise DataError(f"workload.batch_size={self.batch_size}: expected at least 1")
+        super().__post_init__()
         _ = self.size
-
-    @property
-    def _source(self) -> DataSource:
-        return as_source(self.data)
 
     @property
     def size(self) -> Size:
@@ -78,76 +68,47 @@ class PPA:
         return Size(self.taxa, self.species, self.graphs_each)
 
     @property
-    def classes(self) -> int:
+    def outputs(self) -> int:
         """How many taxa the network tells apart."""
-        return LAYOUT.classes if self._source.source == "public" else self.taxa
+        return self.taxa if self.generated else LAYOUT.classes
 
     @property
     def metric(self) -> Metric:
         """Share of graphs of which the taxon is right; OGB's published GCN has 0.6839 on its data."""
-        return Metric("accuracy", target=0.6839 if self._source.source == "public" else None)
-
-    @property
-    def recipe(self) -> Recipe:
-        """How the network is trained."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        return Metric("accuracy", target=None if self.generated else 0.6839)
 
     @property
     def note(self) -> str:
         """What the samples are, in one line."""
-        if self._source.source == "public":
+        if not self.generated:
             return "ogbg-ppa; tested on species not trained on"
         return f"generated association graphs of {self.taxa} taxa; tested on species not trained on"
 
-    @cached_property
-    def graphs(self) -> GraphSet:
-        """All graphs, made or read at the first call, then mapped from the cache."""
-        cache = self._source.cache / self.name
-        if self._source.source == "public":
-            return read_dataset(find_dataset(self._source.public_root(), LAYOUT), LAYOUT, cache)
+    def generate(self) -> Path:
+        """Write the graphs in OGB's layout where they are not in the cache yet; returns the data set's folder."""
         key = json.dumps({"version": VERSION, "seed": self.seed, **asdict(self.size)})
-        place = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-        return read_dataset(write_associations(place, self.size, self.seed), LAYOUT, cache)
+        place = self.cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+        return write_associations(place, self.size, self.seed)
 
-    @cached_property
-    def entropy(self) -> float:
-        """Of the training labels, nats."""
-        return label_entropy(self.graphs.labels[self.graphs.splits["train"]])
+    def node_encoder(self) -> nn.Embedding:
+        """Make the one vector that every protein starts from: nodes have no features."""
+        return nn.Embedding(1, self.width)
 
-    def model(self) -> nn.Module:
-        """A fresh network, from ``x, edge_index, edge_attr, batch, ptr`` to a logit for each graph and taxon."""
-        return GraphNet(
-            self.conv,  # type: ignore[arg-type]
-            nn.Embedding(1, self.width),
-            partial(nn.Linear, len(CHANNELS), self.width),
-            self.classes,
-            width=self.width,
-            layers=self.layers,
-            dropout=self.dropout,
-            virtual_node=self.virtual_node,
-            residual=self.residual,
-            knowledge=self.knowledge,  # type: ignore[arg-type]
-        )
-
-    def loaders(self) -> Loaders:
-        """PyG batches of graphs; ``edge_attr`` is (edges, 7) float32, ``y`` (graphs,) the taxon."""
-        return self._loaders
-
-    @cached_property
-    def _loaders(self) -> Loaders:
-        return self.graphs.loaders(self.batch_size, self.seed, self._source, _collate)
+    def edge_encoder(self) -> nn.Linear:
+        """Make the layer that reads an association's channels."""
+        return nn.Linear(len(CHANNELS), self.width)
 
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Cross entropy in units of the training labels' entropy: 1 for the best constant guess."""
-        return F.cross_entropy(model(*inputs(batch)), batch["y"]) / self.entropy
+        """Compute the cross entropy over the training labels' entropy: 1 for the best constant guess."""
+        return functional.cross_entropy(model(*inputs(batch)), batch["y"]) / self.entropy
 
     def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
-        """Accuracy by OGB's evaluator."""
+        """Compute the accuracy, as OGB's evaluator does."""
         logits, labels = predictions(model, batches)
         return _accuracy(labels.numpy(), logits.argmax(1).numpy())
 
     def scores(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Accuracy, and macro F1."""
+        """Compute accuracy, and macro F1."""
         logits, labels = predictions(model, batches)
         truth, guess = labels.numpy(), logits.argmax(1).numpy()
         return {
@@ -156,10 +117,10 @@ class PPA:
         }
 
     def baselines(self) -> dict[str, float]:
-        """Accuracy on the test split of the commonest taxon, and of logistic regressions.
+        """Compute accuracy on the test split of the commonest taxon, and of logistic regressions.
 
-        One on the mean score of each channel over a graph's edges, and one on those with the numbers of proteins and of
-        associations.
+        One sees the mean score of each channel over a graph's edges, and one the numbers of proteins and of
+        associations besides.
         """
         fitted, held = self.graphs.of("train", TABLE_GRAPHS), self.graphs.of("test")
         y, truth = (np.array([g.label for g in graphs], np.int64) for graphs in (fitted, held))
@@ -171,36 +132,28 @@ class PPA:
         return found
 
     def table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the training graphs: the mean of each channel (graphs, 7), and the taxon as columns of 0 and 1."""
+        """Return, of the training graphs, the mean of each channel (graphs, 7), and the taxon as columns of 0 and 1."""
         graphs = self.graphs.of("train", TABLE_GRAPHS)
         labels = np.array([int(g.label) for g in graphs])
-        return mean_channels(graphs), np.eye(self.classes)[labels]
-
-    def example(self) -> tuple[Tensor, ...]:
-        """The inputs for a batch of training graphs."""
-        return inputs(_collate(self.graphs.of("train", EXAMPLE_GRAPHS)))
+        return mean_channels(graphs), np.eye(self.outputs)[labels]
 
     def features(self) -> Sequence[str]:
-        """Names of the channels."""
+        """Name the channels."""
         return CHANNELS
 
     def true_features(self) -> Sequence[str]:
-        """Channels that follow the taxon, of generated data; empty for the public data, where nobody knows."""
-        return [] if self._source.source == "public" else SIGNAL
+        """Name the channels that follow the taxon, of generated data; none for the public data: nobody knows."""
+        return SIGNAL if self.generated else []
 
     def tiny(self) -> PPA:
-        """Four taxa of few species, a narrow network of two layers."""
+        """Shrink it to four taxa of few species and a narrow network of two layers."""
         return replace(
             self, taxa=4, species=5, graphs_each=4, width=8, layers=2, batch_size=8, epochs=2, learning_rate=3e-3
         )
 
 
-def _collate(graphs: list[Graph]) -> Batch:
-    return collate(graphs, edge_dtype=torch.float32, label_dtype=torch.int64)
-
-
 def _accuracy(truth: np.ndarray, guess: np.ndarray) -> float:
-    return float(Evaluator("ogbg-ppa").eval({"y_true": truth[:, None], "y_pred": guess[:, None]})["acc"])
+    return float(accuracy_score(truth, guess))
 
 
 def _summary(graphs: list[Graph], sizes: bool) -> np.ndarray:

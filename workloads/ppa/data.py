@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.common.graphs import Graph, Graphs
 from lumos.workloads.common.ogb_layout import Layout, write_dataset
 
@@ -80,7 +80,7 @@ class Taxon:
 
     @classmethod
     def of(cls, seed: int, number: int) -> Taxon:
-        """The taxon of that number."""
+        """Draw the taxon of that number."""
         rng = np.random.default_rng([seed, 0, number])
         rates = np.array(RATES[list(RATES)[number % len(RATES)]])
         signal = np.isin(CHANNELS, SIGNAL)
@@ -107,13 +107,13 @@ class Species:
 
     @classmethod
     def of(cls, taxon: Taxon, rng: np.random.Generator) -> Species:
-        """A random species of the taxon."""
+        """Draw a random species of the taxon."""
         shift, strength = rng.normal(0, (SPECIES_SPREAD, STRENGTH_SPREAD), (len(CHANNELS), 2)).T
         return cls(taxon, shift, STRENGTH + strength)
 
 
 def association_graph(species: Species, label: int, rng: np.random.Generator) -> tuple[Graph, np.ndarray]:
-    """One graph of 30 to 70 proteins, and the module of each.
+    """Draw one graph of 30 to 70 proteins, and the module of each.
 
     Proteins i and j, of propensities t (gamma, mean 1), are associated with probability 1 - exp(-t_i t_j d), where d is
     the density of their module or of the rest; one left alone is associated with one of its module. A channel supports
@@ -166,14 +166,14 @@ def _first_links(
 
 
 def species_graphs(seed: int, taxon: int, number: int, size: Size) -> list[Graph]:
-    """All graphs of one species."""
+    """Draw all graphs of one species."""
     rng = np.random.default_rng([seed, 1, taxon, number])
     species = Species.of(Taxon.of(seed, taxon), rng)
     return [association_graph(species, taxon, rng)[0] for _ in range(size.graphs)]
 
 
 def species_split(size: Size) -> dict[str, np.ndarray]:
-    """Numbers of the graphs in each split: of every taxon the last species validate and test, the others train."""
+    """Split the graphs, by number: of every taxon the last species validate and test, the others train."""
     numbers = np.arange(size.taxa * size.species * size.graphs)
     species = numbers // size.graphs % size.species
     test, valid = species >= size.species - size.held_out, species >= size.species - 2 * size.held_out
@@ -190,5 +190,5 @@ def write_associations(folder: Path, size: Size, seed: int) -> Path:
 
 
 def mean_channels(graphs: Graphs | list[Graph]) -> np.ndarray:
-    """Mean score of each channel over a graph's edges: (graphs, 7)."""
+    """Compute the mean score of each channel over a graph's edges: (graphs, 7)."""
     return np.stack([g.edge_attr.mean(0) if len(g.edge_attr) else np.zeros(len(CHANNELS)) for g in graphs])

@@ -18,7 +18,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 
 
 def contact_sheet(folder: Path) -> Path:
-    """Eight graphs, drawn by springs and coloured by module, with each channel's mean; returns the path of the PNG."""
+    """Draw eight graphs by springs, coloured by module, with each channel's mean; returns the path of the PNG."""
     figure = Figure(figsize=(12, 7.4), dpi=100)
     for column, number in enumerate(TAXA):
         taxon = Taxon.of(0, number)

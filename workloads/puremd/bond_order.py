@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.common.native import compiled
 from lumos.workloads.puremd.forcefield import ForceField
 
@@ -82,10 +82,12 @@ def _close_pairs(x, cell, types, reach, room):  # pragma: no cover - compiled
 
 
 def close_pairs(box: Box, reach: Float[Tensor, "types types"]) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
-    """Ordered pairs (i, j) of different atoms within the ``reach`` (Å) of their types, sorted by i, then j.
+    """Find ordered pairs (i, j) of different atoms within the ``reach`` (Å) of their types, sorted by i, then j.
 
-    Time grows with the square of the atoms, memory with the pairs. Raises DataError for a box narrower than 2
-    ``REACH``.
+    Time grows with the square of the atoms, memory with the pairs.
+
+    Raises:
+        DataError: the box is narrower than 2 ``REACH``.
     """
     if float(box.cell.min()) < 2 * REACH:
         raise DataError(
@@ -103,7 +105,7 @@ def close_pairs(box: Box, reach: Float[Tensor, "types types"]) -> tuple[Int[Tens
 
 
 def bond_reach(ff: ForceField) -> Float[Tensor, "types types"]:
-    """A distance in Å beyond which no bond of two types reaches the cutoff, ``REACH`` at most; 0 where none is known.
+    """Bound the length (Å) of bonds of two types that reach the cutoff: ``REACH`` at most, 0 where none is known.
 
     Bonds need S + P + Q >= cutoff, so that one of the three is a third of it or more.
     """
@@ -118,7 +120,7 @@ def bond_reach(ff: ForceField) -> Float[Tensor, "types types"]:
 
 
 def order_terms(ff: ForceField, kind: tuple[Tensor, Tensor], r: Edges) -> tuple[tuple[Edges, Edges], ...]:
-    """The sigma, pi and double-pi terms at distance r, each with its exponent times its power: d term/dr = term x/r."""
+    """Compute sigma, pi and double-pi terms at distance r, each with x = exponent times power: d term/dr = term x/r."""
     terms = []
     for (radius, factor, power), scale in zip(TERMS, (1 + ff.cutoff, 1.0, 1.0), strict=True):
         size, b, n = ff.pair[radius][kind], ff.pair[factor][kind], ff.pair[power][kind]
@@ -131,7 +133,7 @@ def order_terms(ff: ForceField, kind: tuple[Tensor, Tensor], r: Edges) -> tuple[
 
 
 def uncorrected(box: Box, ff: ForceField) -> Bonds:
-    """All bonds of a box: pairs within reach whose terms sum to the cutoff or more. Differentiable in positions.
+    """Find all bonds of a box: pairs within reach whose terms sum to the cutoff or more. Differentiable in positions.
 
     S = (1 + cut) exp(bo1 (r/r_s)^bo2), P = exp(bo3 (r/r_p)^bo4), Q = exp(bo5 (r/r_pp)^bo6).
     """
@@ -154,7 +156,7 @@ def uncorrected(box: Box, ff: ForceField) -> Bonds:
 
 
 def sum_edges(values: Tensor, atom: Int[Tensor, " edges"], atoms: int) -> Tensor:
-    """Sums of edge values (edges, ...) by atom: (atoms, ...)."""
+    """Sum edge values (edges, ...) by atom: (atoms, ...)."""
     return torch.zeros(atoms, *values.shape[1:], dtype=values.dtype).index_add(0, atom, values)
 
 
@@ -202,7 +204,7 @@ def _overcoordination(
 
 
 def corrected(box: Box, ff: ForceField, bonds: Bonds) -> Corrected:
-    """Orders corrected for overcoordination (f1) and 1-3 bonds (f4, f5), and the coefficients of their derivatives.
+    """Correct orders for overcoordination (f1) and 1-3 bonds (f4, f5), with the coefficients of their derivatives.
 
     BO = BO' f1 f4 f5; Bpi = P f1^2 f4 f5; Bpipi = Q f1^2 f4 f5.
     """

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.puremd.bond_order import Box
 from lumos.workloads.puremd.files import read_data, read_pdb
 from lumos.workloads.puremd.forcefield import ForceField, published, read_forcefield
@@ -61,7 +61,7 @@ OUTPUTS: Mapping[Variant, tuple[str, ...]] = {
 
 
 def inner_samples(m: Molecules) -> tuple[Float[Tensor, "rows 10"], Float[Tensor, "rows 3"]]:
-    """Every turn of the loop over neighbours k of a bond's atom: new temp = -(sum of the coefficients) dBOp_ik.
+    """Sample every turn of the loop over neighbours k of a bond's atom: new temp = -(sum of the coefficients) dBOp_ik.
 
     ``temp`` before is what the turn before left there, zero at the first; the kernel overwrites it.
     """
@@ -73,7 +73,7 @@ def inner_samples(m: Molecules) -> tuple[Float[Tensor, "rows 10"], Float[Tensor,
 
 
 def bond_samples(m: Molecules) -> tuple[Float[Tensor, "bonds 31"], Float[Tensor, "bonds 6"]]:
-    """Every bond i < j: what it is described by, and the force on its own atoms, without the neighbours' part."""
+    """Sample every bond i < j: what describes it, and the force on its own atoms, without the neighbours' part."""
     bonds, o, demand = m.bonds, m.orders, m.demand
     once = torch.nonzero(bonds.i < bonds.j)[:, 0]
     i, j = bonds.i[once], bonds.j[once]
@@ -98,7 +98,7 @@ SAMPLES = {"inner": inner_samples, "bond": bond_samples}
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread while replicas run side by side: boxes are small, and its own threads would only wait."""
+    """Keep torch on one thread while replicas run side by side: boxes are small, its own threads would only wait."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -107,11 +107,30 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def systems(root: Path) -> list[tuple[Path, Path]]:
-    """Files of atoms, each with its force field: of ``root`` itself, or of all ``*.pdb`` and ``*.data*`` in it.
+Part = tuple[Split, int, int]
+"""A replica's split, its number and the rows drawn from it."""
 
-    The force field (``*ffield*``) lies beside the atoms; where there are several, it is the one with the first word
-    of the atoms' file in its name (``water_300.pdb``, ``ffield.water``). Raises DataError where none is found.
+
+def replica_parts(replicas: int, rows: int) -> list[Part]:
+    """Share ``rows`` equally among the replicas: 80% of them train, the rest, at least one each, are valid and test."""
+    held = max(1, round(0.1 * replicas))
+    counts: dict[Split, int] = {"train": replicas - 2 * held, "valid": held, "test": held}
+    parts: list[Part] = []
+    for split in SPLITS:
+        count = counts[split]
+        mine = round(rows * count / replicas)
+        parts.extend((split, n, mine * (n + 1) // count - mine * n // count) for n in range(count))
+    return parts
+
+
+def systems(root: Path) -> list[tuple[Path, Path]]:
+    """Find files of atoms, each with its force field: ``root`` itself, or all ``*.pdb`` and ``*.data*`` in it.
+
+    The force field (``*ffield*``) lies beside the atoms; where there are several, it is the one with the first word of
+    the atoms' file in its name (``water_300.pdb``, ``ffield.water``).
+
+    Raises:
+        DataError: there are no such files, or a force field is missing.
     """
     folder = root if root.is_dir() else root.parent
     fields = sorted(folder.glob("*ffield*"))
@@ -134,7 +153,7 @@ def systems(root: Path) -> list[tuple[Path, Path]]:
 
 
 def read_system(atoms: Path, forcefield: Path) -> tuple[Box, ForceField]:
-    """A box of atoms from a PDB or LAMMPS data file, and its force field."""
+    """Read a box of atoms from a PDB or LAMMPS data file, and its force field."""
     ff = read_forcefield(forcefield)
     return (read_pdb if atoms.suffix.lower() == ".pdb" else read_data)(atoms, ff), ff
 
@@ -152,10 +171,12 @@ class Replicas:
     volume: float
 
     def make(self, source: tuple[Path, Path] | None, rows: int, split: Split, seed: list[int]) -> dict[str, np.ndarray]:
-        """``rows`` samples, drawn without repetition from one replica: ``{split}_{inputs,outputs}``, float32.
+        """Draw ``rows`` samples without repetition from one replica: ``{split}_{inputs,outputs}``, float32.
 
-        A replica is a box built anew, or, with ``source``, a file's atoms moved by thermal jitter. Raises DataError
-        where it has fewer samples than asked for.
+        A replica is a box built anew, or, with ``source``, a file's atoms moved by thermal jitter.
+
+        Raises:
+            DataError: the replica has fewer samples than asked for.
         """
         rng = np.random.default_rng(seed)
         kelvin = float(rng.uniform(*self.kelvin))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.puremd.bond_order import REACH, Box
 from lumos.workloads.puremd.forcefield import ForceField
 
@@ -26,10 +26,13 @@ def _numbers(path: Path, line: int, words: list[str], what: str) -> list[float]:
 
 
 def read_pdb(path: Path, ff: ForceField) -> Box:
-    """Atoms and cell of a PDB file: CRYST1 and ATOM or HETATM records, in their fixed columns; Å.
+    """Read atoms and cell of a PDB file: CRYST1 and ATOM or HETATM records, in their fixed columns; Å.
 
-    The element is that of columns 77-78, else the letters of the atom's name. Raises DataError, with the line, for a
-    missing or malformed record, a cell that is not rectangular, or an element without parameters.
+    The element is that of columns 77-78, else the letters of the atom's name.
+
+    Raises:
+        DataError: a record is missing or malformed, the cell is not rectangular, or an element has no parameters; the
+            message has the line.
     """
     cell: list[float] = []
     places: list[list[float]] = []
@@ -52,10 +55,13 @@ def read_pdb(path: Path, ff: ForceField) -> Box:
 
 
 def read_data(path: Path, ff: ForceField) -> Box:
-    """Atoms and cell of a LAMMPS data file, atom style ``charge`` (number, type, charge, x, y, z); Å.
+    """Read atoms and cell of a LAMMPS data file, atom style ``charge`` (number, type, charge, x, y, z); Å.
 
     A type's element is the one whose mass in the force field is nearest to the file's, within 0.5 g/mol; the cell is
-    repeated along edges that are too short. Raises DataError, with the line, for what is missing or malformed.
+    repeated along edges that are too short.
+
+    Raises:
+        DataError: something is missing or malformed; the message has the line.
     """
     section, low, edge = "", {}, {}
     masses: dict[int, float] = {}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.puremd import parameters
 
 RADII = ("r_s", "r_p", "r_pp")
@@ -41,7 +41,7 @@ class ForceField:
         return 0.01 * float(self.general[29])
 
     def types(self, symbols: Sequence[str], where: str) -> Tensor:
-        """The type of each atom by its element. Raises DataError naming an element without parameters."""
+        """Look up the type of each atom by its element. Raises DataError naming an element without parameters."""
         number = {name: i for i, name in enumerate(self.elements)}
         missing = sorted(set(symbols) - set(number))
         if missing:
@@ -52,7 +52,7 @@ class ForceField:
 
 
 def published() -> ForceField:
-    """The C/H/O parameters of Chenoweth, van Duin and Goddard (2008); see ``parameters.py``."""
+    """Build the C/H/O parameters of Chenoweth, van Duin and Goddard (2008); see ``parameters.py``."""
     general = [parameters.GENERAL.get(i, 0.0) for i in range(_GENERAL_NEEDED)]
     elements = tuple(parameters.ATOMS)
     number = {name: i for i, name in enumerate(elements)}
@@ -134,7 +134,8 @@ class _Lines:
 def read_forcefield(path: Path) -> ForceField:
     """Read a ReaxFF force field file: general, atom, bond and off-diagonal blocks; what follows is not needed.
 
-    Raises DataError with file and line where a number is missing or malformed.
+    Raises:
+        DataError: a number is missing or malformed; the message has file and line.
     """
     lines = _Lines(path)
     lines.next("a title")

@@ -26,7 +26,7 @@ def energy(
     orders: tuple[Edges, Edges, Edges],
     delta: Atoms,
 ) -> Float[Tensor, ""]:
-    """E_bond + E_over + E_under + E_lonepair of a box, in kcal/mol, from BO, Bpi, Bpipi per edge and Delta per atom."""
+    """Compute E_bond + E_over + E_under + E_lonepair, kcal/mol, from BO, Bpi, Bpipi per edge and Delta per atom."""
     (i, j), (order, pi, pi2) = ends, orders
     kind = (box.types[i], box.types[j])
     pair = {name: ff.pair[name][kind] for name in ("de_s", "de_p", "de_pp", "be1", "be2", "ovun1")}
@@ -80,7 +80,7 @@ class Molecules:
 
 
 def analyse(box: Box, ff: ForceField) -> Molecules:
-    """Bond orders, energy and derivatives of a box, orders and Delta taken as independent of one another."""
+    """Compute bond orders, energy and derivatives of a box, orders and Delta taken as independent of one another."""
     with torch.no_grad():
         bonds = uncorrected(box, ff)
         orders = corrected(box, ff, bonds)
@@ -93,19 +93,19 @@ def analyse(box: Box, ff: ForceField) -> Molecules:
 
 
 def full_energy(box: Box, ff: ForceField) -> Float[Tensor, ""]:
-    """The energy of a box in kcal/mol, differentiable in its positions: what the assembled forces must agree with."""
+    """Compute the energy of a box in kcal/mol, differentiable in its positions: assembled forces must agree with it."""
     bonds = uncorrected(box, ff)
     orders = corrected(box, ff, bonds)
     return energy(box, ff, (bonds.i, bonds.j), (orders.order, orders.pi, orders.pi2), orders.delta)
 
 
 def self_terms(bonds: Bonds, atoms: int) -> Float[Tensor, "atoms 3"]:
-    """Derivative of each atom's sum of uncorrected orders by its own position, 1/Å."""
+    """Compute the derivative of each atom's sum of uncorrected orders by its own position, 1/Å."""
     return sum_edges(bonds.d_order, bonds.i, atoms)
 
 
 def neighbour_coefficients(m: Molecules) -> Float[Tensor, "edges 4"]:
-    """For an edge i -> j, what multiplies the dBOp of i's neighbours: the four terms C2/C3 of dbo, dDelta, pi, pi2.
+    """Compute, for an edge i -> j, what multiplies the dBOp of i's neighbours: C2/C3 of dbo, dDelta, pi, pi2.
 
     kcal/mol; from the bond's second atom the same holds on the reverse edge.
     """
@@ -115,7 +115,7 @@ def neighbour_coefficients(m: Molecules) -> Float[Tensor, "edges 4"]:
 
 
 def bond_forces(m: Molecules) -> EdgeVectors:
-    """For an edge i -> j, what its bond adds to f_i, kcal/mol/Å; to f_j it adds that of the reverse edge.
+    """Compute, for an edge i -> j, what its bond adds to f_i, kcal/mol/Å; to f_j it adds that of the reverse edge.
 
     f_i += c1 dBOp + C1dbopi Cp dln_pi + C1dbopi2 Cq dln_pi2 + s_i dDeltap_self_i.
     """
@@ -129,7 +129,7 @@ def bond_forces(m: Molecules) -> EdgeVectors:
 
 
 def neighbour_rows(bonds: Bonds, atoms: int) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """The inner loop: for every edge i -> j, each edge i -> k in turn (k = j included), as numbers (edge, its k)."""
+    """List the inner loop: for every edge i -> j, each edge i -> k in turn (k = j too), as numbers (edge, its k)."""
     degree = torch.bincount(bonds.i, minlength=atoms)
     first = torch.cumsum(degree, 0) - degree
     count = degree[bonds.i]
@@ -139,7 +139,7 @@ def neighbour_rows(bonds: Bonds, atoms: int) -> tuple[Int[Tensor, " rows"], Int[
 
 
 def assemble(m: Molecules) -> Float[Tensor, "atoms 3"]:
-    """dE/dx of all atoms, kcal/mol/Å, put together bond by bond as Add_dBond_to_Forces does."""
+    """Assemble dE/dx of all atoms, kcal/mol/Å, bond by bond as Add_dBond_to_Forces does."""
     bonds, atoms = m.bonds, len(m.box.types)
     force = sum_edges(bond_forces(m), bonds.i, atoms)
     edge, k = neighbour_rows(bonds, atoms)

@@ -93,7 +93,7 @@ class BondLoop:
         return self._masses * (2 * math.pi * LIGHT * WAVENUMBER) ** 2 / PER_MASS
 
     def start(self) -> State:
-        """At rest in place, moving; the same at every call."""
+        """Make the first state: atoms in their places, moving; the same at every call."""
         box, _ = self._box
         rng = np.random.default_rng([self.workload.seed, 4])
         # Half of it goes into springs and bonds.
@@ -104,7 +104,7 @@ class BondLoop:
         return State(box.positions.clone(), v, None)
 
     def nudged(self, state: State) -> State:
-        """Each coordinate moved by 1e-9 Å up or down."""
+        """Move each coordinate by 1e-9 Å up or down."""
         signs = np.random.default_rng(0).choice([-1.0, 1.0], tuple(state.x.shape))
         return State(state.x + NUDGE * torch.from_numpy(signs), state.v, None)
 
@@ -116,7 +116,7 @@ class BondLoop:
         return kernel(self._molecules(x)) - self._pull + self._springs * (x - self._box[0].positions)
 
     def step(self, state: State, kernel: Kernel) -> State:
-        """Velocity Verlet. Raises FloatingPointError where an atom is flung away."""
+        """Take a step of velocity Verlet. Raises FloatingPointError where an atom is flung away."""
         gradient = self._gradient(state.x, kernel) if state.gradient is None else state.gradient
         half = state.v - 0.5 * TIME_STEP * PER_MASS / self._masses * gradient
         x = state.x + TIME_STEP * half
@@ -126,11 +126,11 @@ class BondLoop:
         return State(x, half - 0.5 * TIME_STEP * PER_MASS / self._masses * gradient, gradient)
 
     def exact(self, call: Molecules) -> Vectors:
-        """The gradient of the bonds' energy."""
+        """Compute the gradient of the bonds' energy."""
         return assemble(call)
 
     def replaced(self, call: Molecules, surrogate: Surrogate) -> Vectors:
-        """The same, with the part that the variant stands for by the network."""
+        """Compute the same, with the part that the variant stands for by the network."""
         bonds, atoms = call.bonds, len(call.box.types)
         edge, k = neighbour_rows(bonds, atoms)
         if self.workload.variant == "inner":
@@ -153,13 +153,13 @@ class BondLoop:
         return torch.from_numpy(new)
 
     def rows(self, call: Molecules) -> int:
-        """Turns of the inner loop, or bonds."""
+        """Count turns of the inner loop, or bonds."""
         if self.workload.variant == "bond":
             return len(call.bonds.i) // 2
         return len(neighbour_rows(call.bonds, len(call.box.types))[0])
 
     def conserved(self, state: State, kernel: Kernel) -> Mapping[str, float]:
-        """The total energy by the true energy function (kcal/mol), and the sum of the bonds' forces over their sizes.
+        """Compute the total energy by the true function (kcal/mol), and the sum of the bonds' forces over their sizes.
 
         Bonds push nothing but each other, so that the sum is zero.
         """
@@ -175,7 +175,7 @@ class BondLoop:
         }
 
     def apart(self, state: State, true: State) -> Mapping[str, float]:
-        """Root mean square distance of the atoms, over how far they swing, and of velocities over their size."""
+        """Measure the atoms' rms distance over how far they swing, and that of velocities over their size."""
         swing = (true.x - self._box[0].positions).square().sum(1).mean().sqrt().clamp(min=1e-300)
         speed = true.v.square().sum(1).mean().sqrt()
         return {
@@ -185,5 +185,5 @@ class BondLoop:
 
 
 def simulation(workload: PureMD) -> BondLoop:
-    """The simulation of a workload's settings."""
+    """Make the simulation of a workload's settings."""
     return BondLoop(workload)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.suite.workload import DataError
+from lumos.errors import DataError
 from lumos.workloads.common.native import compiled
 from lumos.workloads.puremd.bond_order import REACH, Box
 from lumos.workloads.puremd.forcefield import ForceField
@@ -67,7 +67,7 @@ _SHAPES: Mapping[str, tuple[str, list[tuple[float, float, float]]]] = {
 
 
 def geometry(name: str) -> Geometry:
-    """Elements and positions (atoms, 3) in Å of a molecule about its middle. Raises DataError for one unknown."""
+    """Look up a molecule's elements and positions (atoms, 3) about its middle, Å. Raises DataError if unknown."""
     if name not in _SHAPES:
         raise DataError(f"workload.molecules: {name} is unknown; expected {', '.join(_SHAPES)}")
     symbols, places = _SHAPES[name]
@@ -103,7 +103,7 @@ def _clear(trial, hydrogens, placed, placed_hydrogens, edge, least):  # pragma: 
 
 
 def jitter(masses: Float[np.ndarray, " atoms"], kelvin: float) -> Float[np.ndarray, " atoms"]:
-    """Standard deviation of each coordinate, Å, of a classical oscillator of ``WAVENUMBER``: sqrt(kT/m)/omega."""
+    """Compute the deviation of each coordinate, Å, of a classical oscillator of ``WAVENUMBER``: sqrt(kT/m)/omega."""
     gas_constant, light, dalton = 8.314462618, 2.99792458e10, 1e-3
     omega = 2 * math.pi * light * WAVENUMBER
     return np.sqrt(gas_constant * kelvin / (masses * dalton)) / omega * 1e10
@@ -112,16 +112,19 @@ def jitter(masses: Float[np.ndarray, " atoms"], kelvin: float) -> Float[np.ndarr
 def jittered(
     positions: Float[Tensor, "atoms 3"], masses: Float[Tensor, " atoms"], kelvin: float, rng: np.random.Generator
 ) -> Float[Tensor, "atoms 3"]:
-    """Positions (Å) moved by thermal jitter at ``kelvin``, which is cut at ``JITTER_CUT`` standard deviations."""
+    """Move positions (Å) by thermal jitter at ``kelvin``, which is clipped at ``JITTER_CUT`` standard deviations."""
     swing = rng.normal(size=positions.shape).clip(-JITTER_CUT, JITTER_CUT)
     return positions + torch.from_numpy(swing * jitter(masses.numpy(), kelvin)[:, None])
 
 
 def build_box(counts: Mapping[str, int], volume: float, kelvin: float, ff: ForceField, rng: np.random.Generator) -> Box:
-    """A cubic box with ``counts`` molecules of each kind, ``volume`` Å3 a molecule, jittered at ``kelvin``.
+    """Build a cubic box with ``counts`` molecules of each kind, ``volume`` Å3 a molecule, jittered at ``kelvin``.
 
-    Molecules start on the sites of a cubic lattice in random order and are turned and shifted until they keep clear
-    of those placed before. Raises DataError where a molecule finds no place: too dense.
+    Molecules start on the sites of a cubic lattice in random order and are turned and shifted until they keep clear of
+    those placed before.
+
+    Raises:
+        DataError: a molecule finds no place: the box is too dense.
     """
     shapes = {name: geometry(name) for name in counts}
     names = rng.permutation([name for name, count in counts.items() for _ in range(count)])

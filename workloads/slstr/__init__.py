@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,14 +15,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
-from lumos.workloads.common.files import digest_files
-from lumos.workloads.common.memory import Remembered
-from lumos.workloads.common.streaming import sample_loader
-from lumos.workloads.common.tabular import as_source
+from lumos.errors import DataError
+from lumos.suite.workload import Metric
+from lumos.workloads.common.base import as_tuples, positive_sizes
+from lumos.workloads.common.files import dataset_folder, digest_files
+from lumos.workloads.common.sample_cache import CachedSamples
+from lumos.workloads.common.streamed_workload import StreamedWorkload
+from lumos.workloads.common.streaming import Samples
 from lumos.workloads.common.unet import UNet
 from lumos.workloads.slstr.baselines import pixel_baselines
-from lumos.workloads.slstr.data import Patches, Simulation, collate, generate, home, missing_values, splits_of
+from lumos.workloads.slstr.data import FOLDER, Patches, Simulation, find_splits, generate, missing_values
 from lumos.workloads.slstr.scenes import CHANNELS
 
 log = logging.getLogger("lumos")
@@ -31,16 +33,14 @@ Batch = tuple[Float[Tensor, "rows 9 p p"], Float[Tensor, "rows 1 p p"]]
 
 
 @dataclass(frozen=True)
-class SLSTR:
+class SLSTR(StreamedWorkload):
     """Cloud or clear, for every pixel; ``README.md`` has the physics and the numbers.
 
     With ``data.source=generated`` the project's own scenes are simulated; with ``public`` the SciML-Bench folder
-    ``cloud_slstr_ds1`` at ``data.root`` is read. Every scene is in one split only. Raises DataError for settings or
-    files that cannot be used.
+    ``cloud_slstr_ds1`` at ``data.root`` is read. Every scene is in one split only. Batches are ``(channels (rows, 9,
+    patch, patch), mask (rows, 1, patch, patch))``, float32. Raises DataError for settings or files that cannot be used.
     """
 
-    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
-    seed: int = 0
     scenes: int = 80
     scene: Sequence[int] = (300, 375)
     crop: Sequence[int] = (256, 320)
@@ -55,11 +55,9 @@ class SLSTR:
     metric = Metric("BCE", unit="nats a pixel", higher_is_better=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", as_source(self.data))
-        for key in ("scene", "crop", "widths"):
-            object.__setattr__(self, key, tuple(int(value) for value in getattr(self, key)))
-        if not self.widths or min(self.widths) < 1:
-            raise DataError(f"workload.widths={list(self.widths)}: expected one or more widths of at least 1")
+        super().__post_init__()
+        as_tuples(self, int, "scene", "crop", "widths")
+        positive_sizes(self, "widths")
         halvings = 2 ** (len(self.widths) - 1)
         if self.patch < halvings or self.patch % halvings:
             raise DataError(
@@ -69,92 +67,60 @@ class SLSTR:
             raise DataError(f"workload.crop={list(self.crop)}: expected two multiples of workload.patch={self.patch}")
         if len(self.scene) != 2 or any(side < cut for side, cut in zip(self.scene, self.crop, strict=True)):
             raise DataError(f"workload.scene={list(self.scene)}: expected at least workload.crop={list(self.crop)}")
-        if self.batch_size < 1:
-            raise DataError(f"workload.batch_size={self.batch_size}: expected at least 1")
         _ = self._simulation
-
-    @property
-    def _source(self) -> DataSource:
-        return as_source(self.data)
 
     @property
     def _simulation(self) -> Simulation:
         return Simulation(self.seed, self.scenes, (self.scene[0], self.scene[1]))
 
     @property
-    def recipe(self) -> Recipe:
-        """How the network is trained."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate)
-
-    @property
     def note(self) -> str:
         """What the samples are, in one line."""
-        what = f"{self.scenes} simulated scenes" if self._source.source == "generated" else "scenes of Sentinel-3"
+        what = f"{self.scenes} simulated scenes" if self.generated else "scenes of Sentinel-3"
         return f"patches of {self.patch} x {self.patch} pixels of {what}; tested on scenes not trained on"
 
-    @cached_property
-    def _root(self) -> Path:
-        source = self._source
-        if source.source == "public":
-            return source.public_root()
-        return generate(self._simulation, source.cache / self.name)
+    def generate(self) -> Path:
+        """Simulate the scenes where they are not in the cache yet; returns the data set's folder."""
+        return generate(self._simulation, self.cache)
 
     @cached_property
     def splits(self) -> dict[str, Patches]:
         """The patches of ``train``, ``valid`` and ``test``, simulated at the first call or read from the disk."""
-        return splits_of(self._root, (self.crop[0], self.crop[1]), self.patch, self.seed)
-
-    def model(self) -> nn.Module:
-        """A fresh UNet without normalisation; its output is a logit of cloud for every pixel."""
-        network = UNet(len(CHANNELS), 1, self.widths, transposed=True)
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] -- faster on a CPU
-
-    def loaders(self) -> Loaders:
-        """Batches ``(channels (rows, 9, patch, patch), mask (rows, 1, patch, patch))``, float32."""
-        return self._loaders
+        return find_splits(self.root, (self.crop[0], self.crop[1]), self.patch, self.seed)
 
     @cached_property
-    def _loaders(self) -> Loaders:
-        source = self._source
-        loaders = {
-            split: sample_loader(
-                Remembered(patches),
-                batch_size=self.batch_size,
-                seed=self.seed if split == "train" else None,
-                workers=source.workers,
-                on_error=source.on_error,
-                collate=collate,
-            )
-            for split, patches in self.splits.items()
-        }
+    def samples(self) -> Mapping[str, Samples]:
+        """The patches of each split, kept in memory once read; the log says where values are missing."""
         missing = {name: share for name, share in missing_values(self.splits["train"]).items() if share}
         if missing:
             shares = ", ".join(f"{share:.2%} of {name}" for name, share in missing.items())
             log.info(f"slstr: not a number in 100 training patches: {shares}; they count as the middle value, or clear")
-        files = sorted(path for patches in self.splits.values() for path in patches.files)
-        return Loaders(
-            train=loaders["train"],
-            valid=loaders["valid"],
-            test=loaders["test"],
-            n_train=len(self.splits["train"]),
-            n_valid=len(self.splits["valid"]),
-            n_test=len(self.splits["test"]),
-            source=source.source,
-            sha256=digest_files(home(self._root), files),
+        return {split: CachedSamples(patches) for split, patches in self.splits.items()}
+
+    def digest(self) -> str:
+        """Compute SHA-256 of the files, in hex."""
+        return digest_files(
+            dataset_folder(self.root, FOLDER),
+            sorted(path for patches in self.splits.values() for path in patches.files),
         )
 
+    def model(self) -> nn.Module:
+        """Build a fresh UNet without normalisation; its output is a logit of cloud for every pixel."""
+        network = UNet(len(CHANNELS), 1, self.widths, transposed=True)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] -- faster on a CPU
+
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Binary cross entropy in units of that of a coin, ln 2."""
+        """Compute the binary cross entropy in units of that of a coin, ln 2."""
         x, mask = batch
         return functional.binary_cross_entropy_with_logits(model(x), mask) / math.log(2)
 
     def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
-        """Binary cross entropy, the mean over all pixels, in nats."""
+        """Compute the binary cross entropy, the mean over all pixels, in nats."""
         return self.scores(model, batches)["BCE"]
 
     @torch.no_grad()
     def scores(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Over all pixels: ``BCE`` in nats, ``accuracy``, ``IoU`` of the clouds, and ``MSE`` of the probability.
+        """Compute over all pixels ``BCE`` in nats, ``accuracy``, ``IoU`` of the clouds, ``MSE`` of the probability.
 
         Cloud is where the probability is above one half.
         """
@@ -175,11 +141,11 @@ class SLSTR:
         return {"BCE": entropy / pixels, "accuracy": right / pixels, "IoU": overlap, "MSE": square / pixels}
 
     def baselines(self) -> dict[str, float]:
-        """Binary cross entropy in nats of predictors of single pixels; see :func:`pixel_scores`."""
+        """Compute the binary cross entropy in nats of predictors of single pixels; see :meth:`pixel_scores`."""
         return {name: scores["BCE"] for name, scores in self.pixel_scores().items()}
 
     def pixel_scores(self) -> dict[str, dict[str, float]]:
-        """The scores of what needs no neighbours: the share of clouds, logistic regression, boosted trees.
+        """Score what needs no neighbours: the share of clouds, logistic regression, boosted trees.
 
         Fitted to 40,000 training pixels, scored on at most 400,000 test pixels, evenly spread.
         """
@@ -189,17 +155,12 @@ class SLSTR:
             _pixels(loaders.test, loaders.n_test * self.patch**2, 400_000),
         )
 
-    def example(self) -> tuple[Float[Tensor, "2 9 p p"]]:
-        """Two patches."""
-        x, _ = next(iter(self.loaders().test))
-        return (x[:2].repeat(2, 1, 1, 1)[:2].clone(),)
-
     def features(self) -> Sequence[str]:
-        """Names of the channels."""
+        """Name the channels."""
         return list(CHANNELS)
 
     def tiny(self) -> SLSTR:
-        """A dozen small scenes, a narrow network."""
+        """Shrink it to a dozen small scenes and a narrow network."""
         return replace(
             self,
             scenes=12,

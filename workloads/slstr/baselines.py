@@ -13,7 +13,7 @@ Pixels = tuple[Float32[np.ndarray, "pixels 9"], Bool[np.ndarray, " pixels"]]
 
 
 def pixel_baselines(train: Fitted, test: Pixels) -> dict[str, dict[str, float]]:
-    """Scores on ``test`` of the share of clouds (``majority``), ``logistic`` regression, and ``boosted_trees``."""
+    """Score on ``test`` the share of clouds (``majority``), ``logistic`` regression, and ``boosted_trees``."""
     x, cloud = train
     test_x, truth = test
     scale = StandardScaler().fit(x)
@@ -27,7 +27,7 @@ def pixel_baselines(train: Fitted, test: Pixels) -> dict[str, dict[str, float]]:
 
 
 def mask_scores(chance: Float[np.ndarray, " pixels"], truth: Bool[np.ndarray, " pixels"]) -> dict[str, float]:
-    """``BCE`` in nats, ``accuracy``, ``IoU`` of the clouds and ``MSE``, of each pixel's chance of cloud."""
+    """Compute ``BCE`` in nats, ``accuracy``, ``IoU`` of the clouds and ``MSE``, of each pixel's chance of cloud."""
     clipped = np.clip(chance, 1e-6, 1 - 1e-6)
     guess = chance > 0.5
     return {

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from lumos.suite.workload import DataError
-from lumos.workloads.common.files import make_files
-from lumos.workloads.slstr.scenes import CHANNELS, make_scene
+from lumos.errors import DataError
+from lumos.workloads.common.files import dataset_folder, make_files
+from lumos.workloads.slstr.scenes import make_scene
 
 log = logging.getLogger("lumos")
 
@@ -48,15 +48,16 @@ class Simulation:
             raise DataError(f"workload.scenes={self.scenes}: expected at least 10, so that every split has one")
 
     def names(self) -> list[str]:
-        """The files, training first."""
+        """List the files, training first."""
         count = {"training/one-day": self.scenes, "inference/ssts": max(1, self.scenes // 10)}
         return [f"{FOLDER}/{folder}/S3A_{i:05d}.hdf" for folder, n in count.items() for i in range(n)]
 
 
 def generate(simulation: Simulation, cache: Path) -> Path:
-    """The simulated scenes in the published layout, in a folder under ``cache``; made where they are not there yet.
+    """Simulate the scenes that ``cache`` does not have yet, in the published layout; returns their folder.
 
-    Raises DataError where nothing can be written.
+    Raises:
+        DataError: nothing can be written.
     """
     names = simulation.names()
 
@@ -89,14 +90,14 @@ class Patches:
         return len(self.files) * self.per_file
 
     def read(self, index: int, epoch: int) -> Patch:
-        """One patch. Raises DataError naming the file, and the array and shape that is wrong."""
+        """Read one patch. Raises DataError naming the file, and the array and shape that is wrong."""
         refs, bts, mask = self.raw(index)
         scaled = np.concatenate([refs - MIDDLE_REFLECTANCE, (bts - MIDDLE_TEMPERATURE) / SPREAD_TEMPERATURE], -1)
         x = torch.from_numpy(np.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0).transpose(2, 0, 1).copy())
         return x, torch.from_numpy((np.nan_to_num(mask, nan=0.0) > 0).astype(np.float32).transpose(2, 0, 1).copy())
 
     def raw(self, index: int) -> list[Float32[np.ndarray, "p p channels"]]:
-        """``refs``, ``bts`` and ``bayes`` of one patch as they are on disk. Raises DataError as :meth:`read`."""
+        """Read ``refs``, ``bts`` and ``bayes`` of one patch as they are on disk. Raises DataError as :meth:`read`."""
         number, place = divmod(index, self.per_file)
         path = self.files[number]
         try:
@@ -122,18 +123,16 @@ class Patches:
         return found[row : row + self.patch, column : column + self.patch].astype(np.float32)
 
 
-def home(root: Path) -> Path:
-    """``root``, or the folder ``cloud_slstr_ds1`` in it where there is one."""
-    return root / FOLDER if (root / FOLDER).is_dir() else root
-
-
-def splits_of(root: Path, crop: tuple[int, int], patch: int, seed: int) -> dict[str, Patches]:
-    """The splits ``train``, ``valid`` and ``test`` of a data set on disk: 80, 10 and 10% of the files of ``training``.
+def find_splits(root: Path, crop: tuple[int, int], patch: int, seed: int) -> dict[str, Patches]:
+    """Split a data set on disk into ``train``, ``valid``, ``test``: 80, 10 and 10% of the files of ``training``.
 
     ``root``, or its folder ``cloud_slstr_ds1``, has a folder ``training`` with ``S3A*.hdf`` files at any depth. The
-    files are drawn by the seed. Raises DataError where there are fewer than 10.
+    files are drawn by the seed.
+
+    Raises:
+        DataError: there are fewer than 10 files.
     """
-    root = home(root)
+    root = dataset_folder(root, FOLDER)
     files = sorted((root / "training").rglob("S3A*.hdf"))
     if len(files) < 10:
         raise DataError(
@@ -148,7 +147,7 @@ def splits_of(root: Path, crop: tuple[int, int], patch: int, seed: int) -> dict[
 
 
 def missing_values(patches: Patches, looks: int = 100) -> dict[str, float]:
-    """The share of each array's values that are not finite, in at most ``looks`` patches spread over the files.
+    """Measure the share of each array's values that are not finite, in at most ``looks`` patches over the files.
 
     A patch that cannot be read is passed over here; reading it as a sample says what is wrong.
     """
@@ -161,11 +160,3 @@ def missing_values(patches: Patches, looks: int = 100) -> dict[str, float]:
         for name, part in zip(ARRAYS, parts, strict=True):
             counts[name] += np.array([np.count_nonzero(~np.isfinite(part)), part.size])
     return {name: float(bad / size) if size else 0.0 for name, (bad, size) in counts.items()}
-
-
-def collate(samples: Sequence[Patch]) -> tuple[Float32[Tensor, "rows 9 p p"], Float32[Tensor, "rows 1 p p"]]:
-    """A batch: channels and masks."""
-    return torch.stack([x for x, _ in samples]), torch.stack([mask for _, mask in samples])
-
-
-__all__ = ["CHANNELS", "Patches", "Simulation", "collate", "generate", "home", "missing_values", "splits_of"]

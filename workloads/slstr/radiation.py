@@ -20,7 +20,7 @@ Image = Float[np.ndarray, "rows columns"]
 
 
 def planck(wavelength: float, temperature: Float[np.ndarray, "*any"] | float) -> Float[np.ndarray, "*any"] | float:
-    """Radiance of a black body in W/(m2 sr um) at ``wavelength`` um and ``temperature`` K."""
+    """Compute the radiance of a black body in W/(m2 sr um) at ``wavelength`` um and ``temperature`` K."""
     metres = wavelength * 1e-6
     front = 2 * PLANCK * LIGHT**2 / metres**5 * 1e-6
     return front / np.expm1(PLANCK * LIGHT / (metres * BOLTZMANN * temperature))
@@ -29,14 +29,14 @@ def planck(wavelength: float, temperature: Float[np.ndarray, "*any"] | float) ->
 def brightness_temperature(
     wavelength: float, radiance: Float[np.ndarray, "*any"] | float
 ) -> Float[np.ndarray, "*any"] | float:
-    """Temperature in K of the black body with ``radiance`` in W/(m2 sr um) at ``wavelength`` um."""
+    """Compute the temperature in K of the black body with ``radiance`` in W/(m2 sr um) at ``wavelength`` um."""
     metres = wavelength * 1e-6
     front = 2 * PLANCK * LIGHT**2 / metres**5 * 1e-6
     return PLANCK * LIGHT / (metres * BOLTZMANN * np.log1p(front / radiance))
 
 
 def solar_radiance(wavelength: float, cos_zenith: float) -> float:
-    """Radiance in W/(m2 sr um) that a white Lambertian surface sends back, the sun ``acos(cos_zenith)`` off the zenith.
+    """Compute the radiance in W/(m2 sr um) of a white Lambertian surface, the sun ``acos(cos_zenith)`` off the zenith.
 
     The sun is a black body: within a few percent of the measured spectrum in the near and middle infrared.
     """
@@ -45,7 +45,7 @@ def solar_radiance(wavelength: float, cos_zenith: float) -> float:
 
 
 def two_stream(depth: Image, asymmetry: float) -> Image:
-    """Reflectance of a layer that does not absorb: (1-g)t / (1.6 + (1-g)t), for optical depth t and asymmetry g.
+    """Compute the reflectance of a layer that does not absorb: (1-g)t / (1.6 + (1-g)t), optical depth t, asymmetry g.
 
     0 for no layer, 1 for an endless one; transmittance is what is left. The 1.6 stands for the mean path of diffuse
     light and the sun's height. Source: the two-stream approximation, as in Meador and Weaver 1980.
@@ -55,10 +55,10 @@ def two_stream(depth: Image, asymmetry: float) -> Image:
 
 
 def over(reflectance: Image, transmittance: Image, below: Image) -> Image:
-    """Reflectance of a layer and what is ``below`` it, with all reflections between the two: r + t² b / (1 - r b)."""
+    """Compute the reflectance of a layer and what is ``below``, with reflections between them: r + t² b / (1 - r b)."""
     return reflectance + transmittance**2 * below / (1 - reflectance * below)
 
 
 def emitted(wavelength: float, below: Image, emissivity: Image, temperature: Image) -> Image:
-    """Radiance in W/(m2 sr um) above a grey layer: what passes it from below, and its own."""
+    """Compute the radiance in W/(m2 sr um) above a grey layer: what passes it from below, and its own."""
     return (1 - emissivity) * below + emissivity * planck(wavelength, temperature)

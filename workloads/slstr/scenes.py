@@ -83,7 +83,7 @@ class Scene:
 
 
 def make_scene(rng: np.random.Generator, shape: Sequence[int]) -> Scene:
-    """A scene of ``shape`` pixels of 1 km: surface, two decks of cloud, sunlight and heat, noise, gaps, mask."""
+    """Make a scene of ``shape`` pixels of 1 km: surface, two decks of cloud, sunlight and heat, noise, gaps, mask."""
     night = bool(rng.random() < NIGHT)
     cos_zenith = 0.0 if night else float(rng.uniform(0.35, 1.0))
     warmth = float(rng.uniform(262.0, 302.0))
@@ -110,7 +110,7 @@ def make_scene(rng: np.random.Generator, shape: Sequence[int]) -> Scene:
 
 
 def rough(rng: np.random.Generator, shape: Sequence[int], outer: float) -> Image:
-    """A field of zero mean and unit variance with the spectrum k^(-8/3) of turbulence, flat beyond ``outer`` km."""
+    """Draw a field of zero mean and unit variance with turbulence's spectrum k^(-8/3), flat beyond ``outer`` km."""
     field = gaussian_field(rng, shape, 1.0, lambda k: (k**2 + (2 * np.pi / outer) ** 2) ** (-4 / 3))
     return field / field.std()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,16 +13,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
-from lumos.suite.workload import DataError, DataSource, Loaders, Metric, Recipe
-from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
-from lumos.workloads.common.files import digest_files
-from lumos.workloads.common.memory import Remembered
-from lumos.workloads.common.streaming import Samples, sample_loader
-from lumos.workloads.common.tabular import as_source
+from lumos.errors import DataError
+from lumos.suite.workload import Metric
+from lumos.workloads.common.base import as_tuples, positive_sizes
+from lumos.workloads.common.classifiers import (
+    centroid_accuracy,
+    confusion_matrix,
+    logistic_accuracy,
+    majority_accuracy,
+)
+from lumos.workloads.common.files import dataset_folder, digest_files
+from lumos.workloads.common.sample_cache import CachedSamples
+from lumos.workloads.common.streamed_workload import StreamedWorkload
+from lumos.workloads.common.streaming import Samples
 from lumos.workloads.stemdl.crystals import GROUPS
-from lumos.workloads.stemdl.data import Patterns, Simulation, Turned, collate, generate, home, splits_of
+from lumos.workloads.stemdl.data import FOLDER, Patterns, RandomQuarterTurns, Simulation, find_splits, generate
 from lumos.workloads.stemdl.model import LAYERS, VGG11
 from lumos.workloads.stemdl.multislice import ZONES
 
@@ -33,16 +39,15 @@ Batch = tuple[Float[Tensor, "rows 3 p p"], Int[Tensor, " rows"]]
 
 
 @dataclass(frozen=True)
-class StemDL:
+class StemDL(StreamedWorkload):
     """Space groups from CBED patterns, the three zone axes as channels; ``README.md`` has equations and numbers.
 
     With ``data.source=generated`` the project's own multislice simulates crystals of 12 space groups; with ``public``
     the SciML-Bench folder ``stemdl_ds1`` (or raw ``batch_*.h5`` files) at ``data.root`` is read. No material is in
-    two splits. Raises DataError for settings or files that cannot be used.
+    two splits. Batches are ``(patterns (rows, 3, pattern, pattern) float32, space groups (rows,) int64)``. Raises
+    DataError for settings or files that cannot be used.
     """
 
-    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
-    seed: int = 0
     materials: int = 2400
     energies: int = 1
     pattern: int = 32
@@ -62,24 +67,16 @@ class StemDL:
     metric = Metric("accuracy")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", as_source(self.data))
-        for key in ("widths", "hidden"):
-            object.__setattr__(self, key, tuple(int(width) for width in getattr(self, key)))
+        super().__post_init__()
+        as_tuples(self, int, "widths", "hidden")
         if len(self.widths) != len(LAYERS) or min(self.widths) < 1:
             raise DataError(f"workload.widths={list(self.widths)}: expected {len(LAYERS)} widths of at least 1")
-        if not self.hidden or min(self.hidden) < 1:
-            raise DataError(f"workload.hidden={list(self.hidden)}: expected one or more widths of at least 1")
+        positive_sizes(self, "hidden")
         if self.pattern < 32:
             raise DataError(
                 f"workload.pattern={self.pattern}: expected at least 32, which five poolings leave a pixel of"
             )
-        if self.batch_size < 1:
-            raise DataError(f"workload.batch_size={self.batch_size}: expected at least 1")
         _ = self._simulation
-
-    @property
-    def _source(self) -> DataSource:
-        return as_source(self.data)
 
     @property
     def _simulation(self) -> Simulation:
@@ -89,91 +86,57 @@ class StemDL:
         )
 
     @property
-    def recipe(self) -> Recipe:
-        """How the network is trained."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate)
-
-    @property
     def note(self) -> str:
         """What the samples are, in one line."""
-        if self._source.source != "generated":
+        if not self.generated:
             return "diffraction patterns of the published data set"
         return f"simulated patterns of {self.materials} crystals of 12 space groups; tested on materials not trained on"
 
+    def generate(self) -> Path:
+        """Simulate the patterns where they are not in the cache yet; returns the data set's folder."""
+        return generate(self._simulation, self.cache)
+
     @cached_property
     def splits(self) -> dict[str, Patterns]:
-        """The samples of ``train``, ``valid`` and ``test``, simulated at the first call or read from the disk."""
-        return splits_of(self._root, self.pattern, self._source.on_error)
+        """The patterns of ``train``, ``valid`` and ``test``, simulated at the first call or read from the disk."""
+        return find_splits(self.root, self.pattern, self.source.on_error)
 
     @cached_property
-    def _root(self) -> Path:
-        source = self._source
-        return (
-            source.public_root() if source.source == "public" else generate(self._simulation, source.cache / self.name)
-        )
+    def samples(self) -> Mapping[str, Samples]:
+        """The patterns of each split, kept in memory once read; of ``train`` turned where ``augment`` says so."""
+        samples: dict[str, Samples] = {split: CachedSamples(patterns) for split, patterns in self.splits.items()}
+        return {**samples, "train": RandomQuarterTurns(samples["train"], self.seed)} if self.augment else samples
+
+    def digest(self) -> str:
+        """Compute SHA-256 of the files, in hex."""
+        files = sorted({path for patterns in self.splits.values() for path, _ in patterns.places})
+        return digest_files(dataset_folder(self.root, FOLDER), files)
 
     def model(self) -> nn.Module:
-        """A fresh VGG11 with :data:`CLASSES` outputs."""
+        """Build a fresh VGG11 with :data:`CLASSES` outputs."""
         network = VGG11(len(ZONES), self.pattern, CLASSES, self.widths, self.hidden, self.dropout)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] -- faster on a CPU
 
-    def loaders(self) -> Loaders:
-        """Batches ``(patterns (rows, 3, pattern, pattern) float32, space groups (rows,) int64)``."""
-        return self._loaders
-
-    @cached_property
-    def _loaders(self) -> Loaders:
-        loaders = {split: self._loader(split, samples) for split, samples in self.splits.items()}
-        files = sorted({path for samples in self.splits.values() for path, _ in samples.places})
-        return Loaders(
-            train=loaders["train"],
-            valid=loaders["valid"],
-            test=loaders["test"],
-            n_train=len(self.splits["train"]),
-            n_valid=len(self.splits["valid"]),
-            n_test=len(self.splits["test"]),
-            source=self._source.source,
-            sha256=digest_files(home(self._root), files),
-        )
-
-    def _loader(self, split: str, patterns: Patterns) -> DataLoader:
-        samples: Samples = Remembered(patterns)
-        training = split == "train"
-        return sample_loader(
-            Turned(samples, self.seed) if training and self.augment else samples,
-            batch_size=self.batch_size,
-            seed=self.seed if training else None,
-            workers=self._source.workers,
-            on_error=self._source.on_error,
-            collate=collate,
-        )
-
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Cross entropy in units of that of a guess among all space groups there are: 12, in public data 230."""
+        """Compute the cross entropy over that of a guess among all space groups there are: 12, in public data 230."""
         x, group = batch
-        known = len(GROUPS) if self._source.source == "generated" else 230
+        known = len(GROUPS) if self.generated else 230
         return functional.cross_entropy(model(x), group) / math.log(known)
 
     def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
-        """The share of samples whose space group is the network's first choice."""
+        """Compute the share of samples whose space group is the network's first choice."""
         return self.scores(model, batches)["accuracy"]
 
-    @torch.no_grad()
     def scores(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """``accuracy``, and ``macro_f1``, the mean over the space groups that occur, in truth or guess, of their F1."""
-        confusion = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
-        for x, group in batches:
-            guess = model(x).argmax(1)
-            confusion += torch.bincount((group * CLASSES + guess).cpu(), minlength=CLASSES**2).view(CLASSES, CLASSES)
+        """Compute ``accuracy``, and ``macro_f1``: F1, averaged over the space groups that occur in truth or guess."""
+        confusion = confusion_matrix(model, batches, CLASSES)
         right, truth, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         met = truth + guessed > 0
-        if not met.any():
-            raise DataError("a split has no samples to score; ask for more data")
         f1 = 2 * right[met].double() / (truth + guessed)[met]
         return {"accuracy": (right.sum() / truth.sum()).item(), "macro_f1": f1.mean().item()}
 
     def baselines(self) -> dict[str, float]:
-        """Accuracy on the test split of three simple predictors; the last two see patterns of 16 x 16 pixels.
+        """Compute accuracy on the test split of three simple predictors; the last two see patterns of 16 x 16 pixels.
 
         They are the commonest space group, the nearest mean of a space group, and logistic regression, fitted to at
         most 4,096 training samples.
@@ -189,17 +152,12 @@ class StemDL:
             "logistic": logistic_accuracy(x, y, test_x, test_y, decay=1e-2),
         }
 
-    def example(self) -> tuple[Float[Tensor, "2 3 p p"]]:
-        """Two samples."""
-        x, _ = next(iter(self.loaders().test))
-        return (x[:2].repeat(2, 1, 1, 1)[:2].clone(),)
-
     def features(self) -> Sequence[str]:
-        """Names of the channels: the zone axes."""
+        """Name the channels: the zone axes."""
         return list(ZONES)
 
     def tiny(self) -> StemDL:
-        """120 crystals, patterns of 32 x 32 pixels, a narrow network."""
+        """Shrink it to 120 crystals, patterns of 32 x 32 pixels and a narrow network."""
         return replace(
             self,
             materials=120,

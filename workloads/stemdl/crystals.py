@@ -55,17 +55,17 @@ class StructureType:
 
 
 def cuboid(b: float = 1.0, c: float = 1.0) -> Float[np.ndarray, "3 3"]:
-    """An orthogonal cell with a = 1."""
+    """Make an orthogonal cell with a = 1."""
     return np.diag([1.0, b, c])
 
 
 def hexagon(c: float) -> Float[np.ndarray, "3 3"]:
-    """A hexagonal cell with a = b = 1 and 120 degrees between them."""
+    """Make a hexagonal cell with a = b = 1 and 120 degrees between them."""
     return np.array([[1.0, 0.0, 0.0], [-0.5, np.sqrt(3) / 2, 0.0], [0.0, 0.0, c]])
 
 
 def centred(kind: str, *points: tuple[float, float, float]) -> list[tuple[float, float, float]]:
-    """The points and their copies by the centring translations of a body-centred (I) or face-centred (F) cell."""
+    """Copy points by the centring translations of a body-centred (I) or face-centred (F) cell."""
     shifts = {"I": [(0, 0, 0), (0.5, 0.5, 0.5)], "F": [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]}
     return [(x + u, y + v, z + w) for x, y, z in points for u, v, w in shifts[kind]]
 
@@ -241,12 +241,12 @@ GROUPS = tuple(sorted({kind.space_group for kind in TYPES}))
 
 @cache
 def covalent_radius(symbol: str) -> float:
-    """Covalent radius of an element in A, from RDKit's table (Cordero et al. 2008)."""
+    """Look up the covalent radius of an element in A, in RDKit's table (Cordero et al. 2008)."""
     return GetPeriodicTable().GetRcovalent(symbol)
 
 
 def random_crystal(rng: np.random.Generator, space_group: int) -> Crystal:
-    """A material of this space group: structure type, species, free parameters and size are drawn.
+    """Draw a material of this space group: structure type, species, free parameters and size.
 
     Its closest two atoms are 0.85 to 1.05 times the sum of their covalent radii apart. No two sites that the type
     tells apart have the same element, since that would be another space group.
@@ -269,7 +269,7 @@ def random_crystal(rng: np.random.Generator, space_group: int) -> Crystal:
 def closest_contact(
     cell: Float[np.ndarray, "3 3"], sites: Float[np.ndarray, "atoms 3"], radii: Float[np.ndarray, " atoms"]
 ) -> float:
-    """The smallest distance between two atoms in units of the sum of their radii, neighbouring cells included."""
+    """Find the smallest distance of two atoms in units of the sum of their radii, neighbouring cells included."""
     shifts = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
     d = sites[:, None, None] - sites[None, :, None] + shifts  # atoms x atoms x 27 x 3
     ratio = np.linalg.norm(d @ cell, axis=-1) / (radii[:, None] + radii)[..., None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import logging
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -15,17 +14,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from lumos.suite.workload import DataError
-from lumos.workloads.common.files import make_files
+from lumos.errors import DataError
+from lumos.workloads.common.damaged import readable
+from lumos.workloads.common.files import dataset_folder, make_files
 from lumos.workloads.common.streaming import Samples
 from lumos.workloads.stemdl.crystals import GROUPS, Crystal, random_crystal
 from lumos.workloads.stemdl.multislice import ZONES, Grid, Stage, cbed
-
-log = logging.getLogger("lumos")
 
 VERSION = "2"
 """Part of the cache's key: changed whenever equal settings would give other samples."""
@@ -93,16 +91,16 @@ class Simulation:
         return Grid(self.pattern * 3 // 2, self.width)
 
     def folders(self) -> dict[str, range]:
-        """Folder -> numbers of its materials. Every folder has as many of each space group, to within one."""
+        """Number the materials of each folder. Every folder has as many of each space group, to within one."""
         edges = np.round(np.cumsum([0.0, *SHARES.values()]) * self.materials).astype(int)
         return {name: range(a, b) for name, a, b in zip(SHARES, edges[:-1], edges[1:], strict=True)}
 
     def crystal(self, material: int) -> Crystal:
-        """One of the materials."""
+        """Draw one of the materials."""
         return random_crystal(np.random.default_rng([self.seed, material]), GROUPS[material % len(GROUPS)])
 
     def shown(self, material: int, number: int) -> dict[str, int | float | str]:
-        """What a sample shows: space group, structure type and species, energy in keV, thickness in A."""
+        """Say what a sample shows: space group, structure type and species, energy in keV, thickness in A."""
         crystal = self.crystal(material)
         rng = np.random.default_rng([self.seed, material, 0])
         energy = int(rng.permutation(ENERGIES)[number])
@@ -110,7 +108,7 @@ class Simulation:
         return {"space_group": crystal.space_group, "crystal": crystal.name, "energy": energy, "thickness": thickness}
 
     def patterns(self, material: int, number: int) -> Float32[np.ndarray, "3 p p"]:
-        """A material's patterns at one of its energies, down each zone axis: the share of the electrons in a pixel."""
+        """Simulate a material's patterns at one energy, down each zone axis: the share of electrons in a pixel."""
         crystal, shown = self.crystal(material), self.shown(material, number)
         beam = float(shown["energy"]), self.semi_angle
         slab = float(shown["thickness"]), self.slice_thickness
@@ -129,9 +127,12 @@ class Simulation:
 
 
 def generate(simulation: Simulation, cache: Path) -> Path:
-    """The simulated data set in the published layout, in a folder under ``cache``; made where it is not there yet.
+    """Simulate the samples that ``cache`` does not have yet, in the published layout; returns the data set's folder.
 
-    Besides the published files, ``samples.csv`` says what each shows. Raises DataError where nothing can be written.
+    Besides the published files, ``samples.csv`` says what each shows.
+
+    Raises:
+        DataError: nothing can be written.
     """
     places = {
         f"{FOLDER}/{folder}/sample-{i}.npz": (material, number)
@@ -164,7 +165,7 @@ def _write_table(simulation: Simulation, places: Mapping[str, tuple[int, int]], 
 
 
 def log_pattern(data: Float[np.ndarray, "3 n n"], pattern: int) -> Float32[Tensor, "3 p p"]:
-    """What the network sees: 1 + log10(I/mean + 0.01) of each pattern, averaged down to ``pattern``² pixels before."""
+    """Scale for the network: 1 + log10(I/mean + 0.01) of each pattern, averaged down to ``pattern``² pixels before."""
     x = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
     if x.shape[-1] != pattern:
         x = adaptive_avg_pool2d(x, pattern)
@@ -173,7 +174,7 @@ def log_pattern(data: Float[np.ndarray, "3 n n"], pattern: int) -> Float32[Tenso
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, int]:
-    """``data`` and the label of a ``sample-<i>.npz``. Raises DataError naming the file and the key that is wrong."""
+    """Read ``data`` and the label of a ``sample-<i>.npz``. Raises DataError naming file and key."""
     try:
         # Opened here, since numpy leaves a damaged archive open.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -191,7 +192,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, int]:
 
 
 def read_raw(path: Path, sample: str) -> tuple[np.ndarray, int]:
-    """``cbed_stack`` and the space group of a sample of a ``batch_*.h5``. Raises DataError naming file and key."""
+    """Read ``cbed_stack`` and the space group of a sample of a ``batch_*.h5``. Raises DataError naming file and key."""
     try:
         with h5py.File(path, "r") as file:
             group = file[sample]
@@ -219,7 +220,7 @@ class Patterns:
         return len(self.places)
 
     def read(self, index: int, epoch: int) -> tuple[Float32[Tensor, "3 p p"], int]:
-        """One sample. Raises DataError naming the file, and the array, shape or value that is wrong."""
+        """Read one sample. Raises DataError naming the file, and the array, shape or value that is wrong."""
         path, sample = self.places[index]
         data, label = read_npz(path) if sample is None else read_raw(path, sample)
         what = f"{path}: {'data' if sample is None else sample + '/cbed_stack'}"
@@ -235,7 +236,7 @@ class Patterns:
         return log_pattern(data, self.pattern), label
 
 
-class Turned:
+class RandomQuarterTurns:
     """Samples whose patterns are each turned by a multiple of 90 degrees, drawn anew for every epoch.
 
     No mirror images: those of some crystals have another space group.
@@ -248,7 +249,7 @@ class Turned:
         return len(self.samples)
 
     def read(self, index: int, epoch: int) -> tuple[Float32[Tensor, "3 p p"], int]:
-        """One sample, turned about the pixel of the straight-on beam. Raises DataError where it is damaged."""
+        """Read one sample, turned about the pixel of the straight-on beam. Raises DataError where it is damaged."""
         x, group = self.samples.read(index, epoch)
         x = x.clone()
         quarters = np.random.default_rng([self.seed, index, epoch]).integers(0, 4, len(x)).tolist()
@@ -258,24 +259,17 @@ class Turned:
         return x, group
 
 
-def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Float32[Tensor, "rows 3 p p"], Int64[Tensor, " rows"]]:
-    """A batch: patterns and space groups."""
-    return torch.stack([x for x, _ in samples]), torch.tensor([group for _, group in samples])
+def find_splits(root: Path, pattern: int, on_error: str = "fatal") -> dict[str, Patterns]:
+    """Split a data set on disk into ``train``, ``valid`` and ``test``.
 
+    ``root``, or its folder ``stemdl_ds1``, has the folders training, validation and testing with ``sample-<i>.npz``, or
+    raw ``batch_*.h5`` files at any depth: these are split by material, and with ``on_error="skip"`` one that cannot be
+    opened is named and left out.
 
-def home(root: Path) -> Path:
-    """``root``, or the folder ``stemdl_ds1`` in it where there is one."""
-    return root / FOLDER if (root / FOLDER).is_dir() else root
-
-
-def splits_of(root: Path, pattern: int, on_error: str = "fatal") -> dict[str, Patterns]:
-    """The splits ``train``, ``valid`` and ``test`` of a data set on disk.
-
-    ``root``, or its folder ``stemdl_ds1``, has the folders training, validation and testing with ``sample-<i>.npz``,
-    or raw ``batch_*.h5`` files at any depth: these are split by material, and with ``on_error="skip"`` one that cannot
-    be opened is named and left out. Raises DataError where it has neither.
+    Raises:
+        DataError: the folder has neither.
     """
-    root = home(root)
+    root = dataset_folder(root, FOLDER)
     raw = sorted(root.rglob("batch_*.h5")) if root.is_dir() else []
     if raw and not (root / FOLDERS["train"]).is_dir():
         return {split: Patterns(places, pattern) for split, places in _raw_places(raw, on_error).items()}
@@ -294,25 +288,27 @@ def splits_of(root: Path, pattern: int, on_error: str = "fatal") -> dict[str, Pa
 def _raw_places(files: Sequence[Path], on_error: str) -> Mapping[str, list[tuple[Path, str | None]]]:
     """Samples of raw files by split: a material, whose energies are its several samples, is in one split only."""
     places: dict[str, list[tuple[Path, str | None]]] = {split: [] for split in FOLDERS}
-    for path in files:
-        try:
-            with h5py.File(path, "r") as file:
-                for name, group in file.items():
-                    numbered = re.fullmatch(r"sample_(\d+)_(\d+)", name)
-                    if not numbered:
-                        continue
-                    material = group.attrs.get("material", f"{path.name} {numbered[1]}")
-                    places[_split_of(str(material))].append((path, name))
-        except OSError as error:
-            if on_error != "skip":
-                raise DataError(
-                    f"{path}: cannot be read ({error}); fetch it again, or set data.on_error=skip"
-                ) from error
-            log.warning(f"left out (data.on_error=skip): {path}: cannot be read ({error})")
+    for path, materials in readable(files, _materials, on_error):
+        for sample, material in materials.items():
+            places[_split_of(material)].append((path, sample))
     empty = [split for split, found in places.items() if not found]
     if empty:
         raise DataError(f"{files[0].parent}: too few sample_i_j in the batch_*.h5 files: the {empty[0]} split is empty")
     return places
+
+
+def _materials(path: Path) -> dict[str, str]:
+    """The material of each sample of a raw file."""
+    found = {}
+    try:
+        with h5py.File(path, "r") as file:
+            for sample, group in file.items():
+                numbered = re.fullmatch(r"sample_(\d+)_(\d+)", sample)
+                if numbered:
+                    found[sample] = str(group.attrs.get("material", f"{path.name} {numbered[1]}"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch it again, or set data.on_error=skip") from error
+    return found
 
 
 @cache

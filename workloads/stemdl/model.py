@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lumos.workloads.common.mlp import dense_layers
+
 LAYERS = (1, 1, 2, 2, 2)
 """Convolutions in each of the five stages of VGG11; each stage ends in a pooling that halves the image."""
 
@@ -37,16 +39,13 @@ class VGG11(nn.Module):
             layers.append(nn.MaxPool2d(2))
         self.convolutions = nn.Sequential(*layers)
         units = channels * (pixels // 2 ** len(LAYERS)) ** 2
-        head: list[nn.Module] = [nn.Flatten()]
-        for width in hidden:
-            head += [nn.Linear(units, width), nn.ReLU(), nn.Dropout(dropout)]
-            units = width
-        self.head = nn.Sequential(*head, nn.Linear(units, classes))
+        head = dense_layers([units, *hidden, classes], lambda: [nn.ReLU(), nn.Dropout(dropout)])
+        self.head = nn.Sequential(nn.Flatten(), *head)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 module.bias.data.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Float[Tensor, "rows channels pixels pixels"]) -> Float[Tensor, "rows classes"]:
-        """Logits of the classes."""
+        """Compute the logits of the classes."""
         return self.head(self.convolutions(x))

@@ -26,18 +26,18 @@ ZONES = {"[001]": ((0, 0, 1), (1, 0, 0)), "[100]": ((1, 0, 0), (0, 0, 1)), "[110
 
 
 def wavelength(energy: float) -> float:
-    """Relativistic wavelength in A of electrons of ``energy`` keV; 0.0370 at 100."""
+    """Compute the relativistic wavelength in A of electrons of ``energy`` keV; 0.0370 at 100."""
     return HC / np.sqrt(energy * (2 * REST_ENERGY + energy))
 
 
 def interaction(energy: float) -> float:
-    """sigma in rad/(V A), the phase per projected potential at ``energy`` keV; 9.24e-4 at 100."""
+    """Compute sigma in rad/(V A), the phase per projected potential at ``energy`` keV; 9.24e-4 at 100."""
     gain = (REST_ENERGY + energy) / (2 * REST_ENERGY + energy)
     return 2 * np.pi / (wavelength(energy) * energy * 1e3) * gain
 
 
 def potential(number: int, q: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-    """Fourier transform of an atom's potential at spatial frequencies ``q`` in 1/A, in V A^3.
+    """Compute the Fourier transform of an atom's potential at spatial frequencies ``q`` in 1/A, in V A^3.
 
     A point charge Z screened over the Thomas-Fermi radius R = 0.468 Z^(-1/3) A (Wentzel's atom):
     V(q) = 4 pi 14.4 Z / (R^-2 + 4 pi^2 q^2).
@@ -86,7 +86,7 @@ CENTRED = Stage()
 
 
 def oriented(crystal: Crystal, zone: str, turn: float = 0.0) -> tuple[Float[np.ndarray, "3 3"], float]:
-    """The cell with the zone axis along z, its reference direction ``turn`` rad from x, and the period along z in A."""
+    """Turn the cell: the zone axis along z, its reference ``turn`` rad from x; returns it and its period, A."""
     beam, right = (np.asarray(direction, dtype=float) @ crystal.cell for direction in ZONES[zone])
     z = beam / np.linalg.norm(beam)
     x = right - (right @ z) * z
@@ -99,7 +99,7 @@ def oriented(crystal: Crystal, zone: str, turn: float = 0.0) -> tuple[Float[np.n
 def atoms_in_box(
     crystal: Crystal, zone: str, width: float, stage: Stage = CENTRED
 ) -> tuple[Float[np.ndarray, "found 3"], Shaped[np.ndarray, " found"], float]:
-    """Positions in A of the atoms in one period of a box around the probe, their numbers Z, and the period.
+    """Find the atoms in one period of a box around the probe: positions in A, numbers Z, and the period.
 
     x and y go from -width/2 to width/2 (both left out), z from 0 to the period.
     """
@@ -123,7 +123,7 @@ def atoms_in_box(
 def projected_potentials(
     crystal: Crystal, zone: str, grid: Grid, slice_thickness: float, stage: Stage = CENTRED
 ) -> tuple[Float[np.ndarray, "slices points points"], float]:
-    """The potential of one period along the beam, integrated over each slice, in V A, and a slice's thickness in A.
+    """Compute the potential of one period, integrated over each slice, V A, and a slice's thickness, A.
 
     The period is cut into as many equal slices as come closest to ``slice_thickness``. Thermal vibration damps the
     atoms by exp(-2 pi^2 q^2 rms^2).
@@ -145,7 +145,7 @@ def projected_potentials(
 
 
 def probe(grid: Grid, energy: float, semi_angle: float) -> Complex[np.ndarray, "points points"]:
-    """A focused probe in Fourier space, of unit intensity: a disk of ``semi_angle`` mrad at ``energy`` keV.
+    """Make a focused probe in Fourier space, of unit intensity: a disk of ``semi_angle`` mrad at ``energy`` keV.
 
     The disk's edge is one frequency wide, so that its size changes smoothly with the energy.
     """
@@ -163,7 +163,7 @@ def multislice(
     energy: float,
     tilt: tuple[float, float] = (0.0, 0.0),
 ) -> Complex[np.ndarray, "points points"]:
-    """The wave in Fourier space after ``thickness`` A of a crystal whose slices, ``step`` A each, repeat.
+    """Propagate a wave in Fourier space through ``thickness`` A of a crystal whose slices, ``step`` A each, repeat.
 
     Each slice turns the phase by sigma times its projected potential, then the wave goes on through free space for
     one step: exp(-i pi lambda step q^2), within the grid's limit. A tilt in mrad moves it sideways on the way, by
@@ -192,7 +192,7 @@ def cbed(
     slice_thickness: float,
     stage: Stage = CENTRED,
 ) -> Float[np.ndarray, "points points"]:
-    """A CBED pattern: the share of the electrons in each pixel, with the straight-on beam in pixel points/2.
+    """Simulate a CBED pattern: the share of the electrons in each pixel, with the straight-on beam in pixel points/2.
 
     ``energy`` in keV, ``semi_angle`` in mrad, thicknesses in A. Rows are x of the pattern, columns y; a pixel is
     1/grid.width wide.

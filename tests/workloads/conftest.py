@@ -1,0 +1,39 @@
+"""What tests of several workloads need: reference data, and ogb itself to compare with."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """The folder of the original codes' inputs and results, which is not part of the project."""
+    root = os.environ.get("LUMOS_REFERENCE_DATA")
+    if root is None:
+        pytest.skip("LUMOS_REFERENCE_DATA, the folder of the reference data, is not set")
+    return Path(root) / "surrogates"
+
+
+@pytest.fixture(scope="session")
+def ogb() -> SimpleNamespace:
+    """Parts of ogb, imported without its thread that asks a package index for a newer version."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setitem(sys.modules, "outdated", None)
+        warnings.simplefilter("ignore")
+        from ogb.graphproppred import Evaluator
+        from ogb.graphproppred.mol_encoder import AtomEncoder, BondEncoder
+        from ogb.io.read_graph_raw import read_csv_graph_raw
+        from ogb.utils.mol import smiles2graph
+        from ogb.version import check_outdated
+    assert check_outdated is None
+    return SimpleNamespace(
+        Evaluator=Evaluator,
+        AtomEncoder=AtomEncoder,
+        BondEncoder=BondEncoder,
+        read_csv_graph_raw=read_csv_graph_raw,
+        smiles2graph=smiles2graph,
+    )

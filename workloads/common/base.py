@@ -1,0 +1,119 @@
+"""What every workload of the suite is built on: where its data are, how it is trained, loaders that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lumos.errors import DataError
+from lumos.suite.workload import DataSource, Loaders, Recipe
+
+
+class Training:
+    """Settings of the training; each workload has them as fields of its own, with defaults of its own."""
+
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    weight_decay: float = 0.0
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the network is trained, dense and gated."""
+        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class BaseWorkload(Training):
+    """The part of the contract that does not depend on the science.
+
+    Subclasses are frozen dataclasses: their fields are the keys of ``conf/workload/<name>.yaml``. Raises DataError for
+    settings that cannot be used.
+    """
+
+    data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
+    seed: int = 0
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", as_source(self.data))
+        at_least(self, batch_size=1)
+
+    @property
+    def source(self) -> DataSource:
+        """Where samples come from."""
+        return as_source(self.data)
+
+    @property
+    def generated(self) -> bool:
+        """Whether the workload's own simulation makes the samples; else they are public files."""
+        return self.source.source == "generated"
+
+    @property
+    def cache(self) -> Path:
+        """The folder for what is generated or decoded."""
+        return self.source.cache / self.name
+
+    def loaders(self) -> Loaders:
+        """Return the splits; they are generated or read at the first call, and the same object at every call."""
+        return self._loaders
+
+    @cached_property
+    def _loaders(self) -> Loaders:
+        return self.make_loaders()
+
+    def make_loaders(self) -> Loaders:
+        """Generate or read the splits."""
+        raise NotImplementedError
+
+
+# ---- settings -------------------------------------------------------------------------------------------------------
+
+
+def as_source(data: DataSource | Mapping[str, object]) -> DataSource:
+    """Make a DataSource of a workload's ``data``, which Hydra passes as a mapping.
+
+    Raises:
+        DataError: there is a key that DataSource lacks.
+    """
+    if isinstance(data, DataSource):
+        return data
+    known = [field.name for field in fields(DataSource)]
+    unknown = [str(key) for key in data if key not in known]
+    if unknown:
+        raise DataError(f"data.{unknown[0]}: no such key; expected one of {', '.join(known)}")
+    paths = {key: Path(str(data[key])) for key in ("root", "cache") if data.get(key) is not None}
+    return DataSource(**{**data, **paths})  # type: ignore[arg-type]
+
+
+def as_tuples(workload: object, kind: Callable[[Any], Any], *keys: str) -> None:
+    """Turn settings that are lists, as Hydra passes them, into tuples of numbers of one ``kind`` (int or float)."""
+    for key in keys:
+        object.__setattr__(workload, key, tuple(kind(value) for value in getattr(workload, key)))
+
+
+def at_least(workload: object, **least: float) -> None:
+    """Check settings that are numbers against the least that each can be.
+
+    Raises:
+        DataError: a setting is below it.
+    """
+    for key, bound in least.items():
+        if getattr(workload, key) < bound:
+            raise DataError(f"workload.{key}={getattr(workload, key)}: expected at least {bound:g}")
+
+
+def positive_sizes(workload: object, *keys: str) -> None:
+    """Check settings that are tuples of sizes: the widths of layers, say.
+
+    Raises:
+        DataError: a tuple is empty or holds a number below 1.
+    """
+    for key in keys:
+        sizes = getattr(workload, key)
+        if not sizes or min(sizes) < 1:
+            raise DataError(f"workload.{key}={list(sizes)}: expected one or more whole numbers of at least 1")
