@@ -10,6 +10,12 @@ import pytest
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where samples are kept that several modules need; what is damaged or counted belongs into a folder of its own."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
 def reference_data() -> Path:
     """The folder of the original codes' inputs and results, which is not part of the project."""
     root = os.environ.get("LUMOS_REFERENCE_DATA")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lumos.suite.run import run
 from lumos.suite.config import register_resolvers
 from lumos.suite.paths import CONF
+from lumos.suite.run import run
 from lumos.suite.training import loop, lumos_method
 
 CPU = torch.device("cpu")

@@ -14,10 +14,9 @@ NAMES = sorted(path.stem for path in (PROJECT / "conf" / "workload").glob("*.yam
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
+def tiny(cache):
     """Each workload as its configuration makes it at scale=tiny, then its tiny version; built once."""
     register_resolvers()
-    cache = tmp_path_factory.mktemp("cache")
     built = {}
 
     def get(name):

@@ -231,8 +231,8 @@ def test_no_universe_is_in_two_splits(train: list[int], test: list[int]) -> None
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> CosmoFlow:
-    return CosmoFlow(DataSource(cache=tmp_path_factory.mktemp("cache"))).tiny()
+def tiny(cache: Path) -> CosmoFlow:
+    return CosmoFlow(DataSource(cache=cache)).tiny()
 
 
 def test_what_is_generated_is_read_as_public_data(tiny: CosmoFlow) -> None:

@@ -27,8 +27,8 @@ COUNTS = {"train": 60, "test": 12, "inference": 4}
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> DMS:
-    return DMS(DataSource(cache=tmp_path_factory.mktemp("cache"))).tiny()
+def tiny(cache: Path) -> DMS:
+    return DMS(DataSource(cache=cache)).tiny()
 
 
 @pytest.fixture

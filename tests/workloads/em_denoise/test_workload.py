@@ -184,8 +184,8 @@ def write(folder: Path, count: int = 3, size: int = 16, **wrong: object) -> None
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> EMDenoise:
-    return EMDenoise(DataSource(cache=tmp_path_factory.mktemp("cache"))).tiny()
+def tiny(cache: Path) -> EMDenoise:
+    return EMDenoise(DataSource(cache=cache)).tiny()
 
 
 def test_what_is_generated_is_read_as_public_data(tiny: EMDenoise) -> None:

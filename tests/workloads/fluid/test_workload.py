@@ -199,8 +199,8 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Fluid:
-    return Fluid(data={"cache": tmp_path_factory.mktemp("cache")}).tiny()
+def tiny(cache: Path) -> Fluid:
+    return Fluid(data={"cache": cache}).tiny()
 
 
 def test_samples_have_the_named_columns(tiny: Fluid) -> None:

@@ -13,9 +13,9 @@ from torch import nn
 
 import lumos
 from lumos.errors import DataError
-from lumos.suite.run import run
 from lumos.suite.config import read
 from lumos.suite.paths import PROJECT
+from lumos.suite.run import run
 from lumos.workloads.molhiv import ATOM_FEATURES, BOND_FEATURES, Molhiv
 from lumos.workloads.molhiv.data import molecule_graph, nci_molecules
 from lumos.workloads.molhiv.model import AtomEncoder, BondEncoder
@@ -23,8 +23,8 @@ from tests.workloads.ogb_trees import composed, run_on, scores_fresh_and_stale, 
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return Molhiv(data={"cache": tmp_path_factory.mktemp("cache")}).tiny()
+def tiny(cache):
+    return Molhiv(data={"cache": cache}).tiny()
 
 
 class Fixed(nn.Module):

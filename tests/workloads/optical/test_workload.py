@@ -23,8 +23,8 @@ PLANE, CROP = (49, 66), (15, 35, 27, 47)
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Optical:
-    return Optical(DataSource(cache=tmp_path_factory.mktemp("cache"))).tiny()
+def tiny(cache: Path) -> Optical:
+    return Optical(DataSource(cache=cache)).tiny()
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumos.errors import DataError
-from lumos.suite.run import run
 from lumos.suite.config import read
+from lumos.suite.run import run
 from lumos.workloads.ppa import CHANNELS, PPA
 from lumos.workloads.ppa.data import (
     LAYOUT,
@@ -29,8 +29,8 @@ from tests.workloads.ogb_trees import composed, run_on, scores_fresh_and_stale, 
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return PPA(data={"cache": tmp_path_factory.mktemp("cache")}).tiny()
+def tiny(cache):
+    return PPA(data={"cache": cache}).tiny()
 
 
 # ---- graphs ----------------------------------------------------------------------------------------------------------

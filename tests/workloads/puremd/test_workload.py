@@ -206,11 +206,6 @@ def test_boxes_that_cannot_be(counts: dict, volume: float, message: str, ff: For
 # --- the workload ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.parametrize(("variant", "inputs", "outputs"), [("inner", 10, 3), ("bond", 31, 6)])
 def test_samples_have_the_named_columns(cache: Path, variant: str, inputs: int, outputs: int) -> None:
     workload = PureMD(data={"cache": cache}, variant=variant).tiny()

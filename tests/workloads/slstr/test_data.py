@@ -12,17 +12,17 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from lumos.errors import DataError
-from lumos.suite.run import run
 from lumos.suite.config import register_resolvers
 from lumos.suite.paths import CONF
+from lumos.suite.run import run
 from lumos.workloads.slstr import SLSTR
 from lumos.workloads.slstr.baselines import mask_scores, pixel_baselines
 from lumos.workloads.slstr.data import Patches, find_splits, missing_values
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> SLSTR:
-    return SLSTR(data={"cache": tmp_path_factory.mktemp("cache")}).tiny()
+def tiny(cache: Path) -> SLSTR:
+    return SLSTR(data={"cache": cache}).tiny()
 
 
 def write(path: Path, **arrays: np.ndarray) -> Path:
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_named_and_skipped(tiny: SLSTR, tmp_path: Path, caplog
 def test_generated_files_are_the_published_layout(tiny: SLSTR) -> None:
     """What was generated reads as public data, to the same samples."""
     tiny.loaders()
-    root = next(Path(tiny.data.cache).rglob("cloud_slstr_ds1"))  # type: ignore[union-attr]
+    root = tiny.root
     assert len(list(root.glob("inference/**/S3A*.hdf"))) == 1
     public = SLSTR(data={"source": "public", "root": root.parent, "cache": root}).tiny()
     assert public.loaders().source == "public"
@@ -218,7 +218,9 @@ def test_predictors_see_the_same_pixels_however_long_the_training(tmp_path):
     def predictors(epochs):
         register_resolvers()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            settings = [f"workload.epochs={epochs}", f"paths.cache={tmp_path}", f"paths.results={tmp_path / epochs}"]
+            few = ["scenes=10", "scene=[40,40]", "crop=[32,32]", "patch=16", "widths=[4,4]", f"epochs={epochs}"]
+            settings = [f"paths.cache={tmp_path}", f"paths.results={tmp_path / epochs}"]
+            settings += [f"workload.{setting}" for setting in few]
             return run(compose("config", ["workload=slstr", "scale=tiny", "trainer.device=cpu", *settings]))
 
     one, three = predictors("1"), predictors("3")

@@ -2,6 +2,8 @@
 
 import csv
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,15 +19,15 @@ from lumos.workloads.stemdl.data import ENERGIES, Patterns, RandomQuarterTurns, 
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> StemDL:
-    workload = StemDL(data={"cache": tmp_path_factory.mktemp("cache")}).tiny()
+def tiny(cache: Path) -> StemDL:
+    workload = StemDL(data={"cache": cache}).tiny()
     workload.loaders()
     return workload
 
 
 @pytest.fixture
 def root(tiny: StemDL) -> Path:
-    return next(Path(tiny.data.cache).rglob("stemdl_ds1"))  # type: ignore[union-attr]
+    return tiny.root
 
 
 def write(path: Path, **arrays: np.ndarray) -> Path:
@@ -182,16 +184,21 @@ def test_no_material_is_in_two_splits() -> None:
     assert len({simulation.shown(5, n)["crystal"] for n in range(10)}) == 1
 
 
-def test_generation_is_deterministic_and_resumes(root: Path, tmp_path: Path) -> None:
-    again = StemDL(data={"cache": tmp_path}).tiny()
-    again.loaders()
-    other = next(tmp_path.rglob("stemdl_ds1"))
-    for file in ("training/sample-5.npz", "testing/sample-1.npz", "samples.csv"):
-        assert (other / file).read_bytes() == (root / file).read_bytes()
+def test_a_sample_follows_from_the_settings_and_its_number(tiny: StemDL, root: Path) -> None:
+    """Material 5 is the sixth of the training folder; 84 materials train and 14 validate before testing begins."""
+    simulation = tiny._simulation
+    for file, material in (("training/sample-5.npz", 5), ("testing/sample-0.npz", 98)):
+        assert np.array_equal(np.load(root / file)["data"], simulation.patterns(material, 0))
+
+
+def test_a_generation_that_was_stopped_goes_on(tiny: StemDL, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny.cache, tmp_path / "stemdl")
+    stopped = replace(tiny, data={"cache": tmp_path})
+    other = tmp_path / "stemdl" / root.relative_to(tiny.cache)
     lost, kept = other / "training" / "sample-5.npz", other / "testing" / "sample-1.npz"
     lost.unlink()
     time = kept.stat().st_mtime_ns
-    StemDL(data={"cache": tmp_path}).tiny().loaders()
+    assert stopped.root == other
     assert lost.read_bytes() == (root / "training" / "sample-5.npz").read_bytes()
     assert kept.stat().st_mtime_ns == time
 
