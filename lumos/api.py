@@ -41,8 +41,9 @@ def gate(
         StructureError: The model does not run on the example, or nothing in it can be removed.
 
     Example:
-        >>> model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 1))
-        >>> gated = gate(model, torch.randn(8, 5), features=["a", "b", "c", "d", "e"])
+        >>> import torch, lumos
+        >>> model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 1))
+        >>> gated = lumos.gate(model, torch.randn(8, 5), features=["a", "b", "c", "d", "e"])
         >>> [(group.name, group.size) for group in gated.structure.groups]
         [('input', 5), ('0', 7)]
         >>> loss = gated(torch.randn(8, 5)).square().mean() + 1e-3 * gated.penalty()

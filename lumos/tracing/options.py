@@ -16,7 +16,8 @@ class StructureOptions:
         query_key: The dimensions of queries and keys within the heads of an attention, the same in all of its heads.
 
     Example:
-        >>> import lumos
+        >>> import torch, lumos
+        >>> from lumos.tracing.options import StructureOptions
         >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
         >>> model = torch.nn.Sequential(torch.nn.Linear(5, 8), layer, torch.nn.Linear(8, 3))
         >>> plain = lumos.gate(model, torch.randn(2, 4, 5)).structure

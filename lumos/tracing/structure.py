@@ -152,8 +152,8 @@ class Structure:
         scales: What attentions divide their scores by.
 
     Example:
-        >>> import lumos
-        >>> model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+        >>> import torch, lumos
+        >>> model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 3))
         >>> structure = lumos.gate(model, torch.randn(4, 5)).structure
         >>> [(group.name, group.kind, group.size) for group in structure.groups]
         [('input', 'feature', 5), ('0', 'hidden', 7)]
