@@ -1,8 +1,8 @@
 """Train once, get a smaller PyTorch model with the same function and the input features that it needs.
 
 :func:`gate` puts an L0 gate on every input feature and every unit of a model that can be removed. The gated model
-trains like the model, with a penalty beside its loss. :func:`compact` cuts out what the training closed: a plain, smaller
-model of the same class.
+trains like the model, with a penalty beside its loss. :func:`compact` cuts out what the training closed: a plain,
+smaller model of the same class.
 
 Example:
     >>> import torch, lumos
