@@ -131,7 +131,8 @@ def _gated_class(plain: type[nn.Module], names: tuple[str, ...], at_input: bool,
     members |= {PLAIN_CLASS: plain, "__reduce_ex__": _reduce, "__module__": plain.__module__,
                 "__qualname__": plain.__qualname__, "__doc__": plain.__doc__,
                 "_lumos_recipe": (plain, names, at_input, linear)}  # fmt: skip
-    return type(plain)(plain.__name__, (plain,), members)
+    make: Any = type(plain)  # a metaclass, where the user's class has one
+    return make(plain.__name__, (plain,), members)
 
 
 def _gated_parameter(name: str) -> property:
@@ -171,7 +172,7 @@ def _linear(self: nn.Linear, input: Tensor) -> Tensor:
 
 def _reduce(self: nn.Module, protocol: Any) -> Any:
     """Copy and pickle as the plain class does, and then put the gates back."""
-    plain = plain_class(type(self))
+    plain: Any = plain_class(type(self))
     make, arguments, *rest = plain.__reduce_ex__(self, protocol)
     arguments = tuple(plain if a is type(self) else a for a in arguments)
     return (_rebuilt, (type(self)._lumos_recipe, make, arguments), *rest)  # type: ignore[attr-defined]

@@ -191,10 +191,10 @@ class _AtSites(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         step: _Step = ctx.step
         settings = step.sites.gates.settings
-        of_units = step.sites.to_units(grad, step.values)
+        of_units = step.sites.to_units(grads[0], step.values)
         inside = (step.values > 0) & (step.values < 1)
         of_stretched = torch.where(inside, of_units, 0.0) * (settings.zeta - settings.gamma)
         return torch.ops.aten.sigmoid_backward(of_stretched, step.concrete) / settings.tau, None
