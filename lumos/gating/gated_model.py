@@ -68,9 +68,10 @@ class GatedModel(nn.Module):
             model = self.__dict__.get("_modules", {}).get("model")
             if model is None or (name.startswith("__") and name.endswith("__")):
                 raise
-            if self.__dict__.get("_selected", self) is None:
-                self._refresh()  # a method may be called, which reads weights
-            return getattr(model, name)
+            found = getattr(model, name)
+            if callable(found) and self.__dict__.get("_selected", self) is None:
+                self._refresh()  # it may be called, and read weights
+            return found
 
     @property
     def __signature__(self) -> inspect.Signature:
