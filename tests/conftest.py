@@ -10,8 +10,13 @@ import tests.annotations  # noqa: F401 -- the hook below names it
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 hook = install_import_hook(("lumos",), "tests.annotations.check")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
