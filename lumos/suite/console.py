@@ -25,6 +25,7 @@ def logging_to(path: Path) -> Iterator[None]:
                          log_time_format="%H:%M:%S")  # fmt: skip
     file = logging.FileHandler(path, mode="w")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = log.level, log.propagate
     log.setLevel(logging.INFO)
     log.propagate = False
     for handler in (screen, file):
@@ -32,6 +33,8 @@ def logging_to(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        log.setLevel(before[0])
+        log.propagate = before[1]
         for handler in (screen, file):
             log.removeHandler(handler)
             handler.close()

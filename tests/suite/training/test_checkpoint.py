@@ -159,8 +159,7 @@ def test_pickles_are_refused(tmp_path):
         checkpoint.read(path)
 
 
-def test_a_checkpoint_of_another_training_is_refused(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lumos.suite.console.log.propagate", True)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, caplog):
     Store(tmp_path, "gated", IDENTITY).save({}, 1)
     assert list(Store(tmp_path, "gated", {**IDENTITY, "data": "other"}).candidates()) == []
     assert "checkpoint of another training, data f00, expected other; passed over" in caplog.text
@@ -175,7 +174,6 @@ def test_a_checkpoint_that_does_not_fit_starts_anew(tiny, tmp_path):
 
 
 def test_a_full_disk_does_not_stop_the_training(tiny, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("lumos.suite.console.log.propagate", True)
 
     def full(*_):
         raise OSError(28, "No space left on device")
