@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lumos.exporting import Exported, export
     from lumos.gating.gated_model import GatedModel
     from lumos.gating.settings import GateSettings
+    from lumos.pruning.fit import FitResult, fit
     from lumos.pruning.pruner import Pruner
     from lumos.pruning.settings import Lambda, Target, Tolerance
     from lumos.tracing.structure import Structure
@@ -41,6 +42,7 @@ __all__ = [
     "CompactionError",
     "ExportError",
     "Exported",
+    "FitResult",
     "GateSettings",
     "GatedModel",
     "Lambda",
@@ -52,6 +54,7 @@ __all__ = [
     "compact",
     "explain",
     "export",
+    "fit",
     "gate",
     "load",
     "verify",
@@ -72,6 +75,8 @@ _HOME = {
     "GateSettings": "gating.settings",
     "Structure": "tracing.structure",
     "StructureError": "errors",
+    "FitResult": "pruning.fit",
+    "fit": "pruning.fit",
     "Pruner": "pruning.pruner",
     "Lambda": "pruning.settings",
     "Target": "pruning.settings",

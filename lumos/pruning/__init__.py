@@ -2,5 +2,5 @@
 
 Read in this order: ``settings`` (what can be asked for), ``controllers`` (lambda at every step), ``budget`` (a target
 in numbers), ``collapse_detection``, ``optimizers`` and ``averaging`` (what goes through the cut), ``feature_history``
-and ``report`` (what is noted on the way), ``resumable`` (what a checkpoint keeps).
+and ``report`` (what is noted on the way), ``resumable`` (what a checkpoint keeps), ``fit`` (a whole training).
 """
