@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from lumos.scaling import standardised
+
 ROWS = 5000
 """Training rows that a method sees."""
 
@@ -98,5 +100,4 @@ def training_table(workload: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = workload.table()
     rows = np.random.default_rng(seed).permutation(len(x))[:ROWS]
     x, y = (np.asarray(t[rows], dtype=np.float64) for t in (x, y.reshape(len(y), -1)))
-    x, y = ((t - t.mean(0)) / np.where(t.std(0) > 0, t.std(0), 1) for t in (x, y))
-    return x, y
+    return standardised(x), standardised(y)

@@ -7,6 +7,8 @@ import importlib
 import numpy as np
 from jaxtyping import Float
 
+from lumos.scaling import standardised
+
 MUTUAL_INFORMATION_ROWS = 2000
 """Rows, evenly spaced, from which mutual information is estimated."""
 
@@ -21,7 +23,7 @@ def relevance(
     2,000 rows; that column is left out where scikit-learn is not installed.
     """
     x, y = np.asarray(inputs, np.float64), np.asarray(outputs, np.float64).reshape(len(outputs), -1)
-    x, y = _standardised(x), _standardised(y)
+    x, y = standardised(x), standardised(y)
     columns = {"abs_pearson": np.abs(x.T @ y / len(x)).max(1).round(4).tolist()}
     try:
         selection = importlib.import_module("sklearn.feature_selection")
@@ -32,9 +34,3 @@ def relevance(
     found = [selection.mutual_info_regression(x[picked], y[picked, k], random_state=0) for k in varying]
     columns["mutual_information"] = np.max([np.zeros(x.shape[1]), *found], axis=0).round(4).tolist()
     return columns
-
-
-def _standardised(x: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    x = x - x.mean(0)
-    std = x.std(0)
-    return x / np.where(std > 0, std, 1.0)

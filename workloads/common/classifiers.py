@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lumos.errors import DataError
+from lumos.scaling import spread
 
 Inputs = Float[Tensor, "rows columns"]
 
@@ -86,6 +87,5 @@ def logistic_accuracy(
 
 def _standardised(x: Inputs, test_x: Tensor) -> tuple[Inputs, Tensor]:
     """Both, with the training rows' means and deviations taken out; constant columns are only centred."""
-    mean, std = x.mean(0), x.std(0, correction=0)
-    std = torch.where(std > 0, std, 1.0)
+    mean, std = x.mean(0), spread(x)
     return (x - mean) / std, (test_x - mean) / std

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from lumos.scaling import spread
 
 
 class ScaledMLP(nn.Module):
@@ -29,10 +30,9 @@ class ScaledMLP(nn.Module):
     ) -> None:
         super().__init__()
         for name, table in (("input", inputs), ("output", outputs)):
-            std = table.std(0, correction=0)
             self.register_buffer(f"{name}_mean", table.mean(0))
             # A constant column carries nothing; dividing by one leaves it at zero after centring.
-            self.register_buffer(f"{name}_std", torch.where(std > 0, std, 1.0))
+            self.register_buffer(f"{name}_std", spread(table))
         self.layers = nn.Sequential(*dense_layers([inputs.shape[1], *widths, outputs.shape[1]]))
 
     def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumos.errors import DataError
+from lumos.scaling import spread
 from lumos.suite.workload import Loaders, tensor_loader
 from lumos.workloads.common.arrays import digest
 
@@ -43,9 +44,8 @@ class Table:
         return zip(self.inputs.split(CHUNK), self.outputs.split(CHUNK), strict=True)
 
     def output_std(self) -> Float[Tensor, " outputs"]:
-        """Compute the standard deviation of each output, in its unit; 1 where an output is constant."""
-        std = self.outputs.std(0, correction=0)
-        return torch.where(std > 0, std, 1.0)
+        """Compute the standard deviation of each output, in its unit; 1 where an output does not vary."""
+        return spread(self.outputs)
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,7 @@ def linear_r2(train: Table, test: Table, columns: Sequence[int] | None = None) -
     picked = list(range(train.inputs.shape[1])) if columns is None else list(columns)
     known = train.inputs[:, picked].double()
     centre = known.mean(0)
-    std = (known - centre).square().mean(0).sqrt()
-    scale = torch.where(std > 0, std, 1.0)
+    scale = spread(known)
 
     def design(x: Tensor) -> Float[Tensor, "rows columns"]:
         return torch.cat([(x[:, picked].double() - centre) / scale, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)

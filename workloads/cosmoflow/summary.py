@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float, Integer
 
+from lumos.scaling import spread
 from lumos.workloads.common.random_fields import measured_power
 
 BINS = 12
@@ -39,7 +41,7 @@ def ridge(
     Both are pairs (inputs, outputs). Columns are standardised; the intercept is not penalised.
     """
     x, y = train
-    centre, scale = x.mean(0), np.maximum(x.std(0), 1e-12)
+    centre, scale = x.mean(0), spread(torch.from_numpy(x)).numpy()
     u, s, vt = np.linalg.svd((x - centre) / scale, full_matrices=False)
     right = u.T @ (y - y.mean(0))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lumos.errors import DataError
+from lumos.scaling import varies
 from lumos.suite.workload import Metric
 from lumos.workloads.common.base import as_tuples, at_least, positive_sizes
 from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
@@ -126,7 +127,8 @@ class DMS(StreamedWorkload):
     def _statistics(self) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
         """Mean and standard deviation of each channel over training images."""
         images = torch.stack([image for image, _ in self._evenly_spaced("train", STATISTICS_IMAGES)])
-        return images.mean((0, 2, 3)), images.std((0, 2, 3))
+        changing = varies(images.movedim(1, -1).flatten(0, -2))
+        return images.mean((0, 2, 3)), torch.where(changing, images.std((0, 2, 3)), 1.0)
 
     def model(self) -> nn.Module:
         """Build a fresh network, with the training images' mean and deviation inside."""

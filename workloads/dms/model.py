@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ class DMSNet(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean[:, None, None])
-        self.register_buffer("std", torch.where(std > 0, std, 1.0)[:, None, None])
+        self.register_buffer("std", std[:, None, None])
         layers: list[nn.Module] = []
         rows, columns = shape
         for fan_in, fan_out in zip([len(mean), *channels[:-1]], channels, strict=True):
