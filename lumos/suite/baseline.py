@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,18 @@ from lumos.suite.training.loop import train
 from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Loaders, Workload
 
+FILES = ("dense.pt", "dense.json")
+"""The weights, and the facts of their training."""
 
-def dense_baseline(config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device) -> Trained:
+
+def shared_folder(config: RunConfig, workload: Workload, loaders: Loaders) -> Path:
+    """Return where all runs find the dense network that they have in common."""
+    return config.results / "baselines" / workload.name / f"{config.baseline_id}-{loaders.sha256[:12]}"
+
+
+def dense_baseline(
+    config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device, folder: Path | None = None
+) -> Trained:
     """Train the dense network, or read it where an equal run trained it before.
 
     Runs that need the same one at the same time wait for the first of them.
@@ -31,15 +42,16 @@ def dense_baseline(config: RunConfig, workload: Workload, loaders: Loaders, devi
         workload: Its model, loss, score and recipe.
         loaders: Its splits.
         device: Where the network goes.
+        folder: Where the network is kept; by default the folder that equal runs share.
     """
-    folder = config.results / "baselines" / workload.name / f"{config.baseline_id}-{loaders.sha256[:12]}"
+    folder = folder or shared_folder(config, workload, loaders)
     identity = {"baseline": config.baseline_id, "data": loaders.sha256, "phase": "dense"}
     store = Store(folder, "dense", identity, config.trainer.checkpoint_seconds, config.trainer.checkpoint_steps)
     main = distributed.world().main
     with record.locked(folder, wait=True) if main else nullcontext():
-        known = distributed.from_main(lambda: None if config.force else _read(folder, workload))
-        if main and (known or config.force):
-            store.clear()  # of a training anew, or left by a process that was killed right after its training
+        known = distributed.from_main(lambda: _read(folder, workload))
+        if main and known:
+            store.clear()  # left by a process that was killed right after its training
         if known is not None:
             facts, weights = known
             model = workload.model()
@@ -53,17 +65,27 @@ def dense_baseline(config: RunConfig, workload: Workload, loaders: Loaders, devi
     return trained
 
 
+def publish(folder: Path, shared: Path) -> None:
+    """Put a dense network that was trained anew where all runs find it. Raises RecordError."""
+    if not folder.is_dir():
+        return
+    with record.locked(shared, wait=True), record.writing(shared):
+        for name in FILES:
+            (folder / name).replace(shared / name)
+    shutil.rmtree(folder)
+
+
 def _write(folder: Path, trained: Trained) -> None:
     facts = {name: getattr(trained, name) for name in ("valid_score", "seconds", "steps", "curve")}
     with record.writing(folder):
-        save_tensors(folder / "dense.pt", trained.model.state_dict())
-        with atomic(folder / "dense.json") as temporary:
+        save_tensors(folder / FILES[0], trained.model.state_dict())
+        with atomic(folder / FILES[1]) as temporary:
             temporary.write_text(json.dumps(facts))
 
 
 def _read(folder: Path, workload: Workload) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Facts and weights of a dense network that was trained before, if they are there and fit."""
-    path, facts = folder / "dense.pt", folder / "dense.json"
+    path, facts = (folder / name for name in FILES)
     if not (facts.exists() and path.exists()):
         return None
     try:

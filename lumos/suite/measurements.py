@@ -10,6 +10,7 @@ import torch
 from lumos import measure
 from lumos.errors import DataError
 from lumos.suite.config import RunConfig
+from lumos.suite.data_files import files_of, fingerprint
 from lumos.suite.feature_statistics import relevance
 from lumos.suite.step_cost import step_cost
 from lumos.suite.training.evaluation import evaluate, on_device
@@ -34,9 +35,11 @@ def measure_both(
         batch = next(iter(loaders.train))
         training = step_cost(workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile))
     baselines = getattr(workload, "baselines", dict)()
+    files = fingerprint(files_of(workload))
     return {
         "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,
-                 "n_test": loaders.n_test, "sha256": loaders.sha256},
+                 "n_test": loaders.n_test, "sha256": loaders.sha256,
+                 **({"files": files} if files else {})},
         "baselines": dict(baselines),
         "dense": {**scored(workload, dense, loaders, device), **figures["dense"], **_training(dense)},
         "compact": {**scored(workload, other, loaders, device), **figures["compact"], **_training(other)},

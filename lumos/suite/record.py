@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ SCHEMA = 1
 FILE = "record.json"
 CODE = (":/", ":(exclude,top)results")
 """What makes a run: everything in the repository but the records of runs, as git's paths."""
+
+ANEW = "anew"
+"""Where, in its folder, a finished run is done anew: what there is stays until that is finished too."""
 
 DONE = ("finished", "unsupported")
 """What a run's status is when it need not be done again."""
@@ -73,6 +77,30 @@ def finished(folder: Path) -> dict[str, Any] | None:
     except RecordError:
         return None
     return record if record["status"] in DONE else None
+
+
+def replace(folder: Path) -> dict[str, Any] | None:
+    """Put a run that was done anew in the place of the old one.
+
+    The record comes last. So where a process is killed here, the next one goes on.
+
+    Returns:
+        The new record; None where there is no run that was done anew, or it is not finished.
+
+    Raises:
+        RecordError: The folder cannot be written.
+    """
+    anew = folder / ANEW
+    new = finished(anew)
+    if new is None:
+        return None
+    with writing(folder):
+        names = sorted(path.name for path in anew.iterdir() if path.is_file() and path.name != FILE)
+        for name in names:
+            (anew / name).replace(folder / name)
+        (anew / FILE).replace(folder / FILE)
+        shutil.rmtree(anew)
+    return new
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -77,21 +77,21 @@ def run(cfg: DictConfig, *, brief: bool = False) -> dict[str, Any]:
     """
     config = read(cfg)
     if config.trainer.processes == 1:
-        return _finished(config, brief) or _run(cfg, config)
+        return _finished(cfg, config, brief) or _run(cfg, config)
     from lumos.suite.training import distributed  # only now torch, which takes seconds to load
 
     if not distributed.launched() and config.trainer.nodes == 1:
         distributed.start(config.trainer.devices, sys.argv[1:])
     with distributed.group(config.trainer):
-        done = distributed.from_main(lambda: _finished(config, brief))
+        done = distributed.from_main(lambda: _finished(cfg, config, brief))
         return done or _run(cfg, config)
 
 
-def _finished(config: RunConfig, brief: bool) -> dict[str, Any] | None:
-    """The record of this very run, shown, where it is finished."""
+def _finished(cfg: DictConfig, config: RunConfig, brief: bool) -> dict[str, Any] | None:
+    """The record of this very run, shown, where it is finished and its data are what they were."""
     for folder in [] if config.force else config.results.glob(f"runs/*/{config.run_id}"):
         done = record.finished(folder)
-        if done is None:
+        if done is None or not _same_data(cfg, done):
             continue
         if brief:
             print(f"finished before: {folder}")  # noqa: T201
@@ -100,6 +100,16 @@ def _finished(config: RunConfig, brief: bool) -> dict[str, Any] | None:
         record.remove_checkpoints(folder)
         return done
     return None
+
+
+def _same_data(cfg: DictConfig, done: dict[str, Any]) -> bool:
+    """Whether a finished run's samples are generated ones, or those that the user's files have now."""
+    data = done.get("data") or {}
+    if data.get("source", "generated") == "generated" and "files" not in data:
+        return True
+    from lumos.suite import data_files  # only now torch, which takes seconds to load
+
+    return data_files.unchanged(done, build_workload(cfg))
 
 
 def _run(cfg: DictConfig, config: RunConfig) -> dict[str, Any]:

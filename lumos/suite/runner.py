@@ -16,8 +16,8 @@ import torch
 from lumos.compaction.model import CompactModel
 from lumos.errors import ConfigError, UnsupportedError, one_line
 from lumos.measure import parameters
-from lumos.suite import record, report
-from lumos.suite.baseline import dense_baseline
+from lumos.suite import data_files, record, report
+from lumos.suite.baseline import dense_baseline, publish, shared_folder
 from lumos.suite.config import RunConfig
 from lumos.suite.console import log, logging_to, silence
 from lumos.suite.measurements import feature_rows, measure_both
@@ -30,6 +30,9 @@ from lumos.suite.training.loop import train
 from lumos.suite.training.signals import StoppedError
 from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Loaders, Workload
+
+DENSE_ANEW = "dense"
+"""Where, in a run's folder, the dense network is trained anew until the run is finished."""
 
 
 def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
@@ -60,14 +63,26 @@ def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
             _train_both(config, workload, folder, device)
         distributed.leave()
         return {}
-    with record.locked(folder, wait=record.in_batch_system()), logging_to(folder / "train.log"):
-        done = None if config.force else record.finished(folder)
-        if done is None:
-            done = _run_and_record(config, workload, folder, device)
+    with record.locked(folder, wait=record.in_batch_system()):
+        done = record.replace(folder) or _finished(config, workload, folder)
+        if done is None and record.finished(folder):
+            with logging_to(folder / record.ANEW / "train.log"):
+                _run_and_record(config, workload, folder / record.ANEW, device)
+            done = record.replace(folder)
+        elif done is None:
+            with logging_to(folder / "train.log"):
+                done = _run_and_record(config, workload, folder, device)
         else:
             record.remove_checkpoints(folder)
+    assert done is not None
     report.print_run(done, folder)
     return done
+
+
+def _finished(config: RunConfig, workload: Workload, folder: Path) -> dict[str, Any] | None:
+    """The record of this very run, where it is finished, on these samples, and not wanted anew."""
+    done = None if config.force else record.finished(folder)
+    return done if done and data_files.unchanged(done, workload) else None
 
 
 def _run_and_record(config: RunConfig, workload: Workload, folder: Path, device: torch.device) -> dict[str, Any]:
@@ -82,6 +97,7 @@ def _run_and_record(config: RunConfig, workload: Workload, folder: Path, device:
             _write_files(folder, workload, dense, other)
             log.info("measuring both")
             entry.update(measure_both(config, workload, loaders, dense, other, device))
+            publish(folder / DENSE_ANEW, shared_folder(config, workload, loaders))
         entry["status"] = "finished"
         store = _gated_store(config, folder, loaders)
     except UnsupportedError as error:
@@ -127,15 +143,14 @@ def _train_both(
     log.info(
         f"{workload.name}: {loaders.n_train} training, {loaders.n_valid} validation, {loaders.n_test} test samples"
     )
+    anew = folder / DENSE_ANEW if config.force else None
     if config.method and config.method.name != "dense":
         peer = _peer(config, workload, loaders, device)
-        return loaders, dense_baseline(config, workload, loaders, device), peer
-    dense = dense_baseline(config, workload, loaders, device)
+        return loaders, dense_baseline(config, workload, loaders, device, anew), peer
+    dense = dense_baseline(config, workload, loaders, device, anew)
     if config.method:
         return loaders, dense, dense
     store = _gated_store(config, folder, loaders)
-    if config.force and distributed.world().main:
-        store.clear()
     return loaders, dense, train(workload, loaders, config, device, gated=True, dense=dense, store=store)
 
 

@@ -111,7 +111,8 @@ class Workload(Protocol):
 
     Further members are optional: ``baselines() -> dict[str, float]``, the test scores of trivial predictors in the
     metric's unit; ``note``, one line that a run's table prints (what generated data stands for, say);
-    ``true_features()``, the names of the features that matter, where they are known; and ``table() -> (x, y)``,
+    ``true_features()``, the names of the features that matter, where they are known; ``files()``, the user's files and
+    folders that samples are read from, so that a change of them is seen; and ``table() -> (x, y)``,
     the training rows as numpy arrays (rows, features) and (rows, outputs), where the inputs are a table: the feature
     report then has correlation and mutual information beside the gates.
     """

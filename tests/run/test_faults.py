@@ -143,6 +143,45 @@ def test_checkpoints_that_a_killed_process_left_beside_what_is_finished_go(tmp_p
     assert not left[1].exists()
 
 
+def test_what_is_finished_stays_until_it_is_done_anew(whole, tmp_path):
+    """A run by force that is killed leaves the old results; the same call goes on, with the dense network trained."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (path,) = tmp_path.glob("results/runs/*/*/record.json")
+    (dense,) = tmp_path.glob("results/baselines/*/*/dense.pt")
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
+    dense_before, made = dense.read_bytes(), dense.stat().st_mtime_ns
+    pid = child(tmp_path, "force=true")
+    deadline = time.monotonic() + 120
+    while not list(path.parent.glob("anew/gated.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()} == before
+    assert (dense.read_bytes(), dense.stat().st_mtime_ns) == (dense_before, made)
+    assert ended(child(tmp_path, "force=true")) == 0
+    said = log_of(tmp_path)
+    assert "dense: trained before" in said
+    assert "gated: going on from step" in said
+    assert result(tmp_path)[1] == result(whole[0])[1]
+    assert (dense.read_bytes(), dense.stat().st_mtime_ns > made) == (dense_before, True)
+    assert not (path.parent / "anew").exists()
+    assert not list(tmp_path.glob("results/**/*.ckpt"))
+
+
+def test_killed_while_new_results_take_the_place_of_old_ones(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (path,) = tmp_path.glob("results/runs/*/*/record.json")
+    anew = path.parent / "anew"
+    anew.mkdir()
+    entry = json.loads(path.read_text())
+    (anew / "record.json").write_text(json.dumps(entry | {"note": "the new one"}))
+    (anew / "features.csv").write_text("new\n")
+    assert ended(child(tmp_path)) == 0
+    assert json.loads(path.read_text())["note"] == "the new one"
+    assert (path.parent / "features.csv").read_text() == "new\n"
+    assert not anew.exists()
+
+
 def test_asked_to_stop_it_says_where_it_goes_on(whole, tmp_path):
     pid = child(tmp_path)
     deadline = time.monotonic() + 120
@@ -220,6 +259,32 @@ def test_in_a_batch_system_the_second_waits(tmp_path, monkeypatch):
     with record.locked(tmp_path, wait=True):
         assert holder.wait(timeout=10) == 0
     holder.stdout.close()
+
+
+def test_files_that_changed_are_trained_on_anew(tmp_path):
+    """The same command, other data: never the score of the old ones."""
+    table = tmp_path / "mine.csv"
+    small = ("workload=molhiv", f"workload.smiles={table}", "workload.epochs=1", "trainer.max_steps=4")
+
+    def made(seconds):
+        described_run = described(tmp_path, *small)
+        done = runner.run(*described_run)
+        assert done["provenance"]["seconds"] != seconds
+        return done
+
+    rows = [f"{'C' * (i // 32)}C1{'C' * (1 + i % 8)}{'CNOS'[i // 8 % 4]}C1,{i % 2}\n" for i in range(128)]
+    table.write_text("smiles,HIV_active\n" + "".join(rows))
+    first = made(None)
+    assert runner.run(*described(tmp_path, *small))["provenance"] == first["provenance"]
+    os.utime(table, (1, 1))  # another time, the same content
+    assert runner.run(*described(tmp_path, *small))["provenance"] == first["provenance"]
+    table.write_text("smiles,HIV_active\n" + "".join(rows[:100]))
+    second = made(first["provenance"]["seconds"])
+    assert second["run_id"] == first["run_id"]
+    assert second["data"]["sha256"] != first["data"]["sha256"]
+    table.unlink()
+    with pytest.raises(DataError, match=r"mine\.csv"):
+        runner.run(*described(tmp_path, *small))
 
 
 def test_a_damaged_cache_is_named(tmp_path):

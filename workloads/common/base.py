@@ -53,6 +53,10 @@ class BaseWorkload(Training):
         """Whether the workload's own simulation makes the samples; else they are public files."""
         return self.source.source == "generated"
 
+    def files(self) -> list[Path]:
+        """Return the user's files and folders that the samples are read from; none where they are generated."""
+        return [] if self.generated else [self.source.public_root()]
+
     @property
     def cache(self) -> Path:
         """The folder for what is generated or decoded."""

@@ -84,6 +84,10 @@ class Molhiv(GraphWorkload):
         """One: the logit of having the property."""
         return 1
 
+    def files(self) -> list[Path]:
+        """Return the table of molecules, or the folder of the data set, that the samples are read from."""
+        return super().files() if self.smiles is None else [Path(self.smiles).expanduser()]
+
     def generate(self) -> Path:
         """Write the molecules in OGB's layout where they are not in the cache yet; returns the data set's folder."""
         molecules = self._molecules()
