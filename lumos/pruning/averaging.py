@@ -1,17 +1,38 @@
-"""An exponential moving average of the weights, which goes through the cut as the weights do."""
+"""Averaged copies of the weights, which go through the cut as the weights do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lumos.compaction.compact import compact
+from lumos.errors import ConfigError
 from lumos.gating.gated_model import GatedModel
+
+
+@runtime_checkable
+class AveragedGated(Protocol):
+    """An averaged copy of a gated network, behind the gates that train."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The copy: called as the network is."""
+        ...
+
+    def cut(self) -> None:
+        """Cut out of the copy what is cut out of the network."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averaged weights, as ``model``, and the number of updates."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`state_dict` returned."""
 
 
 def decay_at(decay: float, updates: int) -> float:
@@ -79,7 +100,48 @@ def average_of(model: nn.Module, decay: float | None) -> Average | None:
     return None if decay is None else Average(model, decay)
 
 
-def snapshot(average: Average | None) -> list[dict[str, Any]]:
+class OfTorch:
+    """A ``torch.optim.swa_utils.AveragedModel`` of a gated network; its gates are those that train, not their mean."""
+
+    def __init__(self, averaged: AveragedModel, gated: GatedModel) -> None:
+        self.averaged, self.gates = averaged, gated.gates
+
+    @property
+    def model(self) -> GatedModel:
+        """The copy, with the gates as they are now."""
+        copy = self.averaged.module
+        assert isinstance(copy, GatedModel)
+        with torch.no_grad():
+            copy.gates.log_alpha.copy_(self.gates.log_alpha)
+        return copy
+
+    def cut(self) -> None:
+        """Cut the closed units out of the copy; the average goes on."""
+        copy = self.model
+        small = compact(copy)
+        copy.become(small.model, small.selected)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averaged weights and the number of updates."""
+        return {"model": self.averaged.module.state_dict(), "updates": int(self.averaged.n_averaged)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`state_dict` returned."""
+        self.averaged.module.load_state_dict(state["model"])
+        self.averaged.n_averaged.fill_(state["updates"])
+
+
+def average_of_gated(given: Any, gated: GatedModel) -> AveragedGated:
+    """Return the averaged copy of a gated network: an :class:`Average`, or torch's. Raises ConfigError."""
+    if isinstance(given, AveragedModel) and isinstance(given.module, GatedModel):
+        return OfTorch(given, gated)
+    if isinstance(given, Average) and isinstance(given.model, GatedModel):
+        return given
+    found = getattr(given, "module", given)
+    raise ConfigError(f"averaged={type(found).__name__}: expected an AveragedModel of the gated model")
+
+
+def snapshot(average: AveragedGated | None) -> list[dict[str, Any]]:
     """Copy the average's state, so that later updates leave it as it is; nothing where there is no average."""
     if average is None:
         return []

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from lumos.pruning import processes
 
 STATISTICS_BATCHES = 16
 """Training batches over which batch statistics are taken anew before a score counts."""
@@ -18,36 +23,67 @@ def has_statistics(model: nn.Module) -> bool:
     return bool(_layers(model))
 
 
-def recalibrate(model: nn.Module, calls: Iterable[Callable[[], Any]]) -> list[Tensor]:
+def recalibrate(model: nn.Module, calls: Iterable[Callable[[], Any]]) -> None:
     """Take the running batch statistics anew, as the plain mean over some calls of the model in eval mode.
 
-    Without such layers nothing happens; torch's random state stays, and so does the model's mode.
+    With sampled gates the statistics of training are those of noisy inputs, and not of the network that is scored.
+    Where several processes train, each takes its own and the mean counts. Without such layers nothing happens; torch's
+    random state stays, and so does the model's mode.
 
     Args:
         model: The model.
         calls: Each runs the model on one batch.
-
-    Returns:
-        The statistics, for processes to average: each takes its own.
     """
     layers, calls = _layers(model), list(calls)
     if not layers or not calls:
-        return []
-    modes, momenta = {m: m.training for m in model.modules()}, [layer.momentum for layer in layers]
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a cumulative mean
-        layer.train()
-    # Named devices: with several in sight and none named, torch warns.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
-        for call in calls:
-            call()
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    for module, mode in modes.items():
-        module.training = mode
-    return [t for layer in layers for t in (layer.running_mean, layer.running_var) if t is not None]
+        return
+    momenta = [layer.momentum for layer in layers]
+    with kept_modes(model):
+        model.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a cumulative mean
+            layer.train()
+        # Named devices: with several in sight and none named, torch warns.
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+            for call in calls:
+                call()
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+    processes.average([t for layer in layers for t in (layer.running_mean, layer.running_var) if t is not None])
+
+
+@contextmanager
+def kept_modes(model: nn.Module) -> Iterator[None]:
+    """Bring every module of a model back into its mode, training or eval, at the end of a ``with`` block."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class Calls:
+    """A forward pre-hook that keeps the last arguments with which a model was called in training mode.
+
+    A copy of the model has a hook of its own, with nothing in it.
+    """
+
+    def __init__(self) -> None:
+        self.last: deque[tuple[tuple[Any, ...], dict[str, Any]]] = deque(maxlen=STATISTICS_BATCHES)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep the arguments of a call of a training."""
+        if module.training and torch.is_grad_enabled():
+            self.last.append((args, kwargs))
+
+    def __reduce__(self) -> Any:
+        return Calls, ()
+
+    def recalibrate(self, model: nn.Module) -> None:
+        """Take a model's batch statistics anew over these arguments."""
+        recalibrate(model, [partial(model, *args, **kwargs) for args, kwargs in self.last])
 
 
 def _layers(model: nn.Module) -> list[_BatchNorm]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -10,6 +11,8 @@ from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.resumable import Resumable
 from lumos.pruning.settings import Goal
+
+log = logging.getLogger("lumos")
 
 CHECKS = 4
 """Checks in a row that have to agree."""
@@ -36,7 +39,7 @@ class CollapseDetector(Resumable):
         dense_loss: The dense network's last mean training loss, 0 where it is not known.
     """
 
-    memory = ("losses", "first", "bad")
+    memory = ("losses", "first", "bad", "narrow")
 
     def __init__(self, steps: int, goal: Goal, dense_loss: float = 0.0) -> None:
         self.interval = max(1, min(50, steps // 40))
@@ -45,6 +48,18 @@ class CollapseDetector(Resumable):
         self.losses: list[Tensor] = []
         self.first: list[Tensor] = []
         self.bad = 0
+        self.narrow = 0
+
+    def look(self, step: int, widths: Callable[[], Widths]) -> None:
+        """Say so, once, where every group is down to one unit and no loss was ever told that could judge it."""
+        if self.first or step % self.interval:
+            return
+        self.narrow = self.narrow + 1 if at_floor(widths()) else 0
+        if self.narrow == CHECKS:
+            log.warning(
+                f"step {step}: every group is down to one unit; unless the loss is still good, "
+                f"{self.goal.key}={self.goal.value:g} is too strong: {self.goal.remedy}"
+            )
 
     def update(self, loss: Tensor, step: int, widths: Callable[[], Widths]) -> None:
         """Take the loss of a step; where a check is due, ask for the widths.

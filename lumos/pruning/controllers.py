@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
-from lumos.pruning.averaging import Average, snapshot, swapped
+from lumos.pruning.averaging import AveragedGated, snapshot, swapped
 from lumos.pruning.budget import Budget
 from lumos.pruning.resumable import Resumable
 from lumos.pruning.settings import DEFAULT_LAMBDA, Goal, Lambda, Schedule, Target, Tolerance, warm_up
@@ -53,10 +54,10 @@ class Controller(Resumable):
         assert not isinstance(self.goal, Target)
         return (gated.penalty(self.goal.penalty),)
 
-    def after_step(self, gated: GatedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def after_step(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer], step: int) -> None:
         """Note what the step did."""
 
-    def finalize(self, gated: GatedModel, optimizer: torch.optim.Optimizer) -> None:
+    def finalize(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Bring the gates to what the cut shall keep."""
 
     def report(self, valid_score: float) -> dict[str, Any]:
@@ -139,7 +140,7 @@ class TargetController(Controller):
         # Hidden units have no budget then; they cost what they cost by default.
         return (size, gated.penalty("gates") - size) if self.budget.target.quantity == "features" else (size,)
 
-    def finalize(self, gated: GatedModel, optimizer: torch.optim.Optimizer) -> None:
+    def finalize(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Close and open the few gates that it takes to meet the budget, lowest and highest rank first."""
         gates, shift = gated.gates, gated.gates.settings.shift
         is_open = gates.is_open()
@@ -174,8 +175,11 @@ class ToleranceController(Controller):
     memory = ("log_lambda", "mean", "seen", "last", "high", "since_high", "kept", "returned", "checks")
     goal: Tolerance
 
-    def __init__(self, goal: Tolerance, schedule: Schedule, average: Average | None = None) -> None:
+    def __init__(
+        self, goal: Tolerance, schedule: Schedule, gated: GatedModel, average: AveragedGated | None = None
+    ) -> None:
         super().__init__(goal, schedule)
+        self.device = gated.gates.log_alpha.device
         if goal.baseline is None or not math.isfinite(goal.baseline):
             raise TrainingError(f"{goal.key} needs the dense network's validation score; train it first")
         if goal.score is None:
@@ -188,9 +192,14 @@ class ToleranceController(Controller):
         self.seen = 0
         self.last = self.high = -math.inf
         self.since_high = 0
-        self.kept: tuple[Any, ...] | None = None  # its size, its state, the optimizer's, and that of an averaged copy
+        self.kept: tuple[Any, ...] | None = None  # its size, its state, the optimizers', and that of an averaged copy
         self.returned = False
         self.checks: list[tuple[int, float, float, int]] = []
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what ``state_dict`` returned; the mean of the weights goes to where they are."""
+        super().load_state_dict(state)
+        self.mean = [mean.to(self.device) for mean in self.mean]
 
     def coefficient(self, step: int) -> float:
         """Lambda at this step."""
@@ -200,7 +209,7 @@ class ToleranceController(Controller):
         """Tell whether a score is at the threshold or better."""
         return self.sign * score >= self.sign * self.threshold
 
-    def after_step(self, gated: GatedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def after_step(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer], step: int) -> None:
         """Average the weights, and check the score now and then."""
         if self.average is None:
             self._follow([p.detach() for p in gated.model.parameters()])
@@ -217,7 +226,7 @@ class ToleranceController(Controller):
         self.checks.append((step, score, math.exp(self.log_lambda), size))
         if self.within(score) and (self.kept is None or size <= self.kept[0]):
             state = {n: t.detach().clone() for n, t in gated.state_dict().items()}
-            self.kept = (size, state, deepcopy(optimizer.state_dict()), *snapshot(self.average))
+            self.kept = (size, state, deepcopy([o.state_dict() for o in optimizers]), *snapshot(self.average))
 
     def _follow(self, weights: list[Tensor]) -> None:
         """Take a step's weights into their mean since the last check."""
@@ -237,12 +246,13 @@ class ToleranceController(Controller):
         elif self.within(self.sign * self.high) or self.since_high >= PATIENCE:
             self.log_lambda = max(math.log(1e-8), self.log_lambda - self.down)
 
-    def finalize(self, gated: GatedModel, optimizer: torch.optim.Optimizer) -> None:
+    def finalize(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Return to the smallest state within the tolerance, where the last one is not."""
         if self.kept is not None and not self.within(self.sign * self.last):
             self.returned = True
             gated.load_state_dict(self.kept[1])
-            optimizer.load_state_dict(self.kept[2])
+            for optimizer, kept in zip(optimizers, self.kept[2], strict=True):
+                optimizer.load_state_dict(kept)
             if self.average is not None:
                 self.average.load_state_dict(self.kept[3])
 
@@ -254,7 +264,7 @@ class ToleranceController(Controller):
 
 
 def make_controller(
-    goal: Goal, schedule: Schedule, gated: GatedModel, *, align: int = 1, average: Average | None = None
+    goal: Goal, schedule: Schedule, gated: GatedModel, *, align: int = 1, average: AveragedGated | None = None
 ) -> Controller:
     """Make the controller of a goal.
 
@@ -273,4 +283,4 @@ def make_controller(
         return FixedLambda(goal, schedule)
     if isinstance(goal, Target):
         return TargetController(goal, schedule, gated, align)
-    return ToleranceController(goal, schedule, average)
+    return ToleranceController(goal, schedule, gated, average)

@@ -8,32 +8,31 @@ gradient scaling, mixed precision, schedulers and trainers of other libraries ne
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from lumos.compaction.compact import compact
 from lumos.compaction.model import CompactModel
 from lumos.compaction.verify import Equivalence, verify
-from lumos.errors import ConfigError, TrainingError
+from lumos.errors import ConfigError
 from lumos.gating.gated_model import GatedModel
-from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics, recalibrate
-from lumos.pruning.collapse_detection import at_floor, open_widths
+from lumos.pruning import processes
+from lumos.pruning.averaging import AveragedGated, average_of_gated
+from lumos.pruning.batch_statistics import Calls, has_statistics, kept_modes
+from lumos.pruning.collapse_detection import CollapseDetector, open_widths
 from lumos.pruning.controllers import make_controller
 from lumos.pruning.feature_history import FeatureHistory
 from lumos.pruning.optimizers import carry_over, matrix_sizes, rate_gain
 from lumos.pruning.report import gate_columns, gate_report, summary
-from lumos.pruning.settings import Goal, Lambda, Schedule
+from lumos.pruning.settings import Goal, Lambda, Schedule, Tolerance, cut_step
+from lumos.pruning.sharded import expect_whole_gates, has_shards, put_together
 
 log = logging.getLogger("lumos")
-
-CHECKS = 4
-"""Checks in a row at which every group is down to one unit, from which on the network counts as collapsed."""
 
 
 class Pruner:
@@ -46,13 +45,15 @@ class Pruner:
 
     Args:
         gated: What :func:`lumos.gate` returned; the loop calls it in place of the model.
-        optimizer: Any optimizer of its parameters.
+        optimizer: Any optimizer of its parameters; several of them, where each has a part of the parameters, in the
+            order in which the loop calls them.
         steps: Steps of the optimizer in the whole training.
         target: What is asked for: :class:`lumos.Lambda`, :class:`lumos.Target` or :class:`lumos.Tolerance`.
         cut_at: Share of the steps after which the closed units go, between 0 and 1.
         cut: ``"training"`` to cut there; ``"end"`` to let the gates stand still from there on and to cut in
-            :meth:`finish`, where nothing may change its shape on the way. By default ``"end"`` where several processes
-            train, else ``"training"``.
+            :meth:`finish`, where nothing may change its shape on the way; ``"call"`` where the loop calls :meth:`cut`
+            itself, before the next step. By default ``"end"``
+            where torch.distributed is at work, else ``"training"``.
         rate: The gates' learning rate.
         warmup: Share of the steps over which the penalty grows from zero.
         rate_gain: The most by which the weights' learning rate may rise at the cut, since narrow layers take a higher
@@ -60,13 +61,19 @@ class Pruner:
         align: The multiple to which the kept units of each hidden group are rounded up.
         schedulers: Schedulers of the optimizer, whose base rates rise with the rate.
         scaler: The ``torch.amp.GradScaler`` of the loop, where it has one.
-        averaged: Averaged copies of ``gated`` (``torch.optim.swa_utils.AveragedModel``), which are cut along.
+        averaged: Averaged copies of ``gated`` (``torch.optim.swa_utils.AveragedModel``), which are cut along. A
+            tolerance scores the first of them.
         penalty: ``"hook"`` adds the penalty's gradient by itself; with ``"loss"`` the loop adds :meth:`penalty` to its
             loss.
-        seed: Of the gates' noise.
+        seed: Of the gates' noise; with None it is drawn from torch's global generator, at the first call of a step.
+        recalibrate: Takes the batch statistics of a model anew, before the cut and of what is scored there; by default
+            over the last inputs that ``gated`` was called with.
+        dense_loss: The mean training loss of the dense network, where it is known; it tells :meth:`observe` what a
+            good loss is.
 
     Raises:
         ConfigError: This model cannot meet the target, or an argument is out of its range.
+        TrainingError: A tolerance comes without a score or a baseline.
 
     Example:
         >>> import torch, lumos
@@ -90,7 +97,7 @@ class Pruner:
     def __init__(
         self,
         gated: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Any,
         steps: int,
         target: Goal | None = None,
         *,
@@ -102,9 +109,11 @@ class Pruner:
         align: int = 1,
         schedulers: Any = (),
         scaler: Any = None,
-        averaged: Iterable[nn.Module] = (),
+        averaged: Iterable[Any] = (),
         penalty: str = "hook",
-        seed: int = 0,
+        seed: int | None = 0,
+        recalibrate: Callable[[nn.Module], Any] | None = None,
+        dense_loss: float = 0.0,
     ) -> None:
         if not isinstance(gated, GatedModel):
             raise ConfigError(f"gated={type(gated).__name__}: expected what lumos.gate returned")
@@ -112,37 +121,63 @@ class Pruner:
         _expect(0 < cut_at < 1, "cut_at", cut_at, "a share between 0 and 1")
         _expect(rate > 0, "rate", rate, "a number > 0")
         _expect(rate_gain >= 1, "rate_gain", rate_gain, "a number >= 1")
-        _expect(cut in (None, "training", "end"), "cut", cut, "training or end")
+        _expect(cut in (None, "training", "end", "call"), "cut", cut, "training, end or call")
         _expect(penalty in ("hook", "loss"), "penalty", penalty, "hook or loss")
-        self.gated, self.optimizer, self.goal = gated, optimizer, target or Lambda()
-        self.schedule = Schedule(steps, min(steps - 1, max(1, round(cut_at * steps))), warmup)
-        self.cut_when = cut or ("end" if _processes() > 1 else "training")
+        self.gated, self.optimizers, self.goal = gated, _optimizers(optimizer), target or Lambda()
+        self.schedule = Schedule(steps, cut_step(cut_at, steps), warmup)
+        self.sharded = has_shards(gated)
+        if self.sharded:
+            expect_whole_gates(gated)
+        if self.sharded and cut not in (None, "end"):
+            raise ConfigError(f"cut={cut}: weights in shards cannot change their shapes; expected end")
+        self.cut_when = cut or ("end" if self.sharded or processes.started() else "training")
         self.align, self.most_gain, self.scaler, self.penalty_by = align, rate_gain, scaler, penalty
         self.schedulers = list(schedulers) if isinstance(schedulers, Iterable) else [schedulers]
-        self.copies = [_gated_in(model) for model in averaged]
-        self.controller = make_controller(self.goal, self.schedule, gated, align=align)
+        self.copies: list[AveragedGated] = [average_of_gated(model, gated) for model in averaged]
         self.history = FeatureHistory(gated, self.schedule.gated_steps)
+        self.detector = CollapseDetector(steps, self.goal, dense_loss)
         self.step = 0
         self.decided: dict[str, Any] | None = None
         """What the gates decided, from the cut on."""
         self.equivalence: Equivalence | None = None
         self.small: CompactModel | None = None
-        self._at_floor = 0
         self._log_alpha = gated.gates.log_alpha
         self._adam = torch.optim.Adam([self._log_alpha], lr=rate)
         self._grad: Tensor | None = None
         self._own = False
-        self._noise = torch.Generator().manual_seed(_shared(seed))
-        self._recent: deque[tuple[tuple[Any, ...], dict[str, Any]]] = deque(maxlen=STATISTICS_BATCHES)
+        self._noise = None if seed is None else torch.Generator().manual_seed(processes.shared(seed))
         self._handles: list[Any] = [
             self._log_alpha.register_hook(self._collect),
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
+            *(o.register_step_pre_hook(self._before) for o in self.optimizers),
+            self.optimizers[-1].register_step_post_hook(self._after),
         ]
-        if has_statistics(gated):
-            self._handles.append(gated.register_forward_pre_hook(self._remember, with_kwargs=True))
+        if self.sharded:  # a plain gradient among those in shards is in the way of those who clip
+            self._handles.append(self._log_alpha.register_post_accumulate_grad_hook(self._clear))
+        groups = [group["params"] for o in self.optimizers for group in o.param_groups]
+        self._zeroed = not self.sharded and any(p is self._log_alpha for group in groups for p in group)
+        self._recalibrate = recalibrate or self._remembered()
+        goal = self.goal
+        if isinstance(goal, Tolerance) and goal.score is not None:
+            goal = replace(goal, score=partial(self._scored, goal.score))
+        average = self.copies[0] if self.copies else None
+        self.controller = make_controller(goal, self.schedule, gated, align=align, average=average)
         self.controller.before_step(gated, 0)
         self._draw()
+
+    def _remembered(self) -> Callable[[nn.Module], Any]:
+        """Take batch statistics anew over the last inputs of the loop; it keeps them where there are statistics."""
+        if not has_statistics(self.gated):
+            return lambda model: None
+        calls = Calls()
+        self._handles.append(self.gated.register_forward_pre_hook(calls, with_kwargs=True))
+        return calls.recalibrate
+
+    def _scored(self, score: Callable[[Any], float], model: nn.Module) -> float:
+        """The mean of the processes' scores of a model that has its own batch statistics; its mode stays."""
+        with kept_modes(model):
+            self._recalibrate(model)
+            found = float(score(model))
+        return float(processes.mean(torch.tensor(found, dtype=torch.float64)))
 
     # ---- in the loop, by itself -------------------------------------------------------------------------------------
 
@@ -150,22 +185,31 @@ class Pruner:
         """Take the gates' gradient of a backward pass, so that nothing that the loop does to gradients changes it."""
         if self._own:
             return grad
-        if self._log_alpha.grad is None:  # the loop has begun a new step, or the last one was skipped
+        if self._zeroed and self._log_alpha.grad is None:  # the loop has begun a new step, or the last one was skipped
             self._grad = None
-        self._grad = grad.detach().clone() if self._grad is None else self._grad + grad.detach()
+        before, grad = self._grad, grad.detach()
+        self._grad = grad.clone() if before is None else torch.where(torch.isfinite(before).all(), before + grad, grad)
         return torch.zeros_like(grad)
+
+    def _clear(self, log_alpha: Tensor) -> None:
+        log_alpha.grad = None
 
     def _before(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         self._log_alpha.grad = None  # the loop's optimizer leaves the gates alone, its weight decay too
 
     @torch.no_grad()
-    def _after(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    def _after(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         if not self.is_decided:
             self._step_gates()
         self.step += 1
-        if self.step == self.schedule.gated_steps:
+        late = self.step > self.schedule.gated_steps
+        if late and not self.is_decided:
+            self._decide()  # the loop was to cut, and did not: as with cut="end"
+        elif self.step == self.schedule.gated_steps and self.cut_when != "call":
             self._decide()
-        elif not self.is_decided:
+            if self.cut_when == "training":
+                self._cut()
+        elif self.step < self.schedule.gated_steps:
             self.controller.before_step(self.gated, self.step)
             self._draw()
 
@@ -175,12 +219,13 @@ class Pruner:
         self._grad = None
         if self.scaler is not None:
             grad = grad / self.scaler.get_scale()
-        if _processes() > 1:
-            dist.all_reduce(grad)
-            grad = grad / _processes()
-        if not bool(torch.isfinite(grad).all()):
+        grad = processes.mean(grad)
+        on_cpu = grad.device.type == "cpu"  # a GPU would have to be waited for
+        if on_cpu and not bool(torch.isfinite(grad).all()):
             log.warning(f"step {self.step}: the gradient of the gates is not finite; they keep their values")
             return
+        if not on_cpu:
+            grad = torch.where(torch.isfinite(grad).all(), grad, torch.zeros_like(grad))
         if self.penalty_by == "hook":
             self._own = True  # a gradient that is not the loop's
             with torch.enable_grad():
@@ -192,28 +237,14 @@ class Pruner:
         self._log_alpha.grad = None
         self.gated.project()
         with torch.enable_grad():
-            self.controller.after_step(self.gated, self.optimizer, self.step + 1)
+            self.controller.after_step(self.gated, self.optimizers, self.step + 1)
         self.history.note(self.gated, self.step + 1)
-        self._watch()
+        self.detector.look(self.step + 1, lambda: open_widths(self.gated))
 
     def _draw(self) -> None:
         """Draw the gates' noise of the coming step, the same in all processes."""
-        self.gated.draw(self._noise)
-
-    def _remember(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.gated.training and not self.is_decided:
-            self._recent.append((args, kwargs))
-
-    def _watch(self) -> None:
-        """Notice a network that has nothing left to give."""
-        if (self.step + 1) % max(1, min(50, self.schedule.steps // 40)):
-            return
-        self._at_floor = self._at_floor + 1 if at_floor(open_widths(self.gated)) else 0
-        if self._at_floor == CHECKS:
-            raise TrainingError(
-                f"the network collapsed: at step {self.step + 1} every group is down to one unit; "
-                f"{self.goal.key}={self.goal.value:g} is too strong, {self.goal.remedy}"
-            )
+        if self._noise is not None:
+            self.gated.draw(self._noise)
 
     # ---- the cut ----------------------------------------------------------------------------------------------------
 
@@ -227,48 +258,69 @@ class Pruner:
         """Whether the closed units are cut out of ``gated.model``."""
         return self.small is not None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to call :meth:`cut`, with ``cut="call"``."""
+        return self.step >= self.schedule.gated_steps and not self.is_cut
+
+    def cut(self) -> CompactModel:
+        """Cut the closed units out now; ``gated`` goes on as the compact model, and so does the optimizer.
+
+        Returns:
+            The compact model, which shares its parameters with ``gated`` from now on.
+
+        Raises:
+            CompactionError: Gated and compact differ.
+        """
+        if not self.is_decided:
+            self._decide()
+        if not self.is_cut:
+            self._cut()
+        assert self.small is not None
+        return self.small
+
     def _decide(self) -> None:
         """Bring the gates to what is kept, and let them stand still from here on."""
         gated = self.gated
-        self.controller.finalize(gated, self.optimizer)
+        self.controller.finalize(gated, self.optimizers)
         if self.align > 1:
             gated.align(self.align)
-        if self._recent:
-            recalibrate(gated, [lambda a=args, k=kwargs: gated(*a, **k) for args, kwargs in self._recent])
-            self._recent.clear()
-        self.equivalence = verify(gated, gated.structure.example)
+        found = []
+        for model in (gated, *(copy.model for copy in self.copies)):
+            assert isinstance(model, GatedModel)
+            with kept_modes(model), torch.enable_grad():
+                self._recalibrate(model)
+            found.append(verify(self._whole(model), gated.structure.example))
+        self.equivalence = max(found, key=lambda e: e.max_rel_diff)
         self.history.add(gated, self.schedule.gated_steps)
         self.decided = gate_report(gated)
         log.info(f"step {self.step}: {summary(self.decided)}; {self.equivalence}")
-        self._stand_still()
-        if self.cut_when == "training":
-            self._cut()
-
-    def _stand_still(self) -> None:
-        self._log_alpha.requires_grad_(False)
         self.gated.gates.fixed = True
-        for copy in self.copies:
-            copy.gates.log_alpha.data.copy_(self._log_alpha)
-            copy.gates.fixed = True
+
+    def _whole(self, model: GatedModel) -> GatedModel:
+        return put_together(model) if self.sharded else model
 
     def _cut(self) -> None:
-        """Cut the closed units out of the model, of its averaged copies, and of the optimizer's state."""
+        """Cut the closed units out of the model, of its averaged copies, and of the optimizers' state."""
         gated = self.gated
-        self.small = compact(gated)
+        if self.sharded:  # what trained stays in its shards, with its closed units masked
+            self.small = compact(put_together(gated))
+            return
+        self._log_alpha.requires_grad_(False)
+        self.small = compact(gated.train())
         gain = rate_gain(matrix_sizes(gated.model, self.small.model), self.most_gain)
-        fresh = carry_over(self.optimizer, gated, self.small)
-        for lost in fresh:
-            log.info(f"the optimizer's state of {lost} begins anew at the cut")
-        for group in self.optimizer.param_groups:
-            for key in ("lr", "initial_lr"):
-                if key in group:
-                    group[key] = group[key] * gain
+        for optimizer in self.optimizers:
+            for lost in carry_over(optimizer, gated, self.small):
+                log.info(f"the optimizer's state of {lost} begins anew at the cut")
+            for group in optimizer.param_groups:
+                for key in ("lr", "initial_lr"):
+                    if key in group:
+                        group[key] = group[key] * gain
         for scheduler in self.schedulers:
             scheduler.base_lrs = [base * gain for base in scheduler.base_lrs]
-        gated.become(self.small.model, self.small.selected)
         for copy in self.copies:
-            small = compact(copy)
-            copy.become(small.model, small.selected)
+            copy.cut()
+        gated.become(self.small.model, self.small.selected)
 
     # ---- for the loop to ask ----------------------------------------------------------------------------------------
 
@@ -295,20 +347,29 @@ class Pruner:
         kept = self.gated.structure.kept_features(self.gated.gates.is_open())
         return self.history.rows(kept) if self.history.steps else []
 
+    def observe(self, loss: Tensor | float) -> None:
+        """Tell the loss of the step that was taken: so a network that collapsed is told from one that needs no more.
+
+        Args:
+            loss: The training loss, without the penalty.
+
+        Raises:
+            TrainingError: Every group is down to one unit, and the loss is a trivial predictor's.
+        """
+        loss = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss))
+        self.detector.update(loss, self.step, lambda: open_widths(self.gated))
+
     def finish(self) -> CompactModel:
         """Cut what is still to be cut, and return the compact model in eval mode.
 
         Raises:
             CompactionError: Gated and compact differ.
         """
-        if not self.is_decided:
+        if not self.is_decided and self.step < self.schedule.gated_steps:
             log.warning(f"finished after {self.step} steps, before the cut at step {self.schedule.gated_steps}")
-            self._decide()
-        if not self.is_cut:
-            self._cut()
+        small = self.cut()
         self.detach()
-        assert self.small is not None
-        return self.small.eval()
+        return small.eval()
 
     def detach(self) -> None:
         """Take the pruner off the optimizer: later steps are the loop's alone."""
@@ -322,12 +383,12 @@ class Pruner:
         """Return all that changes beside the gated model and the optimizer: tensors, numbers and containers of them."""
         return {
             "step": self.step,
-            "at_floor": self._at_floor,
             "controller": self.controller.state_dict(),
+            "detector": self.detector.state_dict(),
             "history": self.history.state_dict(),
             "adam": self._adam.state_dict(),
-            "noise": self._noise.get_state(),
-            "drawn": self.gated.gates.noise,
+            "noise": None if self._noise is None else self._noise.get_state(),
+            "drawn": None if self._noise is None else self.gated.gates.noise,
             "log_alpha": self._log_alpha.detach().clone(),
             "decided": self.decided,
             "equivalence": None if self.equivalence is None else asdict(self.equivalence),
@@ -340,40 +401,36 @@ class Pruner:
         Call it before ``gated.load_state_dict`` and ``optimizer.load_state_dict``: their tensors have to have the sizes
         that they had.
         """
-        self.step, self._at_floor = state["step"], state["at_floor"]
+        device = self._log_alpha.device
+        self.step = state["step"]
         self.controller.load_state_dict(state["controller"])
+        self.detector.load_state_dict(state["detector"])
         self.history.load_state_dict(state["history"])
         self._adam.load_state_dict(state["adam"])
-        self._noise.set_state(state["noise"])
         with torch.no_grad():
             self._log_alpha.copy_(state["log_alpha"])
-        self.gated.hold(state["drawn"])
+        if self._noise is not None:
+            self._noise.set_state(state["noise"].cpu())
+            self.gated.hold(state["drawn"].to(device))
         self.decided = state["decided"]
         self.equivalence = None if state["equivalence"] is None else Equivalence(**state["equivalence"])
-        if self.is_decided:
-            self._stand_still()
+        self.gated.gates.fixed = self.is_decided
         if state["cut"]:
             self._cut()
 
 
-def _gated_in(model: nn.Module) -> GatedModel:
-    found = getattr(model, "module", model)
-    if not isinstance(found, GatedModel):
-        raise ConfigError(f"averaged={type(found).__name__}: expected an AveragedModel of the gated model")
+def _optimizers(given: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers themselves, where accelerate or Lightning has wrapped them."""
+    found = []
+    for optimizer in given if isinstance(given, Sequence) else [given]:
+        while not hasattr(optimizer, "register_step_pre_hook") or hasattr(optimizer, "optimizer"):
+            if not hasattr(optimizer, "optimizer"):
+                raise ConfigError(f"optimizer={type(optimizer).__name__}: expected a torch.optim.Optimizer")
+            optimizer = optimizer.optimizer
+        found.append(optimizer)
+    if not found:
+        raise ConfigError("optimizer=[]: expected one optimizer or more")
     return found
-
-
-def _processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _shared(seed: int) -> int:
-    """The first process's seed, for all."""
-    if _processes() == 1:
-        return seed
-    found = [seed]
-    dist.broadcast_object_list(found)
-    return found[0]
 
 
 def _expect(condition: bool, name: str, value: Any, expected: str) -> None:

@@ -179,6 +179,11 @@ class Schedule:
         return warm_up(step, self.steps, self.warmup)
 
 
+def cut_step(share: float, steps: int) -> int:
+    """Return the step after which the closed units go: this share of them, with one or more on either side."""
+    return min(steps - 1, max(1, round(share * steps)))
+
+
 def warm_up(step: int, total: int, share: float) -> float:
     """Grow linearly from 0 to 1 over the first ``share`` of ``total`` steps."""
     return min(1.0, step / (share * total)) if share > 0 else 1.0

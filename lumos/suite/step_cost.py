@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from lumos import measure
 from lumos.api import gate
 from lumos.gating.gated_model import GatedModel
-from lumos.pruning.settings import DEFAULT_LAMBDA
+from lumos.pruning.pruner import Pruner
+from lumos.pruning.settings import DEFAULT_LAMBDA, Lambda
 from lumos.suite.settings import LumosConfig
-from lumos.suite.training.objective import compiled_objective, objective_of
+from lumos.suite.training.objective import compiled_loss
 from lumos.suite.training.optimizer import make_optimizer
 from lumos.suite.workload import Batch, Workload, to_device
+
+NEVER = 10**9
+"""Steps of a training of which only a few are taken, so that it does not come to its cut."""
 
 
 def step_cost(
@@ -36,18 +40,16 @@ def step_cost(
     batch = to_device(batch, device)
 
     def make_step(model: nn.Module) -> Callable[[], Tensor]:
-        objective = compiled_objective(workload, dynamic=False) if compiled else objective_of(workload)
-        optimizer = make_optimizer(model, workload, settings)
-        coefficient = DEFAULT_LAMBDA if settings.lambda_ is None else settings.lambda_
-        gated = model if isinstance(model, GatedModel) else None
-        terms, coefficients = (lambda: (gated.penalty(settings.penalty),), (coefficient,)) if gated else (None, ())
+        loss_of = compiled_loss(workload, dynamic=False) if compiled else workload.loss
+        optimizer = make_optimizer(model, workload)
+        if isinstance(model, GatedModel):
+            value = DEFAULT_LAMBDA if settings.lambda_ is None else settings.lambda_
+            Pruner(model, optimizer, NEVER, Lambda(value, settings.penalty), cut="call", seed=None)
 
         def step() -> Tensor:
-            loss, cost = objective(model, batch, terms, coefficients)
-            (loss if cost is None else loss + cost).backward()
+            loss = loss_of(model, batch)
+            loss.backward()
             optimizer.step()
-            if gated:
-                gated.project()
             optimizer.zero_grad(set_to_none=True)
             return loss.detach()
 

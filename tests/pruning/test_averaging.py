@@ -116,15 +116,15 @@ def test_a_cut_that_returns_to_an_earlier_state_returns_to_its_average():
     average = Average(gated, 0.9)
     scores, scored = [0.85, 0.5], []
     goal = Tolerance(0.1, score=lambda model: (scored.append(model), scores.pop(0))[1], baseline=0.9)
-    controller = ToleranceController(goal, Schedule(100, 80), average)
+    controller = ToleranceController(goal, Schedule(100, 80), gated, average)
     optimizer = torch.optim.AdamW(gated.parameters())
     average.update(gated)
-    controller.after_step(gated, optimizer, 2)
+    controller.after_step(gated, [optimizer], 2)
     means = {n: t.clone() for n, t in average.state_dict()["model"].items()}
     shaken(gated)
     average.update(gated)
-    controller.after_step(gated, optimizer, 4)
-    controller.finalize(gated, optimizer)
+    controller.after_step(gated, [optimizer], 4)
+    controller.finalize(gated, [optimizer])
     assert scored == [average.model] * 2
     assert average.state_dict()["updates"] == 1
     for name, tensor in average.state_dict()["model"].items():

@@ -79,7 +79,7 @@ def checked(controller, *scores):
     given, found = iter(scores), [controller.log_lambda]
     controller.score = lambda model: next(given)
     for number in range(len(scores)):
-        controller.after_step(gated, optimizer, controller.interval * (number + 1))
+        controller.after_step(gated, [optimizer], controller.interval * (number + 1))
         found.append(controller.log_lambda)
     return [b - found[0] for b in found[1:]]
 
@@ -97,12 +97,12 @@ def test_a_network_that_stops_learning_below_the_threshold_pays_less():
 def test_the_cut_returns_to_the_smallest_state_within_the_tolerance():
     controller, gated = tolerant(scores=[0.85, 0.5]), mlp()
     optimizer = torch.optim.AdamW(gated.parameters())
-    controller.after_step(gated, optimizer, 2)
+    controller.after_step(gated, [optimizer], 2)
     kept = gated.gates.log_alpha.detach().clone()
     with torch.no_grad():
         gated.gates.log_alpha.fill_(-3.0)
-    controller.after_step(gated, optimizer, 4)
-    controller.finalize(gated, optimizer)
+    controller.after_step(gated, [optimizer], 4)
+    controller.finalize(gated, [optimizer])
     assert torch.equal(gated.gates.log_alpha, kept)
     assert controller.report(0.7)["returned_at_cut"]
     assert not controller.report(0.7)["met"]

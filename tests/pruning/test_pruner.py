@@ -1,6 +1,8 @@
 """A Pruner in loops as people write them."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -22,13 +24,16 @@ def problem(seed=0, norm=False):
 
 
 def steps(gated, optimizer, x, y, count, scheduler=None, accumulate=1, clip=None):
+    optimizers = optimizer if isinstance(optimizer, list) else [optimizer]
     for _ in range(count):
-        optimizer.zero_grad()
+        for one in optimizers:
+            one.zero_grad()
         for part in torch.randperm(len(x)).chunk(4)[:accumulate]:
             ((gated(x[part]) - y[part]).square().mean() / accumulate).backward()
         if clip:
             nn.utils.clip_grad_norm_(gated.parameters(), clip)
-        optimizer.step()
+        for one in optimizers:
+            one.step()
         if scheduler:
             scheduler.step()
 
@@ -41,7 +46,16 @@ MAKERS = {
     "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-2),
     "adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
     "nadam": lambda p: torch.optim.NAdam(p, lr=1e-3),
+    "muon": lambda p: muon_and_adamw(list(p)),
 }
+if not hasattr(torch.optim, "Muon"):  # before torch 2.9
+    del MAKERS["muon"]
+
+
+def muon_and_adamw(parameters):
+    matrices = [p for p in parameters if p.ndim == 2]
+    others = [p for p in parameters if p.ndim != 2]
+    return [torch.optim.Muon(matrices, lr=1e-2), torch.optim.AdamW(others, lr=3e-3)]
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -207,13 +221,18 @@ def test_batch_statistics_are_those_of_the_network_that_is_cut():
     assert pruner.is_decided
 
 
-def test_a_lambda_that_kills_the_network_is_noticed():
+def test_a_lambda_that_kills_the_network_is_noticed(caplog):
     model, x, y = problem()
     gated = lumos.gate(model, x[:8])
     optimizer = torch.optim.SGD(gated.parameters(), lr=0.01)
-    Pruner(gated, optimizer, 400, lumos.Lambda(100.0), rate=1.0)
-    with pytest.raises(TrainingError, match=r"collapsed.*lumos.lambda=100 is too strong, lower it"):
-        steps(gated, optimizer, x, y, 300)
+    pruner = Pruner(gated, optimizer, 400, lumos.Lambda(100.0), rate=1.0)
+    with caplog.at_level("WARNING", "lumos"):
+        steps(gated, optimizer, x, y, 100)
+    assert "every group is down to one unit; unless the loss is still good, lumos.lambda=100" in caplog.text
+    with pytest.raises(TrainingError, match=r"collapsed.*lumos.lambda=100 is too strong, lower it"):  # noqa: PT012
+        for _ in range(50):
+            steps(gated, optimizer, x, y, 1)
+            pruner.observe(1.0)
 
 
 def test_metrics_features_and_the_penalty_in_the_loss():
@@ -239,14 +258,109 @@ def test_metrics_features_and_the_penalty_in_the_loss():
     assert [row["feature"] for row in pruner.features()] == [f"x{i}" for i in range(6)]
 
 
+def test_the_loop_may_cut_itself():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.AdamW(gated.parameters(), lr=3e-3)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3), cut="call")
+    steps(gated, optimizer, x, y, STEPS // 2)
+    assert pruner.is_due
+    assert not pruner.is_decided
+    small = pruner.cut()
+    assert not pruner.is_due
+    assert small.model is gated.model
+    steps(gated, optimizer, x, y, STEPS // 2)
+    assert pruner.finish() is small
+
+
+def test_a_loop_that_forgets_to_cut_is_cut_at_the_end():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.AdamW(gated.parameters(), lr=3e-3)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3), cut="call")
+    steps(gated, optimizer, x, y, STEPS)
+    assert pruner.is_decided
+    assert not pruner.is_cut
+    assert sum(p.numel() for p in pruner.finish().parameters()) <= 0.3 * sum(p.numel() for p in model.parameters())
+
+
+def test_a_tolerance_scores_what_would_be_cut_and_leaves_modes_and_statistics():
+    model, x, y = problem(norm=True)
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.02)
+    mean = torch.optim.swa_utils.AveragedModel(gated)
+    scored = []
+
+    def score(found):
+        scored.append(found)
+        found.eval()
+        with torch.no_grad():
+            return float((found(x) - y).square().mean())
+
+    goal = lumos.Tolerance(0.5, score=score, baseline=0.1, higher_is_better=False)
+    pruner = Pruner(gated, optimizer, STEPS, goal, averaged=[mean])
+    for _ in range(STEPS):
+        steps(gated, optimizer, x, y, 1)
+        mean.update_parameters(gated)
+        assert gated.training
+    assert scored
+    assert all(found is mean.module for found in scored)
+    assert pruner.controller.checks
+    pruner.finish()
+
+
+def test_bfloat16_autocast_trains_as_float32_does():
+    found = []
+    for enabled in (False, True):
+        model, x, y = problem()
+        gated = lumos.gate(model, x[:8])
+        optimizer = torch.optim.SGD(gated.parameters(), lr=0.05)
+        pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3))
+        for _ in range(STEPS):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss = (gated(x) - y).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found.append((sum(p.numel() for p in pruner.finish().parameters()), float(loss.detach())))
+    assert found[0][0] == pytest.approx(found[1][0], rel=0.1)
+    assert found[0][1] == pytest.approx(found[1][1], rel=0.5)
+
+
+def test_a_copy_of_the_gated_model_does_not_take_the_pruner_along():
+    model, x, y = problem(norm=True)
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.05)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3))
+    steps(gated, optimizer, x, y, 2)
+    other = copy.deepcopy(gated)
+    before = pruner.step
+    twin = torch.optim.SGD(other.parameters(), lr=0.05)
+    steps(other, twin, x, y, 2)
+    assert pruner.step == before
+    (mine,), (its,) = gated._forward_pre_hooks.values(), other._forward_pre_hooks.values()
+    assert mine is not its
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["parallel", "compiled"])
+def test_in_a_process_of_its_own(program):
+    run = subprocess.run(
+        [sys.executable, "-m", f"tests.pruning.{program}"], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.endswith("same\n")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"steps": 1}, "steps=1: expected two steps or more"),
         ({"cut_at": 1.0}, r"cut_at=1\.0: expected a share between 0 and 1"),
-        ({"cut": "later"}, "cut=later: expected training or end"),
+        ({"cut": "later"}, "cut=later: expected training, end or call"),
         ({"rate_gain": 0.5}, r"rate_gain=0\.5: expected a number >= 1"),
         ({"target": lumos.Target(params=1e-6)}, "this model can only have"),
+        ({"averaged": [nn.Linear(2, 2)]}, "averaged=Linear: expected an AveragedModel of the gated model"),
     ],
 )
 def test_wrong_arguments(options, message):
@@ -255,5 +369,8 @@ def test_wrong_arguments(options, message):
     optimizer = torch.optim.SGD(gated.parameters(), lr=0.01)
     with pytest.raises(ConfigError, match=message):
         Pruner(gated, optimizer, **{"steps": 10, **options})
+    for wrong, line in ((3, "optimizer=int: expected a torch.optim.Optimizer"), ([], r"optimizer=\[\]: expected one")):
+        with pytest.raises(ConfigError, match=line):
+            Pruner(gated, wrong, 10)
     with pytest.raises(ConfigError, match=r"gated=Sequential: expected what lumos\.gate returned"):
         Pruner(model, optimizer, 10)

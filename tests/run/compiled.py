@@ -10,7 +10,7 @@ import torch
 
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.loop import train
-from lumos.suite.training.objective import compiled_objective, objective_of
+from lumos.suite.training.objective import compiled_loss
 from lumos.suite.training.state import TrainState
 from lumos.workloads.synthetic import Synthetic
 from tests.suite.training.test_checkpoint import IDENTITY, Killed, killer
@@ -41,9 +41,9 @@ def main(folder: Path) -> None:
         else:
             sys.exit("nothing died")
     out["resumed"] = curve(config, store())
-    model, objective = workload.model(), compiled_objective(workload, dynamic=True)
+    model, loss = workload.model(), compiled_loss(workload, dynamic=True)
     batches = [(x[:n], y[:n]) for n, (x, y) in zip((50, 31, 17), loaders.train, strict=False)]
-    out["sizes"] = [[float(f(model, batch)[0]) for batch in batches] for f in (objective_of(workload), objective)]
+    out["sizes"] = [[float(f(model, batch)) for batch in batches] for f in (workload.loss, loss)]
     sys.stdout.write(json.dumps(out))
 
 

@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 
 from lumos.errors import UnsupportedError
 from lumos.measure.sizes import parameters
+from lumos.pruning.settings import cut_step
 from lumos.suite.console import log
 from lumos.suite.settings import MethodConfig
-from lumos.suite.training.loop import cut_step
 from lumos.suite.training.method import CutContext, PruningMethod
 from lumos.suite.training.optimizer import cosine, make_optimizer
 from lumos.suite.training.state import TrainState
@@ -70,7 +70,7 @@ class TwoPhaseMethod(PruningMethod):
             context.average.restart(small)
         self.report.share = parameters(small) / self.dense
         log.info(f"{self.settings.name}: pruned at step {self.prune_at} to {self.report.share:.2%} of the parameters")
-        return small, make_optimizer(small, context.workload, context.settings)
+        return small, make_optimizer(small, context.workload)
 
     def finalize(self, trained: Trained) -> None:
         """Add what was asked for and reached."""

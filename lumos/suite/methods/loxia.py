@@ -10,7 +10,6 @@ gates' values are folded into the weights and not lost.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -91,17 +90,13 @@ class Loxia(TwoPhaseMethod):
             raise UnsupportedError(f"{type(state.model).__name__} has no linear layer or convolution to put gates on")
         self._keep()  # before it trains, whether the target can be met at all
         group = {"name": "gates", "params": [g.log_alpha for g in self.layers.values()],
-                 "peak": state.workload.recipe.learning_rate, "weight_decay": 0.0}  # fmt: skip
-        state.optimizer.add_param_group(group | {"lr": group["peak"]})
+                 "initial_lr": state.workload.recipe.learning_rate, "weight_decay": 0.0}  # fmt: skip
+        state.optimizer.add_param_group(group | {"lr": group["initial_lr"]})
 
-    def coefficients(self, step: int) -> Sequence[float]:
-        """Lambda over the number of samples."""
-        return (self.price,)
-
-    def penalty_terms(self) -> Sequence[Tensor]:
-        """The expected number of gated weights."""
+    def adjust_gradients(self) -> None:
+        """Add the gradient of the expected number of gated weights, times lambda over the number of samples."""
         counts = [g.weights * open_probability(g.log_alpha, SETTINGS).sum() for g in self.layers.values()]
-        return (torch.stack(counts).sum(),)
+        (self.price * torch.stack(counts).sum()).backward()
 
     def rank(self) -> Tensor:
         """Each unit's rank: the least of what gates its output and the most of what gates its readers' inputs."""

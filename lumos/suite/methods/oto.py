@@ -119,7 +119,7 @@ class OnlyTrainOnce(TwoPhaseMethod):
         self._identify, self._step = hesso.identify_redundant_groups, hesso.step
         hesso.identify_redundant_groups, hesso.step = self._chosen, self._silent_step
         for group in hesso.param_groups:
-            group |= {"name": "weights", "peak": recipe.learning_rate}
+            group["initial_lr"] = recipe.learning_rate
         state.optimizer = hesso
 
     def _silent_step(self, closure: Any = None) -> Any:

@@ -28,7 +28,7 @@ def setup(state: TrainState, task: Task) -> None:
     fresh_weights(small, state.model)
     state.model = small.train()
     state.replica = state.model
-    state.optimizer = make_optimizer(state.model, state.workload, state.config.lumos)
+    state.optimizer = make_optimizer(state.model, state.workload)
 
 
 @torch.no_grad()

@@ -193,22 +193,6 @@ def any_of(flag: bool) -> bool:
     return bool(found)
 
 
-def mean(value: Tensor) -> Tensor:
-    """Return the mean of a tensor over the processes, without gradient."""
-    size = world().size
-    if size == 1:
-        return value
-    value = value.detach().clone()
-    dist.all_reduce(value)
-    return value / size
-
-
-def average(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over the processes."""
-    for tensor in tensors if world().size > 1 else []:
-        tensor.copy_(mean(tensor))
-
-
 # ---- the model and its noise ----------------------------------------------------------------------------------------
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lumos.errors import TrainingError
+from lumos.pruning import batch_statistics
 from lumos.pruning.resumable import Resumable
 from lumos.suite.training import distributed
 from lumos.suite.training.loading import iterate
 from lumos.suite.workload import Batch, Workload, to_device
-
-STATISTICS_BATCHES = 16
-"""Training batches over which batch statistics are taken anew before a score counts."""
 
 
 def evaluate(workload: Workload, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> float:
@@ -35,39 +33,9 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         yield to_device(batch, device)
 
 
-def has_statistics(model: nn.Module) -> bool:
-    """Tell whether the model has layers with running batch statistics."""
-    return bool(_layers(model))
-
-
 def recalibrate(workload: Workload, model: nn.Module, batches: Sequence[Batch]) -> None:
-    """Take the running batch statistics anew, as the plain mean over these batches of the model as eval mode runs it.
-
-    With sampled gates the statistics of training are those of noisy inputs, and not of the network that is scored.
-    The batches are on the model's device; where several processes train, each takes its own and the mean counts.
-    Without such layers nothing happens; torch's random state stays.
-    """
-    layers = _layers(model)
-    if not layers or not batches:
-        return
-    mode, momenta = model.training, [layer.momentum for layer in layers]
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a cumulative mean
-        layer.train()
-    # Named devices: with several in sight and none named, torch warns.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
-        for batch in batches:
-            workload.loss(model, batch)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    model.train(mode)
-    distributed.average([t for layer in layers for t in (layer.running_mean, layer.running_var) if t is not None])
-
-
-def _layers(model: nn.Module) -> list[_BatchNorm]:
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    """Take the running batch statistics anew over the losses of these batches, which are on the model's device."""
+    batch_statistics.recalibrate(model, [partial(workload.loss, model, batch) for batch in batches])
 
 
 class Best(Resumable):

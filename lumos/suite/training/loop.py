@@ -17,11 +17,9 @@ from torch import nn
 
 from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
-from lumos.pruning.averaging import average_of
-from lumos.pruning.collapse_detection import CollapseDetector
-from lumos.pruning.controllers import make_controller
+from lumos.pruning.pruner import Pruner
 from lumos.pruning.report import gate_columns
-from lumos.pruning.settings import Schedule, Tolerance
+from lumos.pruning.settings import Tolerance
 from lumos.suite.config import RunConfig
 from lumos.suite.console import Bar, log, progress
 from lumos.suite.training import distributed
@@ -97,7 +95,7 @@ def train(
     def fresh() -> TrainState:
         state = TrainState(workload, config, device, gated=gated)
         state.method = setup(state, total) if setup else None
-        state.average = average_of(state.model, config.trainer.ema)
+        state.keep_average()
         state.method = state.method or _lumos_method(state, loaders, dense, total)
         return state
 
@@ -171,26 +169,24 @@ def steps_of(workload: Workload, loaders: Loaders, config: RunConfig) -> int:
     return min(total, config.trainer.max_steps or total)
 
 
-def cut_step(share: float, total: int) -> int:
-    """Return the step before which the network is pruned: after this share of them, with one or more on either side."""
-    return min(total - 1, max(1, round(share * total)))
-
-
 def _lumos_method(state: TrainState, loaders: Loaders, dense: Trained | None, total: int) -> LumosMethod | None:
     """Our method on a gated network; None for a dense one."""
     if not isinstance(state.model, GatedModel):
         return None
     settings, goal = state.config.lumos, state.config.lumos.goal
-    prune_at = cut_step(settings.freeze_at, total)
     score, loss = (dense.valid_score, dense.curve[-1]["loss"]) if dense and dense.curve else (None, 0.0)
     if isinstance(goal, Tolerance):
         goal = replace(
-            goal, score=lambda model: _valid_score(state, loaders, model), baseline=score,
+            goal, score=lambda model: evaluate(state.workload, model, loaders.valid, state.device), baseline=score,
             higher_is_better=state.workload.metric.higher_is_better,
         )  # fmt: skip
-    schedule = Schedule(total, prune_at, settings.warmup)
-    controller = make_controller(goal, schedule, state.model, align=settings.align or 1, average=state.average)
-    return LumosMethod(state.model, controller, CollapseDetector(total, goal, loss), prune_at)
+    pruner = Pruner(
+        state.model, state.optimizer, total, goal, cut_at=settings.freeze_at, cut="call", rate=settings.learning_rate,
+        warmup=settings.warmup, rate_gain=settings.rate_gain, align=settings.align or 1, seed=None,
+        averaged=[state.average] if state.average else [], dense_loss=loss,
+        recalibrate=lambda model: recalibrate(state.workload, model, state.recent),
+    )  # fmt: skip
+    return LumosMethod(pruner)
 
 
 def _valid_score(state: TrainState, loaders: Loaders, model: nn.Module) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,30 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from lumos.pruning.averaging import Average
-from lumos.suite.settings import LumosConfig
 from lumos.suite.training.optimizer import cosine
 from lumos.suite.training.trained import Trained
-from lumos.suite.workload import Batch, Workload
+from lumos.suite.workload import Workload
 
 
 @dataclass(frozen=True)
 class CutContext:
-    """What a training has at the cut; ``recent`` are the latest batches, for batch statistics."""
+    """What a training has at the cut."""
 
     optimizer: torch.optim.Optimizer
     workload: Workload
-    settings: LumosConfig
-    recent: Sequence[Batch]
     average: Average | None = None
 
 
 class PruningMethod:
     """A training in two phases: until the step ``prune_at`` the network is prepared, then it is smaller and trains on.
 
-    A training calls, in this order: ``coefficients`` and ``penalty_terms`` before the backward pass of a step,
-    ``adjust_gradients`` after it, ``after_step`` after the optimizer's step; ``prune`` once, before the step
-    ``prune_at``; ``finalize`` at the end. Before the step ``prune_at`` all of them, after it only ``after_step`` and
-    ``finalize``.
+    A training calls, in this order: ``adjust_gradients`` after the backward pass of a step before ``prune_at``,
+    ``after_step`` after the optimizer's step; ``prune`` once, before the step ``prune_at``; ``finalize`` at the end.
     """
 
     prune_at: int
@@ -42,18 +36,10 @@ class PruningMethod:
     """What the record calls the steps before and after."""
     pruned = False
 
-    def coefficients(self, step: int) -> Sequence[float]:
-        """Return what multiplies each of the penalty terms at this step; called once a step."""
-        return ()
-
-    def penalty_terms(self) -> Sequence[Tensor]:
-        """Return scalars that are added to the loss, each times its coefficient."""
-        return ()
-
     def adjust_gradients(self) -> None:
-        """Change the gradients of a step."""
+        """Change the gradients of a step: add a penalty's, say."""
 
-    def after_step(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor) -> None:
+    def after_step(self, step: int, loss: Tensor) -> None:
         """Follow a step; ``step`` counts it already, ``loss`` is its own."""
 
     def rate(self, step: int, total: int) -> float:

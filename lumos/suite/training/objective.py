@@ -1,8 +1,8 @@
-"""What a step minimises: the workload's loss and the penalty; plain, or through ``torch.compile``."""
+"""The loss of a step, plain or through ``torch.compile``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,48 +12,29 @@ from torch.utils import _pytree as pytree
 from lumos.errors import TrainingError
 from lumos.suite.workload import Batch, Workload
 
-Terms = Callable[[], Sequence[Tensor]]
-"""The penalty's terms: scalars, differentiable in the gates."""
-
-Objective = Callable[..., tuple[Tensor, Tensor | None]]
-"""From model, batch, terms and their coefficients: the loss, and the penalty, None where it has no terms."""
+Loss = Callable[[nn.Module, Batch], Tensor]
+"""From model and batch, what a step minimises."""
 
 
-def objective_of(workload: Workload) -> Objective:
-    """Return what a step minimises: the workload's loss, and the penalty ``sum(coefficient * term)``."""
-
-    def objective(
-        model: nn.Module, batch: Batch, terms: Terms | None = None, coefficients: Sequence[Any] = ()
-    ) -> tuple[Tensor, Tensor | None]:
-        loss = workload.loss(model, batch)
-        penalty: Tensor | None = None
-        for coefficient, term in zip(coefficients, terms() if terms else (), strict=True):
-            penalty = coefficient * term if penalty is None else penalty + coefficient * term
-        return loss, penalty
-
-    return objective
-
-
-def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
-    """Return the objective, compiled at its first call with each model; with ``dynamic`` once for batches of all sizes.
+def compiled_loss(workload: Workload, *, dynamic: bool) -> Loss:
+    """Return the workload's loss, compiled at its first call with each model; ``dynamic`` says for all sizes.
 
     Whether sizes are dynamic is said beforehand and not found out on the way, so that a training that goes on from a
     checkpoint runs the same code. Raises TrainingError where torch cannot compile it.
     """
     from torch._dynamo.exc import TorchDynamoException  # only here: it takes a second to import
 
-    plain: Any = objective_of(workload)
+    def plain(model: nn.Module, batch: Batch) -> Tensor:
+        return workload.loss(model, batch)
+
     # Torch keeps what it compiled by code object; a copy of its own need not be told apart from other networks'.
     plain.__code__ = plain.__code__.replace()
     # With torch's own random numbers it is the same training as without, but for the order of sums.
     compiled: Any = torch.compile(plain, dynamic=dynamic, options={"fallback_random": True})
 
-    def objective(
-        model: nn.Module, batch: Batch, terms: Terms | None = None, coefficients: Sequence[float] = ()
-    ) -> tuple[Tensor, Tensor | None]:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
         try:
-            # As tensors, since a number is a constant to the compiler and these are others at every step.
-            return compiled(model, batch, terms, [torch.tensor(value) for value in coefficients])
+            return compiled(model, batch)
         except (TorchDynamoException, AssertionError) as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise TrainingError(
@@ -61,7 +42,7 @@ def compiled_objective(workload: Workload, *, dynamic: bool) -> Objective:
                 "it needs a C++ compiler, on a GPU Triton; trainer.compile=null trains without"
             ) from error
 
-    return objective
+    return loss
 
 
 def of_one_shape(first: Batch, second: Batch) -> bool:

@@ -1,38 +1,33 @@
-"""The optimizer of a training, AdamW with the gates in a group of their own, and its learning rate."""
+"""The optimizer of a training, AdamW, and its learning rate."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
 
 from lumos.compaction.model import CompactModel
 from lumos.gating.gated_model import GatedModel
-from lumos.suite.settings import LumosConfig
 from lumos.suite.workload import Workload
 
 
-def make_optimizer(model: nn.Module, workload: Workload, settings: LumosConfig) -> torch.optim.Optimizer:
-    """Make AdamW over the weights and, of a gated model, the gates: at their own rate and without weight decay.
+def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimizer:
+    """Make AdamW over the weights; gates have an optimizer of their own, the pruner's.
 
     Args:
         model: A plain, gated or compact network; parameters that need no gradient are left out.
         workload: Its recipe has the weights' rate and decay.
-        settings: The gates' rate.
 
     Returns:
-        The optimizer; each group has a ``name`` and its rate at the ``peak``.
+        The optimizer; each group has its rate at the peak as ``initial_lr``, as torch's schedulers have it.
     """
     recipe = workload.recipe
     inner = model.model if isinstance(model, GatedModel | CompactModel) else model
-    groups: list[dict[str, Any]] = [{"name": "weights", "params": [p for p in inner.parameters() if p.requires_grad],
-                                     "peak": recipe.learning_rate, "weight_decay": recipe.weight_decay}]  # fmt: skip
-    if isinstance(model, GatedModel):
-        groups.append({"name": "gates", "params": [model.gates.log_alpha], "peak": settings.learning_rate,
-                       "weight_decay": 0.0})  # fmt: skip
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    weights = [p for p in inner.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer.param_groups[0]["initial_lr"] = recipe.learning_rate
+    return optimizer
 
 
 def cosine(step: int, total: int, start: int = 0) -> float:
@@ -41,6 +36,6 @@ def cosine(step: int, total: int, start: int = 0) -> float:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set the weights' rate to a share of its peak; the gates keep theirs until they freeze."""
+    """Set the weights' rate to a share of its peak; a group of another method's ``gates`` keeps its own."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * (1.0 if group["name"] == "gates" else factor)
+        group["lr"] = group["initial_lr"] * (1.0 if group.get("name") == "gates" else factor)

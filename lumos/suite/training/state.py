@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from lumos.api import gate
-from lumos.compaction.compact import compact
 from lumos.compaction.probe import trace_and_probe
 from lumos.gating.gated_model import GatedModel
-from lumos.pruning.averaging import Average
+from lumos.pruning.averaging import Average, average_of
+from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics
 from lumos.suite.config import RunConfig
 from lumos.suite.training import distributed
-from lumos.suite.training.evaluation import STATISTICS_BATCHES, Best, has_statistics
+from lumos.suite.training.evaluation import Best
 from lumos.suite.training.loading import Reader
 from lumos.suite.training.lumos_method import LumosMethod
 from lumos.suite.training.method import CutContext, PruningMethod
-from lumos.suite.training.objective import compiled_objective, objective_of, of_one_shape
+from lumos.suite.training.objective import Loss, compiled_loss, of_one_shape
 from lumos.suite.training.optimizer import make_optimizer
 from lumos.suite.training.pretrained import freeze_backbone, initialize
 from lumos.suite.workload import Batch, Workload, to_device
@@ -38,8 +38,8 @@ class TrainState:
     Attributes:
         model: The network; gated until the cut and compact after it.
         replica: What a step calls: the same module, or its DistributedDataParallel.
-        objective: What a step minimises, plain or compiled.
-        optimizer: AdamW over the weights and the gates.
+        loss: The workload's loss, plain or compiled.
+        optimizer: AdamW over the weights.
         method: What a method of pruning does beside the steps; None for a dense training.
         average: The averaged copy of the weights, where one is asked for.
         best: The best state by validation score.
@@ -67,7 +67,7 @@ class TrainState:
         if config.freeze_backbone:
             inner, structure = self._structure()
             freeze_backbone(inner, structure)
-        self.optimizer = make_optimizer(self.model, workload, config.lumos)
+        self.optimizer = make_optimizer(self.model, workload)
         self.method: PruningMethod | None = None
         self.average: Average | None = None
         self.best = Best(workload.metric.higher_is_better)
@@ -79,7 +79,7 @@ class TrainState:
         self._resumed_noise: list[Tensor] | None = None
         self._earlier, self._started = 0.0, time.perf_counter()
         self.replica = self.model
-        self.objective = objective_of(workload)
+        self.loss: Loss = workload.loss
 
     def _structure(self) -> tuple[nn.Module, Structure]:
         """The network without its gates, and what the trace says of it."""
@@ -117,13 +117,15 @@ class TrainState:
             # What earlier trainings of this process compiled counts against the limit past which torch gives up.
             torch.compiler.reset()
             dynamic = not all(of_one_shape(first, batch) for batch in more)
-            self.objective = compiled_objective(self.workload, dynamic=dynamic)
+            self.loss = compiled_loss(self.workload, dynamic=dynamic)
 
     def prune(self, example: Batch) -> None:
         """Prune the network: a smaller one trains on. ``example`` is a batch that it can be tried on."""
         assert self.method is not None
-        context = CutContext(self.optimizer, self.workload, self.config.lumos, self.recent, self.average)
-        self.model, self.optimizer = self.method.prune(context)
+        before = self.optimizer
+        self.model, self.optimizer = self.method.prune(CutContext(before, self.workload, self.average))
+        if self.optimizer is not before:
+            self._follow()
         self.losses.clear()
         self.losses_from = self.batch
         self._wrap(to_device(example, self.device))
@@ -133,6 +135,15 @@ class TrainState:
         self.replica = distributed.replicated(
             self.model, lambda copied: self.workload.loss(copied, example), statistics=statistics
         )
+
+    def keep_average(self) -> None:
+        """Keep an averaged copy from here on, where one is asked for."""
+        self.average = average_of(self.model, self.config.trainer.ema)
+        self._follow()
+
+    def _follow(self) -> None:
+        if average := self.average:  # a step's average is there when the step is judged
+            self.optimizer.register_step_post_hook(lambda *_: average.update(self.model))
 
     def next_epoch(self) -> None:
         """Go on with the next epoch."""
@@ -167,12 +178,9 @@ class TrainState:
     def load_state_dict(self, saved: dict[str, Any], reader: Reader) -> None:
         """Take a state that :meth:`state_dict` returned; the latest batches are read again."""
         if self.method:
-            self.method.load_state_dict(to_device(saved["phase"], self.device))
+            self.method.load_state_dict(saved["phase"])
             if isinstance(self.method, LumosMethod) and self.method.pruned:
-                self.model = self.replica = compact(self.method.gated.train())
-                self.optimizer = make_optimizer(self.model, self.workload, self.config.lumos)
-                if self.average:
-                    self.average.restart(self.model)
+                self.model = self.replica = self.method.pruner.cut()
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.average:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lumos.suite.training import distributed
+from lumos.pruning import processes
 from lumos.suite.training.loading import Reader
 from lumos.suite.training.optimizer import cosine, set_rates
 from lumos.suite.training.state import TrainState
@@ -40,26 +40,23 @@ def train_step(state: TrainState, batch: Batch, reader: Reader, total: int) -> N
     batch = to_device(batch, state.device)
     state.recent.append(batch)
 
-    # forward: the workload's loss, and what the method adds to it
-    terms, coefficients = (preparing.penalty_terms, preparing.coefficients(step)) if preparing else (None, ())
+    # forward
     with state.noise.private(step):
-        loss, penalty = state.objective(state.replica, batch, terms, coefficients)
+        loss = state.loss(state.replica, batch)
     loss = reader.weighted(loss, state.batch)
-    state.losses.append(distributed.mean(loss.detach()))
+    state.losses.append(processes.mean(loss.detach()))
     if (state.device.type == "cpu" or step % CHECK_EVERY == 0) and not math.isfinite(float(state.losses[-1])):
         raise NonFiniteLossError
 
     # backward, and the step of the optimizer
     set_rates(state.optimizer, method.rate(step, total) if method else cosine(step, total))
     adjust = preparing.adjust_gradients if preparing else None
-    descend(state.optimizer, loss if penalty is None else loss + penalty, state.config.trainer.clip_norm, adjust)
+    descend(state.optimizer, loss, state.config.trainer.clip_norm, adjust)
 
     # what follows it
-    if state.average:
-        state.average.update(state.model)
     state.step, state.batch = state.step + 1, state.batch + 1
     if method:
-        method.after_step(state.optimizer, state.step, state.losses[-1])
+        method.after_step(state.step, state.losses[-1])
 
 
 def descend(
@@ -73,7 +70,7 @@ def descend(
     Args:
         optimizer: Its first parameter group holds the weights.
         objective: The scalar.
-        clip_norm: The norm to which the gradient of the weights is clipped, that of the gates never; None for none.
+        clip_norm: The norm to which the gradient of the weights is clipped; None for none.
         adjust_gradients: Changes the gradients before that.
     """
     optimizer.zero_grad(set_to_none=True)

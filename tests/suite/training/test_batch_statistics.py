@@ -7,15 +7,13 @@ import torch
 from torch import nn
 
 import lumos
-from lumos.pruning.collapse_detection import CollapseDetector
-from lumos.pruning.controllers import FixedLambda
-from lumos.pruning.settings import Lambda, Schedule
-from lumos.suite.training.evaluation import has_statistics, recalibrate
+from lumos.pruning.batch_statistics import has_statistics
+from lumos.pruning.pruner import Pruner
+from lumos.suite.training.evaluation import recalibrate
 from lumos.suite.training.lumos_method import LumosMethod
 from lumos.suite.training.method import CutContext
 from lumos.suite.training.optimizer import make_optimizer
 from lumos.workloads.synthetic import Synthetic
-from tests.suite.training.test_loop import GATES
 
 
 class Normalised(Synthetic):
@@ -54,8 +52,9 @@ def test_the_cut_recalibrates(workload, batches):
         gated.gates.log_alpha[gated.structure.group("input").gates] = -1.0
         for x, _ in batches:
             gated(x)
-    method = LumosMethod(gated, FixedLambda(Lambda(), Schedule(10, 5)), CollapseDetector(10, Lambda()), 5)
-    small, _ = method.prune(CutContext(make_optimizer(gated, workload, GATES), workload, GATES, batches))
+    optimizer = make_optimizer(gated, workload)
+    pruner = Pruner(gated, optimizer, 10, cut="call", recalibrate=lambda model: recalibrate(workload, model, batches))
+    small, _ = LumosMethod(pruner).prune(CutContext(optimizer, workload))
     inner = torch.stack([small.model[0](small.selected(x)[0]).detach().var(0) for x, _ in batches]).mean(0)
     torch.testing.assert_close(small.model[1].running_var, inner)
 

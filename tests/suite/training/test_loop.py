@@ -1,5 +1,6 @@
 """The loop: schedules, the cut in the middle, and what it does when things go wrong."""
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from lumos.pruning.settings import warm_up
 from lumos.suite.config import RunConfig
 from lumos.suite.settings import LumosConfig, TrainerConfig
 from lumos.suite.training.loop import train
-from lumos.suite.training.lumos_method import compact_with_optimizer
 from lumos.suite.training.optimizer import cosine, make_optimizer
 from lumos.workloads.synthetic import Synthetic
 
@@ -50,18 +50,21 @@ def test_the_rate_rises_at_the_cut_as_the_widths_fall(tiny):
     # Widths a quarter and the same: the geometric mean of 4 and 1, however large the layers are.
     assert rate_gain([(1600, 100), (30, 30)], 5.0) == pytest.approx(2.0)
     assert rate_gain([], 5.0) == 1.0
-    gated = lumos.gate(tiny.model(), tiny.example())
-    optimizer = make_optimizer(gated, tiny, GATES)
-    with torch.no_grad():
-        gated.gates.log_alpha[::2] = -8.0
-    peak = tiny.recipe.learning_rate
-    small, kept = compact_with_optimizer(gated, optimizer, tiny, GATES)
-    _, risen = compact_with_optimizer(gated, optimizer, tiny, GATES.model_copy(update={"rate_gain": 5.0}))
-    pairs = zip(gated.model.parameters(), small.parameters(), strict=True)
+    peaks, dense = [], tiny.model()
+    for most in (1.0, 5.0):
+        gated = lumos.gate(dense, tiny.example())
+        optimizer = make_optimizer(gated, tiny)
+        pruner = lumos.Pruner(gated, optimizer, 2, cut="call", rate_gain=most)
+        with torch.no_grad():
+            gated.gates.log_alpha[::2] = -8.0
+        small = pruner.cut()
+        peaks.append(optimizer.param_groups[0]["initial_lr"])
+    pairs = zip(dense.parameters(), small.parameters(), strict=True)
     sizes = [(old.numel(), new.numel()) for old, new in pairs if old.ndim > 1]
     gain = math.prod(old / new for old, new in sizes) ** (0.5 / len(sizes))
     assert 1.5 < gain < 5
-    assert [o.param_groups[0]["peak"] for o in (kept, risen)] == pytest.approx([peak, peak * gain])
+    peak = tiny.recipe.learning_rate
+    assert peaks == pytest.approx([peak, peak * gain])
 
 
 def test_both_trainings_take_the_same_steps(tiny):
@@ -82,24 +85,24 @@ def test_training_twice_gives_the_same_numbers(tiny):
         assert torch.equal(a, b), name
 
 
-def test_gates_have_no_weight_decay(tiny):
+def test_the_optimizer_has_the_weights_alone(tiny):
     model = lumos.gate(tiny.model(), tiny.example())
-    groups = {g["name"]: g for g in make_optimizer(model, tiny, GATES).param_groups}
-    assert groups["gates"]["weight_decay"] == 0
-    assert groups["gates"]["params"] == [model.gates.log_alpha]
-    assert groups["gates"]["peak"] == GATES.learning_rate
+    (group,) = make_optimizer(model, tiny).param_groups
+    assert group["params"] == list(model.model.parameters())
+    assert group["lr"] == group["initial_lr"] == tiny.recipe.learning_rate
 
 
 def test_the_cut_is_invisible_to_a_fully_decided_training(tiny):
     """With gates that are exactly 0 or 1, the step after the cut is the step that the gated model would have made."""
     torch.manual_seed(0)
     gated = lumos.gate(tiny.model(), tiny.example()).train()
-    optimizer = make_optimizer(gated, tiny, GATES)
     with torch.no_grad():
         gated.gates.log_alpha.fill_(8.0)
         gated.gates.log_alpha[[0, 1, 25, 30, 31]] = -8.0
-    gated.gates.train(False)  # test-time gates: exactly 0 and 1
-    gated.gates.log_alpha.requires_grad_(False)
+    gated.gates.fixed = True  # test-time gates: exactly 0 and 1
+    other = copy.deepcopy(gated)
+    optimizer, others = make_optimizer(gated, tiny), make_optimizer(other, tiny)
+    pruner = lumos.Pruner(other, others, 100, lumos.Lambda(0.0), cut="call", rate_gain=1.0)
     x, y = next(iter(tiny.loaders().train))
 
     def step(model, opt):
@@ -109,12 +112,10 @@ def test_the_cut_is_invisible_to_a_fully_decided_training(tiny):
 
     for _ in range(3):
         step(gated, optimizer)
-    small, fresh = compact_with_optimizer(gated, optimizer, tiny, GATES)
-    gated.gates.train(False)
-    for group in fresh.param_groups:
-        group["lr"] = optimizer.param_groups[0]["lr"]
+        step(other, others)
+    small = pruner.cut()
     step(gated, optimizer)
-    step(small, fresh)
+    step(small, others)
     again = lumos.compact(gated)
     for (name, a), b in zip(small.model.named_parameters(), again.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=name)

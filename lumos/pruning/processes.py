@@ -1,0 +1,40 @@
+"""Several processes that train one model: what the gates need to be the same on all of them."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def started() -> bool:
+    """Tell whether a group of processes was started."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def count() -> int:
+    """Return how many processes train together; 1 where no group was started."""
+    return dist.get_world_size() if started() else 1
+
+
+def mean(value: Tensor) -> Tensor:
+    """Return the mean of a tensor over the processes, without gradient."""
+    if count() == 1:
+        return value
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value / count()
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes."""
+    for tensor in tensors if count() > 1 else []:
+        tensor.copy_(mean(tensor))
+
+
+def shared(number: int) -> int:
+    """Return the first process's number, on all of them."""
+    if count() == 1:
+        return number
+    found = [number]
+    dist.broadcast_object_list(found)
+    return found[0]
