@@ -292,6 +292,8 @@ class _Training:
             self.optimizer.step()
             self.scheduler.step()
             losses.append(loss.detach())
+            if self.pruner:
+                self.pruner.observe(losses[-1])
         self.mean_loss = float(torch.stack(losses).mean())
         self.epoch += 1
 
