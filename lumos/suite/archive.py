@@ -39,6 +39,9 @@ SUFFIXES = (".jsonl", ".jsonl.gz")
 LEFT_OUT = (".*", "*.ckpt", record.FILE)
 """Files of a run's folder that are no result of it; the record stands in the line itself."""
 
+LONGEST = 1 << 30
+"""Bytes of the longest line that is read: a few kilobytes can unpack to more than the memory holds."""
+
 log = logging.getLogger("lumos")
 
 
@@ -114,7 +117,8 @@ def is_archive(path: Path) -> bool:
 def runs(place: Path) -> Iterator[Run]:
     """Read every run at a place: an archive, a run's folder, or a results folder (``runs/`` first, then archives).
 
-    Raises RecordError for a record that cannot be read; damaged lines of an archive are named in a warning, no more.
+    A record below a results folder that cannot be read, and a damaged line of an archive, are named in a warning and
+    left out. Raises RecordError where the place is a run's folder, and its record cannot be read.
     """
     if is_archive(place):
         yield from _lines(place)
@@ -122,7 +126,10 @@ def runs(place: Path) -> Iterator[Run]:
         yield Run(record.read(place), place)
     else:
         for path in sorted((place / "runs").glob(f"*/*/{record.FILE}")):
-            yield Run(record.read(path), path.parent)
+            try:
+                yield Run(record.read(path), path.parent)
+            except RecordError as error:
+                log.warning(f"{error}; left out")
         for path in sorted(p for p in place.glob("*") if is_archive(p)):
             yield from _lines(path)
 
@@ -223,7 +230,10 @@ def _lines(path: Path) -> Iterator[Run]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
+                if len(line) > LONGEST:
+                    number -= 1
+                    raise OSError(f"a line of more than {LONGEST >> 20} MB")
                 if not line.strip():
                     continue
                 try:

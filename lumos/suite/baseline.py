@@ -90,7 +90,9 @@ def _read(folder: Path, workload: Workload) -> tuple[dict[str, Any], dict[str, T
         return None
     try:
         known, weights = json.loads(facts.read_text()), torch.load(path, map_location="cpu", weights_only=True)
-        workload.model().load_state_dict(weights)
+        model = workload.model()
+        model.load_state_dict(weights)
+        Trained(model, **known)
     except Exception as error:  # whatever a damaged file raises, the remedy is the same
         log.info(f"dense: {folder} cannot be read ({type(error).__name__}); training it again")
         return None

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,9 @@ CODE = (":/", ":(exclude,top)results")
 
 ANEW = "anew"
 """Where, in its folder, a finished run is done anew: what there is stays until that is finished too."""
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+"""What a workload, a run and a file of a run may be called: never a path."""
 
 DONE = ("finished", "unsupported")
 """What a run's status is when it need not be done again."""
@@ -65,6 +69,9 @@ def checked(record: Any, path: Path) -> dict[str, Any]:
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
         raise RecordError(f"{path}: record of schema {schema}, expected {SCHEMA}; run it again")
+    for key in ("workload", "run_id"):  # they name folders
+        if not NAME.fullmatch(str(record.get(key))):
+            raise RecordError(f"{path}: {key} is {str(record.get(key))[:40]!r}, expected letters, digits, _ and -")
     return record
 
 

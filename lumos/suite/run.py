@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
+from filelock import BaseFileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError, one_line
@@ -25,7 +26,7 @@ from lumos.suite import record, report, sweep
 from lumos.suite.config import RunConfig, describe_error, read, register_resolvers
 from lumos.suite.exit_codes import EXPECTED, exit_on_error, leave
 from lumos.suite.paths import CONF
-from lumos.suite.training.signals import StoppedError
+from lumos.suite.training.signals import StoppedError, ending_by_exception
 from lumos.suite.workload_class import build_workload
 
 register_resolvers()  # here, so that a batch job that unpickles the program has them too
@@ -45,7 +46,7 @@ def main(words: Sequence[str], program: str = "lumos run") -> None:
     """
     sys.argv = [program, *words]  # Hydra reads it, and so do records
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print its own pages of help and end the process
-    with summarised():
+    with ending_by_exception(), summarised():
         try:
             _start()
         except (HydraException, OmegaConfBaseException) as error:
@@ -122,13 +123,16 @@ def _run(cfg: DictConfig, config: RunConfig) -> dict[str, Any]:
 
 
 class SweepFolder(Callback):
-    """Hydra's callback that notes where a sweep keeps its jobs, for the summary at its end."""
+    """Hydra's callback that gives a sweep a folder of its own, and notes it for the summary at the end."""
 
     folder: ClassVar[Path | None] = None
+    lock: ClassVar[BaseFileLock | None] = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called once, in the process that starts the jobs."""
-        SweepFolder.folder = Path(config.hydra.sweep.dir)
+        SweepFolder.folder, SweepFolder.lock = sweep.claim(Path(config.hydra.sweep.dir))
+        with open_dict(config):
+            config.hydra.sweep.dir = str(SweepFolder.folder)
         # Without Slurm's accounting submitit asks the controller, and says so at every look.
         logging.getLogger("submitit").addFilter(lambda said: "Bypassing sacct error" not in said.getMessage())
 
@@ -139,7 +143,11 @@ def summarised() -> Iterator[None]:
     try:
         yield
     finally:
-        failed = sweep.finish(SweepFolder.folder) if SweepFolder.folder and SweepFolder.folder.is_dir() else 0
+        stopped = isinstance(sys.exc_info()[1], StoppedError | KeyboardInterrupt)
+        failed = sweep.finish(SweepFolder.folder, stopped=stopped) if SweepFolder.folder else 0
+        if SweepFolder.lock:
+            SweepFolder.lock.release()
+        SweepFolder.folder = SweepFolder.lock = None
         if failed and sys.exc_info()[0] is None:
             sys.exit(1)
 
@@ -180,6 +188,9 @@ def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> flo
             raise
         # Hydra takes an exception for a job that failed, and would begin the next one.
         leave(outcome["error"], error.code)
+    except KeyboardInterrupt:
+        outcome = {"status": "stopped", "error": "interrupted"}
+        raise
     except EXPECTED as error:
         outcome["error"] = one_line(error)
         print(f"lumos: {outcome['error']}", file=sys.stderr)  # noqa: T201

@@ -6,20 +6,29 @@ The lines are files, because jobs run on other machines and may die without a wo
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lumos.errors import RecordError
+from lumos.errors import RecordError, one_line
 from lumos.files import atomic
 from lumos.suite import record
 from lumos.suite.report.results import dominates
+
+log = logging.getLogger("lumos")
+
+SILENT = "it ended without a word: killed, out of memory, or its node went down"
+STOPPED = "the sweep was stopped before it ended"
 
 JOB = "job.json"
 SUMMARY = "summary.csv"
@@ -28,20 +37,58 @@ Job = dict[str, Any]
 """``job`` its number, ``overrides`` of the command line, ``status``, and as known: ``error``, ``record``, ``log``."""
 
 
+def claim(folder: Path) -> tuple[Path, BaseFileLock]:
+    """Take a folder for a sweep; where another sweep is at work in it, one beside it: ``NAME-2``, ``NAME-3`` …
+
+    What jobs of an earlier sweep in it said of themselves is deleted: they would be shown as this one's.
+
+    Args:
+        folder: The folder that is wished for; it is made.
+
+    Returns:
+        The folder, and the lock that holds it for this process.
+
+    Raises:
+        RecordError: No folder can be made there.
+    """
+    for number in itertools.count(1):
+        mine = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        with record.writing(mine):
+            mine.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(mine / ".lock")
+        with record.writing(mine), suppress(Timeout):
+            with suppress(NotImplementedError):  # a file system without locks
+                lock.acquire(timeout=0)
+            for path in mine.glob(f"*/{JOB}"):
+                path.unlink(missing_ok=True)
+            return mine, lock
+    raise AssertionError
+
+
 def note(folder: Path, **facts: Any) -> None:
     """Write what is known of a job into its folder; what was known before stays."""
     path = folder / JOB
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = (_read(path) or {}) if path.exists() else {}
     with atomic(path) as temporary:
         temporary.write_text(json.dumps({**known, **facts}, indent=1, default=str) + "\n")
 
 
 def jobs(folder: Path) -> list[Job]:
     """Read all jobs of a sweep, by number; one that died is still ``running``, and then counts as ``died``."""
-    found = [json.loads(path.read_text()) for path in folder.glob(f"*/{JOB}")]
+    found = [job for path in folder.glob(f"*/{JOB}") if (job := _read(path))]
     for job in found:
         job["status"] = "died" if job["status"] == "running" else job["status"]
     return sorted(found, key=lambda job: job["job"])
+
+
+def _read(path: Path) -> Job | None:
+    """What a job said of itself; None where that cannot be read."""
+    try:
+        job = json.loads(path.read_text())
+        return {"job": int(job["job"]), "overrides": [str(o) for o in job["overrides"]], **job}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.warning(f"{path}: not what a job says of itself ({one_line(error)}); left out")
+        return None
 
 
 def rows(found: Sequence[Job]) -> list[dict[str, Any]]:
@@ -106,8 +153,17 @@ def summary(found: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def finish(folder: Path, console: Console | None = None) -> int:
-    """Print the summary of the sweep in a folder, write it to ``summary.csv``, and return how many jobs failed."""
+def finish(folder: Path, console: Console | None = None, *, stopped: bool = False) -> int:
+    """Print the summary of a sweep and write it to ``summary.csv``.
+
+    Args:
+        folder: The sweep's folder.
+        console: Where it is printed.
+        stopped: The sweep was stopped while jobs were at work.
+
+    Returns:
+        How many jobs failed.
+    """
     console = console or Console()
     found = jobs(folder)
     if not found:
@@ -125,7 +181,7 @@ def finish(folder: Path, console: Console | None = None) -> int:
             line = f"job {job['job']} unsupported: {' '.join(job['overrides'])}: {job.get('error')}"
             console.print(Text(line), soft_wrap=True)
     for job in failed:
-        why = job.get("error") or "it ended without a word: killed, out of memory, or its node went down"
+        why = job.get("error") or (STOPPED if stopped else SILENT)
         console.print(Text(f"job {job['job']} {job['status']}: {' '.join(job['overrides'])}: {why}"), soft_wrap=True)
         console.print(Text(f"  log: {job.get('log') or 'none'}"), soft_wrap=True)
     if failed:

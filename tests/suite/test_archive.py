@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from lumos.errors import RecordError
-from lumos.suite import archive
+from lumos.suite import archive, record
 from lumos.suite.cli import main
 from lumos.suite.report import build
 from lumos.suite.report.results import Results
@@ -92,6 +92,31 @@ def test_damaged_lines_are_named_and_the_others_read(results, tmp_path, caplog):
     lines = [message.split(": ")[0].rsplit(":", 1)[1] for message in caplog.messages]
     assert lines == ["1", "3", "4", "5"]
     assert "a.jsonl:4: not a run's line ('../../outside' is not a file's name); it is left out" in caplog.text
+
+
+def test_a_line_that_unpacks_to_more_than_the_memory_holds(results, tmp_path, caplog, monkeypatch):
+    archive.pack([results], tmp_path / "a.jsonl.gz")
+    monkeypatch.setattr(archive, "LONGEST", 1 << 20)
+    with (tmp_path / "a.jsonl.gz").open("ab") as file:
+        file.write(gzip.compress(b" " * (1 << 21)))
+    assert list(Results((tmp_path,)).runs) == ["abc1", "abd2"]
+    assert "a.jsonl.gz: damaged after line 2 (a line of more than 1 MB); the rest is left out" in caplog.text
+
+
+def test_a_damaged_record_hides_no_other(results, tmp_path, caplog):
+    (damaged, *_) = results.glob("runs/*/*/record.json")
+    kept = json.loads(damaged.read_text())["run_id"]
+    damaged.write_text("{")
+    assert list(Results((results,)).runs) == [name for name in ("abc1", "abd2") if name != kept]
+    assert f"{damaged}: not a readable record" in caplog.text
+
+
+@pytest.mark.parametrize("field", ["workload", "run_id"])
+def test_a_record_names_no_path(results, field):
+    (path, *_) = results.glob("runs/*/*/record.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: "../../outside"}))
+    with pytest.raises(RecordError, match=f"{field} is '../../outside', expected letters, digits"):
+        record.read(path)
 
 
 def test_an_archive_that_ends_early(results, tmp_path, caplog):

@@ -59,6 +59,31 @@ def test_a_method_without_gates_has_no_number_of_features(folder):
     assert sweep.finish(folder, Console(file=io.StringIO(), width=160)) == 2
 
 
+def test_two_sweeps_share_no_folder(folder):
+    """Of an earlier sweep in the folder nothing is shown; beside one that is at work in it another folder is taken."""
+    first, lock = sweep.claim(folder)
+    assert first == folder
+    assert sweep.jobs(first) == []
+    second, other = sweep.claim(folder)
+    assert second == folder.with_name(f"{folder.name}-2")
+    lock.release()
+    other.release()
+    assert sweep.claim(folder)[0] == folder
+
+
+def test_a_damaged_note_of_a_job_is_named_and_left_out(folder, caplog):
+    (folder / "1" / sweep.JOB).write_text('{"job": 1}')
+    (folder / "2" / sweep.JOB).write_text("{")
+    assert [job["job"] for job in sweep.jobs(folder)] == [0, 3, 10]
+    assert caplog.text.count("not what a job says of itself") == 2
+
+
+def test_jobs_of_a_sweep_that_was_stopped_are_not_called_dead_of_themselves(folder):
+    out = io.StringIO()
+    sweep.finish(folder, Console(file=out, width=160), stopped=True)
+    assert "job 3 died: workload=w lumos.lambda=3: the sweep was stopped before it ended" in out.getvalue()
+
+
 def test_no_jobs_no_summary(tmp_path):
     assert sweep.finish(tmp_path) == 0
     assert not list(tmp_path.iterdir())

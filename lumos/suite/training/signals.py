@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from typing import Any
 
 from lumos.errors import LumosError
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""By these a process is asked to end: by ``kill``, a batch system, or a terminal that closes."""
+
+SIGNALS = (*ENDING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 """SIGUSR2 is submitit's before a time limit; it goes on to submitit's own handler, which queues the job again."""
 
 
@@ -48,7 +52,7 @@ class StopRequest:
         number = self.number if self.number is not None else signal.SIGTERM
         before = self._before.get(number)
         self.number = None
-        if callable(before) and before is not signal.default_int_handler:
+        if callable(before) and before is not signal.default_int_handler and not isinstance(before, _Ending):
             before(number, self._frame)
             return
         raise StoppedError(
@@ -64,9 +68,42 @@ def stop_requests() -> Iterator[StopRequest]:
         yield stop
         return
     for number in SIGNALS:
-        stop._before[number] = signal.signal(number, stop.receive)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            stop._before[number] = signal.signal(number, stop.receive)
     try:
         yield stop
     finally:
         for number, before in stop._before.items():
             signal.signal(number, before)
+
+
+class _Ending:
+    """A handler that ends the process through its ``finally`` clauses; a forked child ends as by default."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self.process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise StoppedError(number, f"stopped by {signal.Signals(number).name}; the same call goes on from there")
+
+
+@contextmanager
+def ending_by_exception() -> Iterator[None]:
+    """Raise StoppedError where a signal would end this process at once: tables and records are then written.
+
+    Signals that are ignored (``nohup``) or that someone handles stay as they are.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    mine = [number for number in ENDING if main and signal.getsignal(number) is signal.SIG_DFL]
+    handler = _Ending()
+    for number in mine:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)

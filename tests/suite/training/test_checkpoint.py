@@ -15,7 +15,7 @@ from lumos.suite.settings import TargetConfig
 from lumos.suite.training import checkpoint
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.loop import train
-from lumos.suite.training.signals import StoppedError, stop_requests
+from lumos.suite.training.signals import StoppedError, ending_by_exception, stop_requests
 from lumos.suite.training.state import TrainState
 from lumos.workloads.synthetic import Synthetic
 from tests.suite.training.test_loop import CPU, run_config
@@ -241,3 +241,39 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_last_good_weigh
     weights = torch.load(tmp_path / "last_good.pt", weights_only=True)
     assert all(torch.isfinite(t).all() for t in weights.values())
     workload.model().load_state_dict(weights)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_outside_training_raises_what_a_stop_in_it_does(number):
+    line = f"stopped by {number.name}; the same call goes on"
+    with pytest.raises(StoppedError, match=line) as stopped, ending_by_exception():
+        os.kill(os.getpid(), number)
+    assert stopped.value.code == 128 + number
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_in_a_training_the_state_is_kept_first():
+    with ending_by_exception(), stop_requests() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop
+        with pytest.raises(StoppedError, match="stopped by SIGHUP, at step 3; the same call"):
+            stop.stop("at step 3")
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_by_exception(), stop_requests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_forked_child_dies_of_the_signal_as_by_default():
+    with ending_by_exception():
+        pid = os.fork()
+        if not pid:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
