@@ -67,21 +67,24 @@ def test_tests_of_the_engine_need_only_the_engine():
 
 # ---- dependencies ---------------------------------------------------------------------------------------------------
 
+DOORS = ("sklearn",)
+"""Modules for users of another library, each with an extra of its name."""
 NOT_IMPORTED = {"hydra-submitit-launcher", "onnx", "ogb"}
 """A plug-in, which Hydra finds by itself; what torch writes ONNX files with; and ogb, of which Molhiv runs one file by
 its path, since importing the package asks the index for a newer version."""
 
 
 def test_what_is_imported_is_declared():
-    """The engine's imports in the dependencies, the suite's in its extra; what a file imports only where it is used,
-    in some extra."""
+    """The engine's imports in the dependencies, the suite's in its extra, those of a door to another library in the
+    extra of its name; what a file imports only where it is used, in some extra."""
     engine, suite = declared(), declared("suite")
+    doors = {f"{name}.py": engine | declared(name) for name in DOORS}
     everything, developer = declared("all"), declared("dev")
     for path in (*python_files("lumos"), *python_files("workloads")):
         room = path.relative_to(PROJECT).parts
         of_suite = room[0] == "workloads" or room[1] in ("suite", "__main__.py")
         for module, always in third_party(path):
-            allowed = (suite if of_suite else engine) if always else everything
+            allowed = (suite if of_suite else doors.get(room[1], engine)) if always else everything
             assert distributions(module) & allowed, f"{path}: {module} is not declared"
     for folder in ("tests", "scripts", "benchmarks"):
         for path in python_files(folder):

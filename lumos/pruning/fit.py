@@ -65,8 +65,8 @@ class FitResult:
 
     @property
     def kept(self) -> list[str]:
-        """Names of the input features that the compact model needs."""
-        return self.model.features
+        """Names of the input features whose gates are open: all that the output depends on."""
+        return self.gates["features_kept"]
 
     def __str__(self) -> str:
         before, after = self.params
