@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ TEXT = ("category", "object", "str", "string")
 class _LumosEstimator(SelectorMixin, BaseEstimator):
     """What regressor and classifier share."""
 
+    @no_type_check  # scikit-learn wants a constructor that takes anything; what is wrong is said by fit
     def __init__(
         self,
         hidden: Sequence[int] = (256, 256),
@@ -260,7 +261,8 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         rules: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
         if y is None:
             return validate_data(self, coded, reset=False, **rules)
-        x, y = validate_data(self, coded, y, ensure_min_samples=2, multi_output=True, y_numeric=False, **rules)
+        found: Any = validate_data(self, coded, y, ensure_min_samples=2, multi_output=True, **rules)
+        x, y = found
         self._order = [k for k in range(x.shape[1]) if k not in self._categorical] + self._categorical
         return x, y
 
