@@ -11,7 +11,7 @@ from torch import Tensor
 from lumos.compaction.constant_folding import find_constants
 from lumos.compaction.layers import ATTENTION_WEIGHTS, convert_layers
 from lumos.compaction.model import CompactModel, Selection
-from lumos.compaction.plan import Plan, attribute_sizes, literal_sizes
+from lumos.compaction.plan import Plan, attribute_sizes, is_inside, literal_sizes
 from lumos.compaction.surgery import multiply, replace_tensors, set_attributes
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.layers import along, ungated_copy
@@ -78,11 +78,14 @@ def cut_closed_units(
     layers, more = _changed_layers(gated, plan)
     for path, sizes in literal_sizes(structure, keep).items():
         layers.setdefault(path, {"kind": "resized", "sizes": sizes})
-    for path, (dim, value) in find_constants(gated, keep, constant_outputs).items():
+    constants = find_constants(gated, keep, constant_outputs)
+    attributes = attribute_sizes(structure, keep, constants)
+    layers = {path: facts for path, facts in layers.items() if not is_inside(path, constants)}
+    more = {name: t for name, t in more.items() if not is_inside(name, constants)}
+    for path, (dim, value) in constants.items():
         layers[path], more[f"{path}.value"] = {"kind": "constant", "dim": dim}, value
     convert_layers(model, layers)
     replace_tensors(model, new | more, share_storage)
-    attributes = attribute_sizes(structure, keep)
     set_attributes(model, attributes)
     features = structure.kept_features(keep)
     small = CompactModel(model, _selections(structure, keep), features, select, attributes, layers)

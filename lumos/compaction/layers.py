@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lumos.tracing.modules import named_modules
 from lumos.tracing.multihead_attention import PrunedAttention
 
 
@@ -61,25 +62,25 @@ class Constant(nn.Module):
     """What is left of a part of the network that no longer depends on its input: a value for each channel.
 
     Called with a tensor (and whatever else the part took), it returns one of that shape but for the channels along
-    ``dim``.
+    ``_channels``.
     """
 
     value: Tensor
-    dim: int
+    _channels: int
 
     def init_pruned(self, dim: int) -> None:
         """Forget what was here."""
         for store in (self._modules, self._parameters, self._buffers):
             store.clear()
-        self.dim = dim
+        self._channels = dim
         self.value = nn.Parameter(torch.zeros(1))
 
     def forward(self, input: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
         """Return the value at every place; a tensor of its own, so that code may write into it."""
         shape = list(input.shape)
-        shape[self.dim] = len(self.value)
+        shape[self._channels] = len(self.value)
         view = [1] * input.dim()
-        view[self.dim] = len(self.value)
+        view[self._channels] = len(self.value)
         return self.value.view(view).expand(shape).contiguous()
 
 
@@ -187,8 +188,18 @@ def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) ->
         own = type(module)
         module.__class__ = type(f"Resized{own.__name__}", (Resized, own), {}) if kind is Resized else kind
         module.init_pruned(**options)  # type: ignore[operator]
-    for encoder in model.modules() if any(facts["kind"] == "attention" for facts in layers.values()) else ():
-        if isinstance(encoder, nn.TransformerEncoder) and any(
-            isinstance(m, PrunedAttention) for m in encoder.modules()
-        ):
-            encoder.use_nested_tensor = False  # only torch's fused layers can read nested tensors
+    if layers:
+        _without_fused_layers(model, layers)
+
+
+def _without_fused_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Let torch's transformer layers run as they are written: fused, they read weights of parts that have changed."""
+    for path, module in named_modules(model):
+        if not isinstance(module, nn.TransformerEncoder | nn.TransformerEncoderLayer):
+            continue
+        if any(changed.startswith(f"{path}." if path else "") for changed in layers):
+            # The one switch that each of them has: both are read to choose the way, and for nothing else.
+            if isinstance(module, nn.TransformerEncoder):
+                module.use_nested_tensor = False
+            else:
+                module.activation_relu_or_gelu = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lumos.compaction.surgery import select_rows_and_columns
+from lumos.errors import CompactionError
 from lumos.shapes import Bool, Int
 from lumos.tracing.structure import Axis, Structure
 
@@ -45,17 +47,40 @@ class Plan:
         return value
 
 
-def attribute_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, dict[str, int]]:
+def attribute_sizes(
+    structure: Structure, keep: Bool[Tensor, " units"], replaced: Collection[str] = ()
+) -> dict[str, dict[str, int]]:
     """Compute the new values of the whole numbers in which modules keep sizes, by module path and attribute.
 
     An attribute that holds the old size gets the new one; whether that was right, the probe decides.
+
+    Args:
+        structure: What can be removed.
+        keep: The units that stay.
+        replaced: The paths of modules in whose place something else stands: nothing of them is read.
+
+    Raises:
+        CompactionError: One attribute would have to be two numbers.
     """
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, tuple[int, int]]] = {}
     for size in structure.sizes:
+        if not size.attributes or is_inside(size.module, replaced):
+            continue
         new = structure.kept_size(size, keep)
-        for attribute in size.attributes if new != size.size else ():
-            found.setdefault(size.module, {}).setdefault(attribute, new)
-    return found
+        for attribute in size.attributes:
+            _, known = found.setdefault(size.module, {}).setdefault(attribute, (size.size, new))
+            if known != new:
+                raise CompactionError(
+                    f"the attribute {attribute} of {size.module or 'the model'} stands for two sizes that are no "
+                    f"longer equal, {known} and {new}; give each an attribute of its own"
+                )
+    changed = {path: {a: new for a, (old, new) in values.items() if new != old} for path, values in found.items()}
+    return {path: values for path, values in changed.items() if values}
+
+
+def is_inside(path: str, modules: Collection[str]) -> bool:
+    """Return whether a module is one of those at some paths, or inside one."""
+    return any(path == module or path.startswith(f"{module}.") for module in modules)
 
 
 def literal_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, list[list[int]]]:

@@ -2,7 +2,8 @@
 
 ``GatedModel`` multiplies weights. Here the model runs as it is, and calls that read a gated weight are caught: a
 product multiplies its input where that is the smaller side, and gives its bias where every gate of its input is closed.
-All that this takes for granted is that products are linear; it knows nothing of what is cut.
+A weight counts as gated where it is read as ``GatedModel`` gates it: what reads it past that (``parameters()``, say)
+reads it as it is. All that this takes for granted is that products are linear; it knows nothing of what is cut.
 """
 
 from __future__ import annotations
@@ -38,16 +39,20 @@ class Reference(TorchFunctionMode):
         self.inputs = [(gated.model.get_submodule(path), v) for (path, dim), v in values.items() if dim == INPUT]
         self.gates: dict[int, dict[int, Tensor]] = {}
         own = named_tensors(gated.model)
+        self.read: dict[int, Tensor] = {}
+        """For each weight that is not wholly open, by its identity, what its readers get."""
         for (name, dim), v in values.items():
             if dim != INPUT:
-                self.gates.setdefault(id(own[name]), {})[dim] = v
+                weight = own[name]
+                alias = self.read.setdefault(id(weight), weight.detach())
+                self.gates.setdefault(id(alias), {})[dim] = v
         self.made: dict[int, Tensor] = {}
 
     def run(self, *inputs: Any) -> Any:
         """Compute the gated model's output in eval mode."""
         handles = [module.register_forward_pre_hook(_multiply(values)) for module, values in self.inputs]
         try:
-            with torch.no_grad(), self.gated.without_gates(), self:
+            with torch.no_grad(), self.gated.without_gates(lambda weight: self.read.get(id(weight), weight)), self:
                 return self.gated.model(*inputs)
         finally:
             for handle in handles:

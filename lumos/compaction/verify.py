@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from lumos.compaction.compact import compact
+from lumos.compaction.difference import difference
 from lumos.compaction.double_precision import DoublePrecision, to_double
 from lumos.compaction.model import CompactModel
+from lumos.compaction.noise import noise_of
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.tracing.inputs import map_inputs
@@ -29,7 +30,7 @@ class Equivalence:
 
     Attributes:
         max_abs_diff: The largest absolute difference of two values.
-        max_rel_diff: The same over the largest absolute value of the output.
+        max_rel_diff: The largest of a value over the largest absolute value of its column of the output.
         dtype: The precision in which both were computed.
     """
 
@@ -39,24 +40,6 @@ class Equivalence:
 
     def __str__(self) -> str:
         return f"compact == gated to {self.max_rel_diff:.1e} ({self.dtype})"
-
-
-def difference(a: Any, b: Any) -> tuple[float, float]:
-    """Compute the largest difference between two outputs, tensors or nested containers of them.
-
-    Returns:
-        The absolute difference, and that over the largest absolute value of ``a``; infinite where shapes differ or
-        ``b`` is not finite.
-    """
-    worst, relative = 0.0, 0.0
-    for x, y in zip(pytree.tree_leaves(a), pytree.tree_leaves(b), strict=True):
-        if not isinstance(x, Tensor) or not x.numel():
-            continue
-        if x.shape != y.shape or not bool(torch.isfinite(y).all()):
-            return math.inf, math.inf
-        gap = float((x - y).abs().max())
-        worst, relative = max(worst, gap), max(relative, gap / max(float(x.abs().max()), 1e-300))
-    return worst, relative
 
 
 def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equivalence:
@@ -87,9 +70,9 @@ def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equi
     inputs = map_inputs(inputs, lambda _path, x: _to_double(x))
     with torch.no_grad(), DoublePrecision():
         small = compact(double)
-        want = double(*inputs)
+        want = run_once(double, inputs, double)
         try:
-            gap = Equivalence(*difference(want, small(*inputs)), "float64")
+            gap = Equivalence(*difference(want, run_once(small, inputs, double)), "float64")
         except Exception as error:
             raise CompactionError(does_not_run(double, small, inputs, error, TOLERANCE)) from error
         if not gap.max_rel_diff <= tolerance:
@@ -98,6 +81,12 @@ def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equi
                 f"gated and compact differ by {gap.max_rel_diff:.1e} (allowed {tolerance:.0e}), {place}"
             )
     return gap
+
+
+def run_once(run: Callable[..., Any], inputs: tuple[Any, ...], gated: GatedModel) -> Any:
+    """Run a model on inputs that it may write into, with noise that is the same for gated and compact."""
+    with noise_of(gated.structure):
+        return run(*map_inputs(inputs, lambda _path, x: x.clone()))
 
 
 def _own_copy(gated: GatedModel) -> GatedModel:
@@ -132,7 +121,7 @@ def _first_difference(
         handles = [m.register_forward_hook(_keep_output(outputs, n)) for n, m in model.named_modules() if n]
         # The caller reports why a run fails; here only what ran before it counts.
         with suppress(Exception):
-            run(*inputs)
+            run_once(run, inputs, gated)
         for handle in handles:
             handle.remove()
         found.append(outputs)

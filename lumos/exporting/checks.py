@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lumos.compaction.verify import difference
+from lumos.compaction.difference import difference
 from lumos.errors import ExportError, one_line
 from lumos.exporting.program import Program
 

@@ -106,9 +106,9 @@ class GatedModel(nn.Module):
         """
         self.model, self._selected = model, selected
 
-    def without_gates(self) -> AbstractContextManager[None]:
-        """Let the model read its weights as they are, within a ``with`` block."""
-        return self._sites.without()
+    def without_gates(self, reader: Callable[[Tensor], Tensor] = lambda weight: weight) -> AbstractContextManager[None]:
+        """Let the model read its weights without gates, within a ``with`` block: as they are, or through ``reader``."""
+        return self._sites.without(reader)
 
     def effective_parameters(self) -> dict[str, Tensor]:
         """Return the weights with the test-time gates folded in: the parameters of the function of eval mode."""

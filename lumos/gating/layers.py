@@ -50,8 +50,10 @@ class Place:
 
     def gated(self, name: str, weight: Tensor, but: int | None = None) -> Tensor:
         """Multiply a weight with its gates; those along the dimension ``but`` are left out."""
+        if self.sites.reader is not None:
+            return self.sites.reader(weight)
         # A weight in shards of several processes (FSDP) is put together for a call; outside, it is read as it is.
-        plain = self.sites.off or (hasattr(weight, "placements") and not self.sites.in_call)
+        plain = hasattr(weight, "placements") and not self.sites.in_call
         for axis in () if plain else self.weights[name]:
             if axis[1] != but:
                 weight = weight * along(self.sites.at(axis), axis[1], weight.ndim).to(weight.device, weight.dtype)
@@ -59,7 +61,7 @@ class Place:
 
     def at_input(self, x: Tensor) -> Tensor:
         """Multiply what the module takes with its gates."""
-        if self.input is None or self.sites.off:
+        if self.input is None or self.sites.reader is not None:
             return x
         return x * self.sites.at(self.input).to(x.device, x.dtype)
 
@@ -162,7 +164,9 @@ def _linear(self: nn.Linear, input: Tensor) -> Tensor:
     """A linear layer that multiplies the smaller of its weight and its input."""
     place: Place = self.__dict__[GATES]
     # A compiler fuses the products with weights, and not those with inputs.
-    by_weight = place.sites.off or torch.compiler.is_compiling() or input.numel() >= place.rows * input.shape[-1]
+    by_weight = (
+        place.sites.reader is not None or torch.compiler.is_compiling() or input.numel() >= place.rows * input.shape[-1]
+    )
     if by_weight:
         return F.linear(input, self.weight, self.bias)
     site = next(axis for axis in place.weights["weight"] if axis[1] == 1)

@@ -8,7 +8,7 @@ activation checkpointing and adjoint solvers do.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,8 +38,8 @@ class Sites:
         self.units, self.pairs = structure.units, structure.pairs
         self.number = {axis: n for n, axis in enumerate(self.axes)}
         self.in_order = not len(self.pairs) and torch.equal(index.cpu(), torch.arange(1, structure.units + 1))
-        self.off = False
-        """While it is set, weights are read as they are."""
+        self.reader: Callable[[Tensor], Tensor] | None = None
+        """While it is set, weights are read through it and not through their gates."""
         self.held = False
         """Whether noise is drawn by somebody else, and stays until then."""
         self._forget()
@@ -124,13 +124,13 @@ class Sites:
             self._calls.depth -= 1
 
     @contextmanager
-    def without(self) -> Iterator[None]:
-        """Read weights as they are for a while, without gates."""
-        before, self.off = self.off, True
+    def without(self, reader: Callable[[Tensor], Tensor] = lambda weight: weight) -> Iterator[None]:
+        """Read weights without gates for a while: as they are, or as ``reader`` returns them."""
+        before, self.reader = self.reader, reader
         try:
             yield
         finally:
-            self.off = before
+            self.reader = before
 
     # ---- from units to positions ------------------------------------------------------------------------------------
 

@@ -293,8 +293,16 @@ def _sizes(trace: Trace, gates: Tensor) -> tuple[Size, ...]:
     return tuple(
         replace(size, units=units, attributes=int_attributes(trace.model.get_submodule(size.module), size.size))
         for size, units in zip(trace.sizes, written.values(), strict=True)
-        if units.any()
+        if _changes(units)
     )
+
+
+def _changes(units: Int[Tensor, "size slice"]) -> bool:
+    """Return whether a size can change: every position has its own units, and not all of them the same."""
+    if not units.any():
+        return False
+    rows = units.sort(1).values
+    return bool((rows != rows[:1]).any()) and bool((units != 0).all(1).any())
 
 
 def _fixed_units(blocks: list[Block], classes: UnitClasses, free: Bool[Tensor, " classes"]) -> list[Fixed]:

@@ -56,6 +56,21 @@ def plain_name(func: Any) -> str:
     return name.rstrip("_")
 
 
+def draws_noise(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether a call draws random numbers; dropout that is switched off draws none."""
+    if name == "scaled_dot_product_attention":
+        return bool(args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0))
+    if "dropout" in name:
+        return bool(args[2] if len(args) > 2 else kwargs.get("training", True))
+    return name in _DRAWS
+
+
+_DRAWS = frozenset(
+    """rand rand_like randn randn_like randint randint_like randperm multinomial poisson exponential uniform normal
+    bernoulli gumbel_softmax log_normal geometric cauchy""".split()  # noqa: SIM905
+)
+
+
 def tensor_leaves(value: Any, found: list[Tensor]) -> list[Tensor]:
     """Add the tensors in a call's operands or result to ``found``, in order, and return it.
 

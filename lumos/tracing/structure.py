@@ -150,6 +150,7 @@ class Structure:
         module_maps: For each module that returns a tensor, the unit of each value (repeated dimensions have size one).
         pairs: Pairs of units that a position depends on (a head and a dimension inside it).
         scales: What attentions divide their scores by.
+        noisy: Whether the model draws random numbers in eval mode.
 
     Example:
         >>> import torch, lumos
@@ -181,6 +182,7 @@ class Structure:
     pairs: Int[Tensor, "pairs 2"] = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64), repr=False)
     scales: tuple[ScoreScale, ...] = ()
     written: frozenset[str] = frozenset()
+    noisy: bool = False
 
     # ---- units --------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from lumos.errors import StructureError
 from lumos.tracing.build_structure import build_structure
+from lumos.tracing.containers import tensors_in
 from lumos.tracing.inputs import InputPath, input_tensors, map_inputs
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.rules import RULES
@@ -104,7 +104,14 @@ def run_tracer(
             raise StructureError(text) from error
     if failed or tracer.values_read:
         return run_tracer(model, example, dims, options, skip_compute=False)
-    trace.finish([t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)])
+    outputs = tensors_in(out)
+    if not any(t.numel() for t in outputs):
+        what = "tensors without any value" if outputs else f"no tensor ({type(out).__name__})"
+        raise StructureError(
+            f"the model returns {what} for the example, so that nothing can be compared; give an example for which it "
+            "returns values"
+        )
+    trace.finish(outputs)
     return tracer, features
 
 
@@ -113,7 +120,7 @@ def _trace_and_build(
 ) -> Structure:
     tracer, features = run_tracer(model, inputs, dims, options)
     structure = build_structure(tracer.trace, features, input_tensors(inputs), dims, tracer.attention)
-    return replace(structure, example=inputs, written=tracer.written)
+    return replace(structure, example=inputs, written=tracer.written, noisy=tracer.noisy)
 
 
 def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int], list[tuple[InputPath, int]]]:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from lumos.errors import StructureError
-from lumos.tracing.calls import Call, plain_name, tensor_leaves
+from lumos.tracing.calls import Call, draws_noise, plain_name, tensor_leaves
 from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.multihead_attention import decompose_attention
 from lumos.tracing.options import StructureOptions
@@ -54,6 +54,8 @@ class Tracer(TorchFunctionMode):
         """The paths of torch's attention layers, which run in steps."""
         self.trace = Trace(self.model, options or StructureOptions())
         self.skipped = self.values_read = False
+        self.noisy = False
+        """Whether the model drew random numbers."""
         self._protection = TensorProtection(self.trace.tensors.values())
         self._rules, self._skip_compute = rules, skip_compute
 
@@ -87,6 +89,7 @@ class Tracer(TorchFunctionMode):
         if names:
             trace.recorder.add_reads(names, [running.path for running in trace.running])
         name = plain_name(func)
+        self.noisy = self.noisy or draws_noise(name, args, kwargs)
         rule = self._rules.get(name)
         if self.skipped:
             self.values_read |= reads_values(name, func, args, operands, rule is not None)

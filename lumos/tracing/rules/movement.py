@@ -60,7 +60,10 @@ def as_complex(trace: Trace, call: Call) -> None:
 
 
 def same(trace: Trace, call: Call) -> None:
-    """Elementwise with one operand: the units go through."""
+    """Elementwise with one operand: the units go through. Without any (``torch.normal``) it is a fresh constant."""
+    if not call.tensors:
+        constant(trace, call)
+        return
     for t in call.outputs:
         trace.set_unit_ids(t, trace.unit_ids(call.tensors[0]))
 

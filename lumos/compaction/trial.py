@@ -1,0 +1,204 @@
+"""One trial of the probe: some units are closed, and the gated model is compared with the compact one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lumos.compaction.closings import Closing
+from lumos.compaction.compact import cut_closed_units
+from lumos.compaction.constant_folding import run_recording
+from lumos.compaction.difference import gap_between
+from lumos.compaction.plan import attribute_sizes
+from lumos.compaction.reference import Reference
+from lumos.compaction.surgery import replace_tensors
+from lumos.compaction.verify import does_not_run, run_once, verify
+from lumos.errors import CompactionError
+from lumos.gating.gated_model import GatedModel
+from lumos.gating.settings import GateSettings
+from lumos.tracing.inputs import input_tensors, map_inputs, replace_inputs
+from lumos.tracing.modules import named_modules, named_tensors, structural_copy
+from lumos.tracing.protection import TensorProtection
+from lumos.tracing.structure import Structure
+
+SINGLE_TOLERANCE = 1e-5
+"""Relative difference in single precision up to which a trial need not be repeated in float64: far below what cutting
+the wrong unit makes, and above rounding for most models."""
+
+
+class Trial:
+    """A model with weights that hide nothing, and the inputs on which gated and compact are compared.
+
+    Args:
+        model: The model; it stays as it is.
+        inputs: Positional inputs.
+        structure: What the trace of the model found.
+    """
+
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], structure: Structure) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model = randomize_constant_params(model, structure.written)
+            self._use(with_distinct_features(inputs, structure))
+        self.given = inputs
+        self.broken: str | None = None
+        """Path of the module whose code the compact model broke off in, at the last failure."""
+        self._last: GatedModel | None = None
+
+    def _use(self, inputs: tuple[Any, ...]) -> None:
+        self.inputs, self.sample = inputs, _one_sample(inputs)
+
+    def gated(self, structure: Structure) -> GatedModel:
+        """Return the model with gates, in eval mode; the last one again where the structure is the same."""
+        if self._last is None or self._last.structure is not structure:
+            self._last = GatedModel(self.model, structure, GateSettings()).eval()
+        return self._last
+
+    def failure(self, structure: Structure, closing: Closing, explain: bool = True, full: bool = False) -> str | None:
+        """Return why gated and compact differ when some units are closed; None: they agree.
+
+        Args:
+            structure: What can be removed.
+            closing: What is closed.
+            explain: Without it, that the compact model does not run is reason enough.
+            full: Whether one image never stands for all inputs. Otherwise it does where it shows that they agree, or
+                where no explanation is asked for.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(sum(closing.parts.values()))
+            gated = self.gated(structure)
+            gated.gates.log_alpha.data.copy_(closing.values(structure))
+            return self._compared(gated, explain, full)
+
+    def _compared(self, gated: GatedModel, explain: bool, full: bool) -> str | None:
+        if not full and self.sample is not self.inputs:
+            problem = self._difference(gated, self.sample)
+            if problem is None or (problem and not explain):
+                return problem
+        problem = self._difference(gated, self.inputs, explain)
+        if problem is None or problem:
+            return problem
+        try:
+            verify(gated, self.inputs)
+        except CompactionError as error:
+            return str(error)
+        return None
+
+    def _difference(self, gated: GatedModel, inputs: tuple[Any, ...], explain: bool = False) -> str | None:
+        """None where gated and compact agree in the model's own precision, which is quick; else what the compact model
+        raised (and where, to ``explain`` it), or an empty text: whether they differ then, float64 has to say."""
+        device = gated.gates.log_alpha.device
+        inputs = map_inputs(inputs, lambda _path, x: x.to(device))
+        structure, small, self.broken = gated.structure, None, None
+        reference = self._protected(gated, Reference(gated).run)
+        with torch.no_grad():
+            try:
+                attribute_sizes(structure, structure.with_placeholders(gated.gates.is_open()))
+                want, known = run_recording(gated, inputs, lambda *x: run_once(reference, x, gated))
+                small = cut_closed_units(gated, constant_outputs=known, share_storage=True)
+                gap = gap_between(want, run_once(self._protected(gated, small), inputs, gated))
+                return None if gap.relative <= SINGLE_TOLERANCE and not gap.hides else ""
+            except CompactionError as error:
+                return str(error)
+            except Exception as error:
+                if small is None:
+                    return self._not_run(gated, inputs, explain, error)
+                self.broken = _broken_in(small.model, error)
+                return does_not_run(gated, small, inputs, error, SINGLE_TOLERANCE) if explain else repr(error)
+
+    def _not_run(self, gated: GatedModel, inputs: tuple[Any, ...], explain: bool, error: Exception) -> str | None:
+        """The gated model does not run, or cannot be cut: perhaps for what was changed in the example."""
+        if self.inputs is self.given:
+            return "" if explain else repr(error)
+        self._use(self.given)
+        return self._compared(gated, explain, full=False)
+
+    def _protected(self, gated: GatedModel, run: Callable[..., Any]) -> Callable[..., Any]:
+        """Run with what the model writes into its own tensors taken back: both models begin alike."""
+        if not gated.structure.written:
+            return run
+
+        def protected(*inputs: Any) -> Any:
+            protection = TensorProtection(named_tensors(gated.model).values())
+            try:
+                with protection:
+                    return run(*inputs)
+            finally:
+                protection.restore()
+
+        return protected
+
+    def suspects(self, structure: Structure, names: list[str]) -> list[str]:
+        """Return the groups whose sizes are written in the module that the compact model broke off in, and in all of
+        its class: what one cannot do, they cannot do either."""
+        if self.broken is None:
+            return []
+        modules = dict(named_modules(self.model))
+        paths = {path for path, m in modules.items() if type(m) is type(modules[self.broken])}
+        written = [s.units for s in structure.sizes if s.module in paths]
+        return [n for n in names if any(structure.touches(units, structure.group(n)) for units in written)]
+
+
+def _broken_in(model: nn.Module, error: Exception) -> str | None:
+    """Path of the innermost module with code of the user's own that an error came through."""
+    paths = {id(m): path for path, m in named_modules(model)}
+    found, step = None, error.__traceback__
+    while step is not None:
+        module = step.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and not type(module).__module__.startswith("torch.nn."):
+            found = paths.get(id(module), found)
+        step = step.tb_next
+    return found
+
+
+def _one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One image or volume instead of several: what samples share needs no second one. Other inputs stay as they are."""
+    found = input_tensors(inputs).values()
+    if not all(x.is_floating_point() and x.ndim > 3 for x in found) or len({len(x) for x in found}) != 1:
+        return inputs
+    return map_inputs(inputs, lambda _path, x: x[:1])
+
+
+def with_distinct_features(inputs: tuple[Any, ...], structure: Structure) -> tuple[Any, ...]:
+    """Change an example that cannot show which feature is which: one is zero everywhere, or two are equal.
+
+    Returns:
+        The inputs, with noise on those; the very inputs where none is.
+    """
+    found = input_tensors(inputs)
+    new: dict[Any, Tensor] = {}
+    for selection in structure.inputs:
+        x = found[selection.path]
+        if x.is_floating_point() and x.numel() and not _distinct(x.detach().movedim(selection.dim, 0)):
+            scale = float(x.detach().abs().amax())
+            new[selection.path] = x.detach() + (0.1 * scale or 1.0) * torch.randn(x.shape, dtype=x.dtype).to(x.device)
+    return replace_inputs(inputs, new)
+
+
+def _distinct(columns: Tensor) -> bool:
+    columns = columns.reshape(len(columns), -1)
+    few = columns[:, :: max(1, columns.shape[1] // 1024)]
+    return bool((few != 0).any(1).all()) and len(torch.unique(few, dim=0)) == len(few)
+
+
+def randomize_constant_params(model: nn.Module, private: Collection[str] = ()) -> nn.Module:
+    """Copy a model, with new values where a layer starts at zero or one, which would hide a difference.
+
+    Args:
+        model: The model; other tensors of it are shared.
+        private: The names of those that are copied, since the model's own code writes into them.
+    """
+    copied = structural_copy(model, private)
+    with torch.no_grad():
+        constant = {n: p for n, p in model.named_parameters() if _is_constant(p)}
+        replace_tensors(copied, {n: p + 0.1 * torch.randn_like(p) for n, p in constant.items()})
+    return copied
+
+
+def _is_constant(p: Tensor) -> bool:
+    if not p.numel() or bool(p[(0,) * p.ndim] != p[(-1,) * p.ndim]):
+        return False
+    return bool((p == p[(0,) * p.ndim]).all())

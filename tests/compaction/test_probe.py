@@ -1,0 +1,260 @@
+"""The probe: what closes can be cut, whatever closes beside it."""
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import lumos
+from lumos.compaction.closings import closings, part_draws
+from lumos.compaction.difference import difference, gap_between
+from lumos.compaction.noise import EqualNoise
+from lumos.compaction.trial import with_distinct_features
+from lumos.errors import CompactionError, StructureError
+from lumos.tracing.trace_structure import trace_structure
+from tests.networks import random_gates
+
+
+def closed(gated: lumos.GatedModel, **kept: int) -> lumos.GatedModel:
+    """Keep so many units of the named groups, and all of the others."""
+    gated.gates.log_alpha.data.fill_(8.0)
+    for name, number in kept.items():
+        group = gated.structure.group(name)
+        gated.gates.log_alpha.data[group.start : group.stop - number] = -8.0
+    return gated.eval()
+
+
+class Counted(nn.Module):
+    """Two layers whose blocks are counted by one attribute."""
+
+    def __init__(self, blocks=8):
+        super().__init__()
+        self.blocks = blocks
+        self.a, self.b = nn.Linear(5, 4 * blocks), nn.Linear(5, 4 * blocks)
+        self.c, self.d = nn.Linear(4 * blocks, 3), nn.Linear(4 * blocks, 3)
+
+    def forward(self, x):
+        u = self.a(x).view(len(x), self.blocks, -1).softmax(-1).flatten(1)
+        v = self.b(x).view(len(x), self.blocks, -1).softmax(-1).flatten(1)
+        return self.c(u) + self.d(v)
+
+
+@pytest.mark.parametrize(("a", "b"), [(4, 4), (4, 8), (8, 4), (7, 8), (2, 6)])
+def test_groups_that_one_attribute_counts(a, b):
+    x = torch.randn(16, 5)
+    lumos.verify(closed(lumos.gate(Counted(), x), a=a, b=b), x)
+
+
+def test_one_attribute_for_two_sizes_is_an_error_of_the_cut():
+    x = torch.randn(16, 5)
+    gated = lumos.gate(Counted(), x)
+    sizes = tuple(replace(s, attributes=("blocks",), literal=False) for s in gated.structure.sizes)
+    gated.structure = replace(gated.structure, sizes=sizes)
+    with pytest.raises(CompactionError, match=r"blocks of the model stands for two sizes .* 4 and 6"):
+        lumos.compact(closed(gated, a=4, b=6))
+
+
+class CutInHalves(nn.Module):
+    """Two layers whose outputs are put together and cut apart in the middle: they have to stay of one size."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 8), nn.Linear(5, 8)
+        self.c, self.d = nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        u, v = torch.cat([self.a(x), self.b(x)], 1).relu().chunk(2, 1)
+        return self.c(u) + self.d(v)
+
+
+def test_equal_numbers_hide_nothing():
+    x = torch.randn(16, 5)
+    gated = lumos.gate(CutInHalves(), x)
+    for seed in range(6):
+        random_gates(gated, random.Random(seed))
+        lumos.verify(gated.eval(), x)
+    assert [g.name for g in gated.structure.groups] == ["input"]
+
+
+def test_groups_that_meet_get_unequal_numbers():
+    structure = trace_structure(CutInHalves(), (torch.randn(4, 5),))
+    draws = part_draws(structure)
+    assert any(draw["a"] != draw["b"] for draw in draws)
+    assert all(any(draw[g.name] < g.size for draw in draws) for g in structure.groups)
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.i, self.t, self.o = nn.Linear(5, 16), nn.TransformerEncoder(layer, 2), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.o(self.t(self.i(x)))
+
+
+class Shifted(nn.Module):
+    """An attention that has an attribute of the name that a constant once used for its own."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.dim, self.heads = dim, 2
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Windows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.i, self.o = nn.Linear(5, 2), nn.Linear(2, 3)
+        self.norm, self.attn = nn.LayerNorm(2), Shifted(2)
+
+    def forward(self, x):
+        x = self.i(x)
+        return self.o(x + self.attn(self.norm(x)))
+
+
+@pytest.mark.parametrize("build", [Encoder, Windows])
+def test_each_optional_group_can_be_closed_alone_and_with_others(build):
+    x = torch.randn(4, 6, 5)
+    gated = lumos.gate(build(), x)
+    optional = [g.name for g in gated.structure.groups if g.optional]
+    assert optional
+    for names in [*([name] for name in optional), optional]:
+        lumos.verify(closed(gated, **dict.fromkeys(names, 0)), x)
+
+
+def test_every_optional_group_is_closed_while_its_neighbours_are_not():
+    structure = lumos.gate(Encoder(), torch.randn(4, 6, 5)).structure
+    optional = [g.name for g in structure.groups if g.optional]
+    trials = closings(structure)
+    for name, beside in zip(optional, optional[1:], strict=False):
+        assert any(name in t.whole and beside in t.parts for t in trials)
+        assert any(beside in t.whole and name in t.parts for t in trials)
+
+
+class PastTheGates(nn.Module):
+    """Reads a weight without asking its module for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x))) + torch.relu(self.a(x)) @ self.b._parameters["weight"].t()
+
+
+def test_weights_read_past_the_gates_hold_their_units():
+    structure = lumos.gate(PastTheGates(), torch.randn(8, 5)).structure
+    assert [g.name for g in structure.groups] == ["input"]
+
+
+class Variational(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.mu, self.dec, self.out = nn.Linear(6, 16), nn.Linear(16, 4), nn.Linear(4, 16), nn.Linear(16, 6)
+
+    def forward(self, x):
+        mu = self.mu(F.dropout(torch.relu(self.enc(x)), 0.2, training=True))
+        z = mu + torch.randn_like(mu) + torch.normal(0.0, 1.0, mu.shape) + torch.empty_like(mu).uniform_(-1, 1)
+        return self.out(torch.relu(self.dec(z)))
+
+
+def test_noise_in_eval_mode_is_drawn_equally():
+    x = torch.randn(8, 6)
+    gated = lumos.gate(Variational(), x)
+    assert {g.name: g.size for g in gated.structure.groups} == {"input": 6, "enc": 16, "mu": 4, "dec": 16}
+    random_gates(gated, random.Random(1))
+    lumos.verify(gated.eval(), x)
+
+
+def test_equal_noise_is_noise():
+    with EqualNoise():
+        draws = [torch.randn(3), torch.randn(2), torch.rand(2), torch.zeros(2).normal_(5.0, 0.1)]
+        kept = F.dropout(torch.ones(3), 0.5)
+    assert all(len(d.unique()) == 1 for d in draws)
+    assert len({float(d[0]) for d in draws}) == 4
+    assert 4 < float(draws[3][0]) < 6
+    assert torch.equal(kept, torch.ones(3))
+
+
+class Overwrites(nn.Module):
+    """Writes into what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 16), nn.Linear(16, 2)
+
+    def forward(self, batch):
+        batch["x"].mul_(2.0).add_(1.0)
+        batch["more"] = batch["x"]
+        return self.b(torch.relu(self.a(batch["x"])))
+
+
+def test_inputs_that_the_model_writes_into_stay():
+    batch = {"x": torch.randn(8, 6)}
+    before = batch["x"].clone()
+    gated = lumos.gate(Overwrites(), batch)
+    lumos.verify(gated.eval(), batch)
+    assert [g.size for g in gated.structure.groups] == [6, 16]
+    assert torch.equal(batch["x"], before)
+    assert list(batch) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "x", [torch.zeros(8, 3), torch.ones(8, 3), torch.linspace(0.1, 1, 8)[:, None].expand(8, 3), torch.ones(1, 3)]
+)
+def test_examples_that_show_nothing_are_changed(x):
+    model = nn.Linear(3, 2)
+    structure = trace_structure(model, (x,))
+    (changed,) = with_distinct_features((x,), structure)
+    assert len(torch.unique(changed.T, dim=0)) == 3
+    distinct = torch.randn(8, 3)
+    assert with_distinct_features((distinct,), structure)[0] is distinct
+
+
+class Nothing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.a(x)[:0]
+
+
+def test_an_example_without_output_is_refused():
+    with pytest.raises(StructureError, match="returns tensors without any value for the example"):
+        lumos.gate(Nothing(), torch.randn(4, 3))
+
+
+def test_difference_sees_shapes_and_infinities():
+    assert difference(torch.ones(2), torch.ones(3))[1] == math.inf
+    assert difference(torch.ones(2), torch.tensor([1.0, math.nan]))[1] == math.inf
+    assert difference(torch.tensor([1.0, math.inf]), torch.tensor([1.0, -math.inf]))[1] == math.inf
+    odd = torch.tensor([1.0, math.nan, math.inf])
+    assert difference(odd, odd.clone()) == (0.0, 0.0)
+    assert difference(torch.tensor([4.0, 2.0]), torch.tensor([4.0, 1.0])) == (1.0, 0.25)
+
+
+def test_difference_judges_columns_and_compares_other_tensors_as_they_are():
+    big = torch.tensor([[1e6, 4.0], [2e6, 3.0]], dtype=torch.float64)
+    off = big + torch.tensor([0.0, 1.0])
+    assert difference(big, off)[1] == pytest.approx(1 / (2e6 * 1e-4))
+    assert difference(big[:, 1:], off[:, 1:])[1] == 0.25
+    assert difference(torch.tensor([True, False]), torch.tensor([True, True]))[1] == math.inf
+    assert difference(torch.tensor([1, 2]), torch.tensor([1, 2]))[1] == 0.0
+    assert difference({"a": torch.ones(1)}, {"b": torch.ones(1)})[1] == math.inf
+    assert difference((), ())[1] == math.inf
+
+
+def test_small_columns_do_not_hide_in_low_precision():
+    x = torch.tensor([[1e6, 1.0], [2e6, 2.0]])
+    assert gap_between(x, x + torch.tensor([0.0, 0.5])).hides
+    assert not gap_between(x, x.clone()).hides
