@@ -298,11 +298,12 @@ def _sizes(trace: Trace, gates: Tensor) -> tuple[Size, ...]:
 
 
 def _changes(units: Int[Tensor, "size slice"]) -> bool:
-    """Return whether a size can change: every position has its own units, and not all of them the same."""
-    if not units.any():
+    """Return whether a size can change: positions hold units, and not all of them the same several ones."""
+    rows = units[(units != 0).all(1)].sort(1).values
+    if not len(rows):
         return False
-    rows = units.sort(1).values
-    return bool((rows != rows[:1]).any()) and bool((units != 0).all(1).any())
+    same = bool((rows == rows[:1]).all())
+    return not same or bool((rows[0] == rows[0, 0]).all())
 
 
 def _fixed_units(blocks: list[Block], classes: UnitClasses, free: Bool[Tensor, " classes"]) -> list[Fixed]:
