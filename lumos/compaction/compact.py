@@ -76,8 +76,8 @@ def cut_closed_units(
         if not bool((m == 1).all()):
             new[n] = multiply(new[n], m, in_place=new[n].data_ptr() != own[n].data_ptr())
     layers, more = _changed_layers(gated, plan)
-    for path, sizes in literal_sizes(structure, keep).items():
-        layers.setdefault(path, {"kind": "resized", "sizes": sizes})
+    for path, numbers in literal_sizes(structure, keep).items():
+        layers.setdefault(path, {"kind": "resized", **numbers})
     constants = find_constants(gated, keep, constant_outputs)
     attributes = attribute_sizes(structure, keep, constants)
     layers = {path: facts for path, facts in layers.items() if not is_inside(path, constants)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, no_type_check
 
 import torch
@@ -85,49 +86,73 @@ class Constant(nn.Module):
 
 
 class Resized(nn.Module):
-    """A module whose code writes sizes as literals: each becomes another number, where the code writes the old one.
+    """A module whose code writes numbers as literals: each becomes another one, where the code writes the old one.
 
     ``sizes``: which of the module's own shaping calls, which dimension of its result, the old size and the new one.
+    ``bounds``: which of its own calls that index, which place in the index, which part of that (0 a position, 1 and 2
+    the start and the end of a slice), the old number and the new one.
     """
 
     sizes: list[list[int]]
+    bounds: list[list[int]]
 
-    def init_pruned(self, sizes: list[list[int]]) -> None:
-        """Remember the sizes."""
-        self.sizes = sizes
+    def init_pruned(self, sizes: list[list[int]], bounds: list[list[int]] | None = None) -> None:
+        """Remember the numbers."""
+        self.sizes, self.bounds = sizes, bounds or []
         self._own_calls: list[bool] = []
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute what the module does, with the other sizes."""
-        mode = _OtherSizes(self)
+        """Compute what the module does, with the other numbers."""
+        mode = _OtherNumbers(self)
         with mode:
             out = super().forward(*args, **kwargs)
         if not _reads_bytecode():
             self._own_calls = mode.own
         return out
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made at run time: pickle is told how.
+        make, arguments, *rest = super().__reduce_ex__(protocol)
+        plain = type(self).__mro__[2]
+        return (_rebuilt, (plain, make, tuple(plain if a is type(self) else a for a in arguments)), *rest)
 
-class _OtherSizes(TorchFunctionMode):
-    """Exchanges sizes in the module's own shaping calls.
 
-    ``own`` says of each shaping call so far whether it is the module's own. An export that reads bytecode sees no
-    frames, and goes by what the last run found; whether the file computes the same is checked.
+@cache
+def resized_class(plain: type[nn.Module]) -> type[nn.Module]:
+    """Return the class of a module of the user's whose code writes other numbers; it stays the user's otherwise."""
+    return type(f"Resized{plain.__name__}", (Resized, plain), {"__module__": plain.__module__})
+
+
+def _rebuilt(plain: type[nn.Module], make: Any, arguments: tuple[Any, ...]) -> nn.Module:
+    module = make(*arguments)
+    module.__class__ = resized_class(plain)
+    return module
+
+
+class _OtherNumbers(TorchFunctionMode):
+    """Exchanges numbers in the module's own calls that shape and that index.
+
+    ``own`` says of each such call so far whether it is the module's own. An export that reads bytecode sees no frames,
+    and goes by what the last run found; whether the file computes the same is checked.
     """
 
     def __init__(self, module: Resized) -> None:
         super().__init__()
-        self.module, self.count = module, 0
+        self.module, self.shaped, self.indexed = module, 0, 0
         self.own: list[bool] = []
 
     @no_type_check
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _SHAPING_CALLS and not kwargs:
+        indexes = func in _INDEXING_CALLS and bool(self.module.bounds)
+        if indexes or (func in _SHAPING_CALLS and not kwargs):
             calls = self.module._own_calls if _reads_bytecode() else []
             own = calls[len(self.own)] if len(self.own) < len(calls) else self._own()
             self.own.append(own)
-            if own:
-                args, self.count = self._with_sizes(func in _UNFLATTEN, args), self.count + 1
+            if own and indexes:
+                args, self.indexed = (args[0], self._with_bounds(args[1]), *args[2:]), self.indexed + 1
+            elif own:
+                args, self.shaped = self._with_sizes(func in _UNFLATTEN, args), self.shaped + 1
         return func(*args, **kwargs)
 
     def _own(self) -> bool:
@@ -146,9 +171,25 @@ class _OtherSizes(TorchFunctionMode):
         shape = args[2:] if unflatten else args[1:]
         shape = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else list(shape)
         for call, dim, old, new in self.module.sizes:
-            if call == self.count and 0 <= dim - first < len(shape) and shape[dim - first] == old:
+            if call == self.shaped and 0 <= dim - first < len(shape) and shape[dim - first] == old:
                 shape[dim - first] = new
         return (x, args[1], shape) if unflatten else (x, shape)
+
+    @no_type_check
+    def _with_bounds(self, index: Any) -> Any:
+        items = list(index) if isinstance(index, tuple) else [index]
+        given = list(items)
+        for call, place, part, old, new in self.module.bounds:
+            if call != self.indexed or place >= len(items):
+                continue
+            was, item = given[place], items[place]
+            if part == 0 and type(was) is int and was == old:
+                items[place] = new
+            elif part == 1 and isinstance(was, slice) and was.start == old:
+                items[place] = slice(new, item.stop, item.step)
+            elif part == 2 and isinstance(was, slice) and was.stop == old:
+                items[place] = slice(item.start, new, item.step)
+        return tuple(items) if isinstance(index, tuple) else items[0]
 
 
 is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -161,6 +202,7 @@ def _reads_bytecode() -> bool:
 
 _UNFLATTEN = (Tensor.unflatten, torch.unflatten)
 _SHAPING_CALLS = (Tensor.view, Tensor.reshape, torch.reshape, *_UNFLATTEN)
+_INDEXING_CALLS = (Tensor.__getitem__, Tensor.__setitem__)
 
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight")
 
@@ -184,9 +226,7 @@ def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) ->
         module = model.get_submodule(path)
         options = {key: value for key, value in facts.items() if key != "kind"}
         kind = KINDS[facts["kind"]]
-        # What writes other sizes stays the user's own class otherwise.
-        own = type(module)
-        module.__class__ = type(f"Resized{own.__name__}", (Resized, own), {}) if kind is Resized else kind
+        module.__class__ = resized_class(type(module)) if kind is Resized else kind
         module.init_pruned(**options)  # type: ignore[operator]
     if layers:
         _without_fused_layers(model, layers)

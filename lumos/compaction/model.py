@@ -177,7 +177,12 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
     replace_tensors(model, saved.state)
     set_attributes(model, saved.attributes)
     inputs = [
-        Selection(tuple(i["path"]), i["dim"], torch.as_tensor(i["kept"], dtype=torch.int64), i["width"])
+        Selection(_path(i["path"]), i["dim"], torch.as_tensor(i["kept"], dtype=torch.int64), i["width"])
         for i in saved.inputs
     ]
     return CompactModel(model, inputs, saved.features, select, saved.attributes, saved.layers)
+
+
+def _path(saved: list[Any]) -> InputPath:
+    """A path as JSON keeps it: its tuples are lists there."""
+    return tuple(_path(key) if isinstance(key, list) else key for key in saved)

@@ -83,15 +83,21 @@ def is_inside(path: str, modules: Collection[str]) -> bool:
     return any(path == module or path.startswith(f"{module}.") for module in modules)
 
 
-def literal_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, list[list[int]]]:
-    """Compute the new values of the sizes that modules' code writes as literals.
+def literal_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[str, dict[str, list[list[int]]]]:
+    """Compute the new values of the numbers that modules' code writes as literals.
 
     Returns:
-        By module path: call, dimension, old size and new size of each.
+        By module path: under ``sizes`` the call, the dimension, the old size and the new one of each; under ``bounds``
+        the call, the place in its index, the part of it, the old number and the new one.
     """
-    found: dict[str, list[list[int]]] = {}
+    found: dict[str, dict[str, list[list[int]]]] = {}
     for size in structure.sizes:
         new = structure.kept_size(size, keep) if size.literal and size.place else size.size
         if size.place and new != size.size:
-            found.setdefault(size.module, []).append([*size.place, size.size, new])
+            found.setdefault(size.module, {"sizes": []})["sizes"].append([*size.place, size.size, new])
+    for bound in structure.bounds:
+        new = structure.kept_bound(bound, keep)
+        if new != bound.value:
+            facts = found.setdefault(bound.module, {"sizes": []})
+            facts.setdefault("bounds", []).append([*bound.place, bound.value, new])
     return found

@@ -123,10 +123,12 @@ class GatedModel(nn.Module):
     def multipliers(self) -> dict[str, Tensor]:
         """Return, for each gated weight, what the test-time gates multiply it with, broadcastable to its shape."""
         out: dict[str, Tensor] = {}
+        own = named_tensors(self.model)
         for (name, dim), value in self._test_time().items():
             if dim != INPUT:
-                value = along(value, dim, len(self.structure.shapes[name]))
-                out[name] = out.get(name, torch.ones((), device=value.device)) * value
+                # In the weight's precision, as the weight is multiplied where it is read.
+                value = along(value, dim, own[name].ndim).to(torch.promote_types(value.dtype, _real(own[name].dtype)))
+                out[name] = out[name] * value if name in out else value
         return out
 
     @torch.no_grad()
@@ -170,6 +172,10 @@ class GatedModel(nn.Module):
     def kept_features(self) -> list[str]:
         """Names of the input features whose gates are open at test time."""
         return self.structure.kept_features(self.gates.is_open())
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    return dtype.to_real() if dtype.is_complex else dtype
 
 
 def _holder_of_first(model: nn.Module, axes: Sequence[Axis]) -> tuple[nn.Module | None, str]:

@@ -20,7 +20,7 @@ from lumos.tracing.index_maps import drop_empty, look_up
 from lumos.tracing.inputs import InputPath
 from lumos.tracing.modules import int_attributes
 from lumos.tracing.query_key import pair_units, query_and_key_units, score_scales
-from lumos.tracing.structure import INPUT, Fixed, Group, InputSelection, Size, Structure
+from lumos.tracing.structure import INPUT, Bound, Fixed, Group, InputSelection, Size, Structure
 from lumos.tracing.trace import Block, Trace
 from lumos.tracing.unit_ids import has_values
 
@@ -83,6 +83,7 @@ def build_structure(
         layers=layers,
         dataflow=trace.dataflow,
         sizes=_sizes(trace, of_both),
+        bounds=_bounds(trace, of_both),
         module_maps=look_up(of_both, trace.module_ids),
         pairs=pairs,
         scales=score_scales(trace, of_unit),
@@ -138,20 +139,34 @@ def _components(left: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:
 
 
 def _attach_elementwise_params(trace: Trace, classes: UnitClasses, maps: dict[Axis, Tensor]) -> None:
-    """Add the axes of parameters that met units element by element (scales, shifts, position embeddings, buffers)."""
+    """Add the axes of parameters that met units element by element (scales, shifts, position embeddings, buffers).
+
+    An element that the run did not meet (a row of a table) goes with the others of its line.
+    """
+    members = classes.label.bincount(minlength=len(classes.label))
     for name, (_, elements) in trace.elements.items():
         free = classes.removable()
         labels = classes.label[elements]
+        unmet = members[labels] == 1
         labels = torch.where(free[labels], labels, 0)
         if not labels.any():
             continue
-        axes = [d for d in sorted(range(labels.ndim), key=lambda d: -labels.shape[d])
-                if all(int(labels.select(d, k).unique().numel()) == 1 for k in range(labels.shape[d]))]  # fmt: skip
+        axes = [d for d in sorted(range(labels.ndim), key=lambda d: -labels.shape[d]) if _one_a_line(labels, unmet, d)]
         if axes and not any((name, d) in maps for d in range(labels.ndim)):
-            line = elements.movedim(axes[0], 0).reshape(elements.shape[axes[0]], -1)[:, 0]
-            maps[name, axes[0]] = line
+            lines = (labels.movedim(axes[0], 0).reshape(labels.shape[axes[0]], -1),
+                     elements.movedim(axes[0], 0).reshape(labels.shape[axes[0]], -1))  # fmt: skip
+            maps[name, axes[0]] = lines[1].gather(1, lines[0].argmax(1, keepdim=True)).squeeze(1)
         else:
             classes.fix(labels[labels > 0], f"parameter {name} holds it in no single dimension")
+
+
+def _one_a_line(labels: Tensor, unmet: Tensor, dim: int) -> bool:
+    """Return whether the elements at each position along a dimension have one label, but for those without any."""
+    rest = [d for d in range(labels.ndim) if d != dim]
+    low, high = torch.where(unmet, len(labels.unique()) + int(labels.max()), labels), torch.where(unmet, -1, labels)
+    if rest:
+        low, high = low.amin(rest), high.amax(rest)
+    return bool(((low == high) | (high < 0)).all())
 
 
 def _fix_columns_with_values(trace: Trace, classes: UnitClasses, maps: dict[Axis, Tensor], units: Tensor) -> None:
@@ -295,6 +310,12 @@ def _sizes(trace: Trace, gates: Tensor) -> tuple[Size, ...]:
         for size, units in zip(trace.sizes, written.values(), strict=True)
         if _changes(units)
     )
+
+
+def _bounds(trace: Trace, gates: Tensor) -> tuple[Bound, ...]:
+    """Return the numbers that pick positions along axes of removable units."""
+    read = look_up(gates, dict(enumerate(bound.units for bound in trace.bounds)))
+    return tuple(replace(b, units=u) for b, u in zip(trace.bounds, read.values(), strict=True) if _changes(u))
 
 
 def _changes(units: Int[Tensor, "size slice"]) -> bool:

@@ -90,6 +90,24 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A number by which a module's code picks positions along an axis of units: ``x[:, 3]``, ``x[:, :5]``.
+
+    Args:
+        module: The module's path.
+        place: Which of the module's calls that index, the place in its index, and the part of it: 0 a position, 1 the
+            first one of several, 2 the end of several.
+        value: The number.
+        units: The units of each position of the axis.
+    """
+
+    module: str
+    place: tuple[int, int, int]
+    value: int
+    units: Int[Tensor, "size slice"]
+
+
+@dataclass(frozen=True)
 class ScoreScale:
     """What an attention divides its scores by: the root of the number of its queries' dimensions.
 
@@ -151,6 +169,7 @@ class Structure:
         pairs: Pairs of units that a position depends on (a head and a dimension inside it).
         scales: What attentions divide their scores by.
         noisy: Whether the model draws random numbers in eval mode.
+        bounds: Numbers by which modules' code picks positions along axes of units.
 
     Example:
         >>> import torch, lumos
@@ -183,6 +202,7 @@ class Structure:
     scales: tuple[ScoreScale, ...] = ()
     written: frozenset[str] = frozenset()
     noisy: bool = False
+    bounds: tuple[Bound, ...] = ()
 
     # ---- units --------------------------------------------------------------------------------------------------
 
@@ -243,6 +263,7 @@ class Structure:
             sites={axis: units for axis, units in sites.items() if units.any()},
             inputs=tuple(replace(i, units=new_id[i.units]) for i in self.inputs),
             sizes=tuple(replace(s, units=new_id[s.units]) for s in self.sizes),
+            bounds=tuple(replace(b, units=new_id[b.units]) for b in self.bounds),
             module_maps={name: new_id[units] for name, units in self.module_maps.items()},
             pairs=pairs.clamp(min=1) if groups else pairs[:0],
             scales=tuple(replace(s, units=new_id[s.units]) for s in self.scales if new_id[s.units].any()),
@@ -286,6 +307,16 @@ class Structure:
     def kept_size(self, size: Size, keep: Bool[Tensor, " units"]) -> int:
         """Return what a size is when the units with ``keep`` stay: a position goes when nothing in it is left."""
         return int(self.padded(keep.cpu())[size.units].any(1).sum())
+
+    def kept_bound(self, bound: Bound, keep: Bool[Tensor, " units"]) -> int:
+        """Return what a bound is when the units with ``keep`` stay: as many positions before it, or behind it, as
+        stay."""
+        stays = self.padded(keep.cpu())[bound.units].any(1)
+        if bound.value >= 0:
+            return int(stays[: bound.value].sum())
+        single = bound.place[2] == 0  # it counts itself: the last position is -1
+        behind = int(stays[len(stays) + bound.value + single :].sum())
+        return -behind - single or int(stays.sum())
 
     def kept_features(self, keep: Bool[Tensor, " units"]) -> list[str]:
         """Return the names of the input features that stay, in the model's order (all where none has a gate)."""

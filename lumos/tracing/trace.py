@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from lumos.tracing.costs import Contraction
 from lumos.tracing.dataflow import Dataflow, DataflowRecorder
 from lumos.tracing.modules import named_tensors
 from lumos.tracing.options import StructureOptions
-from lumos.tracing.structure import OUTPUT, Size
+from lumos.tracing.structure import OUTPUT, Bound, Size
 from lumos.tracing.tensor_table import TensorTable
 from lumos.tracing.unit_ids import ANY_UNIT, NO_UNIT, collapse_repeats, has_values, no_units, varies_along
 
@@ -105,6 +105,7 @@ class Trace:
         self.module_ids: dict[str, Tensor] = {}
         """The unit ids of what each module returned last."""
         self.sizes: list[Size] = []
+        self.bounds: list[Bound] = []
         self.query_keys: list[QueryKey] = []
         self.units_in_heads: list[tuple[Tensor, Tensor]] = []
         """Units of dimensions inside heads, and for each the unit of its head."""
@@ -112,6 +113,7 @@ class Trace:
         self.dataflow = Dataflow()
         self.running: list[RunningModule] = []
         self._shaping_calls: dict[str, int] = {}
+        self._indexing_calls: dict[str, int] = {}
 
     # ---- unit ids -----------------------------------------------------------------------------------------------
 
@@ -201,10 +203,13 @@ class Trace:
         if len(units):
             self.reasons.setdefault(reason, []).append(units)
 
+    def hold_values(self, tensors: Iterable[Tensor], call: Call) -> None:
+        """Fix the units of tensors whose values say where something goes, or are read by the model's own code."""
+        for t in tensors:
+            self.fix(self.unit_ids(t), f"its values are read by {self.where(call.name)}")
+
     def freeze(self, call: Call, why: str = "there is no rule for") -> None:
         """Take a call as one that cannot be followed: what enters keeps its size, what comes out has no units."""
-        if not call.outputs and call.name not in _READS_VALUES:
-            return
         reason = f"{why} {self.where(call.name)}"
         for t in call.tensors:
             self.fix(self.unit_ids(t), reason)
@@ -313,6 +318,26 @@ class Trace:
                 place = (order, d) if shaping else None
                 self.sizes.append(Size(path, t.shape[d], slices.clone(), place=place))
 
+    def record_bounds(self, ids: Tensor, index: object) -> None:
+        """Remember the numbers by which a call picks positions along axes of units.
+
+        Args:
+            ids: The unit ids of the tensor that is indexed.
+            index: What stands in the brackets.
+        """
+        path = self.module[0]
+        order = self._indexing_calls.get(path, 0)
+        self._indexing_calls[path] = order + 1
+        for position, dim, item in indexed_dims(index, ids.ndim):
+            if isinstance(item, Tensor):
+                continue
+            parts = (item.start, item.stop) if isinstance(item, slice) else (item,)
+            first = 1 if isinstance(item, slice) else 0
+            for part, value in enumerate(parts, start=first):
+                if type(value) is int and -ids.shape[dim] <= value < ids.shape[dim] and varies_along(ids, dim):
+                    rows = collapse_repeats(ids, keep=dim)[0].movedim(dim, 0).reshape(ids.shape[dim], -1)
+                    self.bounds.append(Bound(path, (order, position, part), value, rows.clamp(min=NO_UNIT)))
+
     def finish(self, outputs: list[Tensor]) -> None:
         """Note what the model returned: its units are fixed."""
         for t in outputs:
@@ -335,7 +360,7 @@ class Trace:
     def enter_module(self, path: str, module: nn.Module, inputs: tuple[object, ...]) -> None:
         """Note that a module begins to run."""
         self.running.append(RunningModule(path, module, inputs[0] if inputs else None))
-        self._shaping_calls[path] = 0
+        self._shaping_calls[path] = self._indexing_calls[path] = 0
 
     def leave_module(self, path: str, inputs: tuple[object, ...], output: object) -> None:
         """Note what a module returned, and keep its unit ids."""
@@ -357,10 +382,36 @@ class Trace:
         return f"{call} in {path or 'the model'} ({type(module).__name__}{line})"
 
 
+def indexed_dims(index: object, ndim: int) -> Iterator[tuple[int, int, Any]]:
+    """Go through the positions, slices and tensors in an index.
+
+    Args:
+        index: What stands in the brackets.
+        ndim: The dimensions of the tensor that is indexed.
+
+    Yields:
+        The place in the index, the dimension that is picked from (of a mask, its first one), and what picks.
+    """
+    items = index if isinstance(index, tuple) else (index,)
+    consumed = [0 if item is None or item is Ellipsis else _consumed(item) for item in items]
+    dim = 0
+    for position, item in enumerate(items):
+        if item is Ellipsis:
+            dim = ndim - sum(consumed[position:])
+            continue
+        if type(item) is int or isinstance(item, Tensor) or (isinstance(item, slice) and item.step in (None, 1)):
+            yield position, dim, item
+        dim += consumed[position]
+
+
+def _consumed(item: object) -> int:
+    """How many dimensions an index picks from: a mask from all of its own."""
+    return item.ndim if isinstance(item, Tensor) and item.dtype in (torch.bool, torch.uint8) else 1
+
+
 Rule = Callable[[Trace, Call], None]
 """What a call does to the units that its operands carry."""
 
-_READS_VALUES = {"item", "tolist", "numpy"}
 _PAIR = 2**31
 _MANY = 2**14
 _FOLDER = Path(__file__).parent

@@ -58,8 +58,8 @@ def trace_structure(
         other = _trace_and_build(model, inputs, tried, options)
         if _gates(other, "feature") > _gates(best, "feature") and _gates(other, "hidden") >= _gates(best, "hidden"):
             best, dims = other, tried
-    size = sum(leaves[path].shape[dim] for path, dim in dims.items())
-    return replace(best, feature_names=_feature_names(features, size) if dims else tuple(features or ()))
+    size = sum(len(selection.units) for selection in best.inputs)
+    return replace(best, feature_names=_feature_names(features, size) if size else tuple(features or ()))
 
 
 def run_tracer(
@@ -112,6 +112,11 @@ def run_tracer(
             "returns values"
         )
     trace.finish(outputs)
+    # What the model never reads (a label in the batch) has no features.
+    unread = [path for path in features if id(leaves[path]) not in tracer.used]
+    for path in unread:
+        first = int(features.pop(path)[0])
+        trace.blocks = [block for block in trace.blocks if block.first != first]
     return tracer, features
 
 

@@ -56,6 +56,8 @@ class Tracer(TorchFunctionMode):
         self.skipped = self.values_read = False
         self.noisy = False
         """Whether the model drew random numbers."""
+        self.used: set[int] = set()
+        """The identities of the tensors whose values some call used."""
         self._protection = TensorProtection(self.trace.tensors.values())
         self._rules, self._skip_compute = rules, skip_compute
 
@@ -104,8 +106,14 @@ class Tracer(TorchFunctionMode):
         if type(out) in _FACTS:
             return out
         call = Call(name, func, tuple(args), kwargs, operands, tensor_leaves(out, []))
-        if rule is None:
-            trace.freeze(call)
+        read = not call.outputs and reads_values(name, func, args, operands, rule is not None)
+        if call.outputs or read or rule is not None:
+            self.used.update(map(id, operands))
+        if read:
+            trace.hold_values(operands, call)
+        elif rule is None:
+            if call.outputs:
+                trace.freeze(call)
         else:
             try:
                 rule(trace, call)

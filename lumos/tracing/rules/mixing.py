@@ -83,6 +83,7 @@ def extremum(trace: Trace, call: Call) -> None:
 def pool(trace: Trace, call: Call) -> None:
     """Acts on space, channel by channel: the units of one place are those of every place."""
     x, out = call.tensors[0], call.outputs[0]
+    trace.hold_values(call.tensors[1:], call)  # the places that a grid asks for
     ids = trace.unit_ids(x)
     digit = re.search(r"pool(\d)d", call.name)
     space = int(digit[1]) if digit else x.ndim - 2

@@ -8,21 +8,42 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lumos.tracing.calls import SHAPING, Call
-from lumos.tracing.trace import Trace
+from lumos.tracing.calls import SHAPING, Call, tensor_leaves
+from lumos.tracing.trace import Trace, indexed_dims
 from lumos.tracing.unit_ids import ANY_UNIT, any_units, has_values, varies_along
 
 _WRITES_SIZES = {"view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "broadcast_to"}
 
 
+_INDEXED = {"getitem", "index_select", "gather", "take_along_dim", "repeat_interleave"}
+"""Calls whose first tensor moves to where the others say."""
+
+
 def move(trace: Trace, call: Call) -> None:
     """Data movement: the very same call, applied to the unit ids."""
+    if call.name == "getitem":
+        trace.record_bounds(trace.unit_ids(call.args[0]), call.args[1])
     moved = _moved(trace, call, lambda ids: ids)
     for t, ids in zip(call.outputs, moved, strict=True) if moved else ():
         trace.set_unit_ids(t, ids)
     if call.name in _WRITES_SIZES:
         for t in call.outputs:
             trace.record_sizes(t, call.name in SHAPING)
+
+
+def _hold_picked(trace: Trace, call: Call) -> None:
+    """Fix units that an index picks by their number, where it depends on the input: another one picks others."""
+    if trace.source_parameter(call.args[0]):  # its rows are no units
+        return
+    ids = trace.unit_ids(call.args[0])
+    if call.name == "getitem":
+        items = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+        dims = [dim for _, dim, item in indexed_dims(items, ids.ndim) if isinstance(item, Tensor)]
+    else:
+        dims = [call.arg({"index_select": 1, "gather": 1}.get(call.name, 2), "dim", 0)]
+    for dim in dims:
+        if isinstance(dim, int) and varies_along(ids, dim % ids.ndim):
+            trace.fix(ids, f"picked by its number by {trace.where(call.name)}")
 
 
 def move_as_float(trace: Trace, call: Call) -> None:
@@ -36,8 +57,12 @@ def move_as_float(trace: Trace, call: Call) -> None:
 
 
 def _moved(trace: Trace, call: Call, prepare: Any) -> list[Tensor]:
-    data = [t for t in call.tensors if has_values(t)] or call.tensors[:1]
-    # Whole numbers are indices, not values: an index stays what it is, and moving one has no ids to move.
+    # An index stays what it is: its values say what goes where.
+    data, index = (call.tensors[:1], call.tensors[1:]) if call.name in _INDEXED else (call.tensors, [])
+    trace.hold_values(index, call)
+    if index and trace.recorder.values_of(index):
+        _hold_picked(trace, call)
+    # Whole numbers without ids have none to move.
     if not any(has_values(t) or trace.has_unit_ids(t) for t in data):
         return []
     moving = {id(t) for t in data}
@@ -59,13 +84,19 @@ def as_complex(trace: Trace, call: Call) -> None:
     trace.set_unit_ids(call.outputs[0], trace.unit_ids(call.tensors[0]).select(-1, 0))
 
 
+_BOUNDED = {"clip", "clamp_min", "clamp_max", "normal", "fill"}
+"""Calls of which other operands may be tensors too."""
+
+
 def same(trace: Trace, call: Call) -> None:
     """Elementwise with one operand: the units go through. Without any (``torch.normal``) it is a fresh constant."""
     if not call.tensors:
         constant(trace, call)
-        return
-    for t in call.outputs:
-        trace.set_unit_ids(t, trace.unit_ids(call.tensors[0]))
+    elif len(call.tensors) > 1 and call.name in _BOUNDED:
+        elementwise(trace, call)
+    else:
+        for t in call.outputs:
+            trace.set_unit_ids(t, trace.unit_ids(call.tensors[0]))
 
 
 def elementwise(trace: Trace, call: Call) -> None:
@@ -89,16 +120,25 @@ def elementwise(trace: Trace, call: Call) -> None:
 
 
 def constant(trace: Trace, call: Call) -> None:
-    """A fresh constant or noise: it fits whatever it meets."""
+    """A fresh constant or noise: it fits whatever it meets. Values that it is filled with are read."""
+    trace.hold_values(call.tensors[call.name.startswith("new_") :], call)
     for t in call.outputs:
         trace.set_unit_ids(t, any_units())
 
 
 def setitem(trace: Trace, call: Call) -> None:
-    """An assignment into a tensor: the assigned values bring their units along."""
+    """An assignment into a tensor: the assigned values bring their units along.
+
+    A mask of the tensor's own values is elementwise; other masks and indices say with their values what is written.
+    """
     x, index, value = call.args
-    ids = trace.unit_ids(x).clone()
-    new = trace.unit_ids(value) if isinstance(value, Tensor) else any_units()
+    trace.record_bounds(trace.unit_ids(x), index)
+    if not isinstance(value, Tensor) and isinstance(index, Tensor) and _same_units(trace, x, index):
+        return
+    trace.hold_values(tensor_leaves(index, []), call)
+    if not isinstance(value, Tensor):  # a number has no unit: it stands where it is written
+        return
+    ids, new = trace.unit_ids(x).clone(), trace.unit_ids(value)
     ids[index] = new.expand(ids[index].shape)
     trace.set_unit_ids(x, ids)
     trace.record_sizes(x)
@@ -111,6 +151,7 @@ def scatter(trace: Trace, call: Call) -> None:
     if not isinstance(source, Tensor) or not isinstance(dim, int):
         trace.freeze(call)
         return
+    trace.hold_values([t for t in call.tensors if t is not x and t is not source], call)
     reason = trace.where(call.name)
     ids = trace.unit_ids(source)
     row = ids.narrow(dim, 0, 1)
@@ -121,6 +162,10 @@ def scatter(trace: Trace, call: Call) -> None:
         trace.freeze(call)
         return
     trace.set_unit_ids(out, trace.merge(trace.unit_ids(x), row.expand(out.shape), reason))
+
+
+def _same_units(trace: Trace, x: Tensor, mask: Tensor) -> bool:
+    return mask.dtype == torch.bool and mask.shape == x.shape and torch.equal(trace.unit_ids(x), trace.unit_ids(mask))
 
 
 def _aligned(ids: Tensor, ndim: int) -> Tensor:
