@@ -83,7 +83,7 @@ def build_structure(
         layers=layers,
         dataflow=trace.dataflow,
         sizes=_sizes(trace, of_both),
-        bounds=_bounds(trace, of_both),
+        bounds=_bounds(trace, of_both, [u for p, u in features.items() if not has_values(leaves[p])]),
         module_maps=look_up(of_both, trace.module_ids),
         pairs=pairs,
         scales=score_scales(trace, of_unit),
@@ -312,10 +312,12 @@ def _sizes(trace: Trace, gates: Tensor) -> tuple[Size, ...]:
     )
 
 
-def _bounds(trace: Trace, gates: Tensor) -> tuple[Bound, ...]:
-    """Return the numbers that pick positions along axes of removable units."""
-    read = look_up(gates, dict(enumerate(bound.units for bound in trace.bounds)))
-    return tuple(replace(b, units=u) for b, u in zip(trace.bounds, read.values(), strict=True) if _changes(u))
+def _bounds(trace: Trace, gates: Tensor, whole: list[Tensor]) -> tuple[Bound, ...]:
+    """Return the numbers that pick positions along axes of removable units, but for inputs that keep their width."""
+    stays = torch.cat([torch.zeros(0, dtype=torch.int64), *whole])
+    bounds = [bound for bound in trace.bounds if not torch.isin(bound.units, stays).any()]
+    read = look_up(gates, dict(enumerate(bound.units for bound in bounds)))
+    return tuple(replace(b, units=u) for b, u in zip(bounds, read.values(), strict=True) if _changes(u))
 
 
 def _changes(units: Int[Tensor, "size slice"]) -> bool:

@@ -17,7 +17,7 @@ _COSTLY = 2**21
 _OF_SHAPES = frozenset(
     """iter size stride dim ndimension numel nelement len storage_offset element_size get_device hash is_same_size
     is_contiguous is_floating_point is_complex is_signed is_conj is_neg is_inference is_pinned is_shared
-    is_tensor repr format register_hook backward retain_grad""".split()  # noqa: SIM905
+    is_tensor repr format set register_hook backward retain_grad""".split()  # noqa: SIM905
 )
 """Calls without a rule that tell nothing about values."""
 
