@@ -118,6 +118,65 @@ def run(program: str, words: tuple[str, ...]) -> None:
 
 
 @lumos.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--targets", required=True, metavar="A,B", help="The columns to predict.")
+@click.option("--tolerance", type=float, help="How much worse the score may be, 0.01 for 1%  [default: 0.01]")
+@click.option("--features", type=int, help="Keep so many columns.")
+@click.option("--params", type=float, help="Keep this share of the dense network's parameters.")
+@click.option("--lambda", "strength", type=float, help="What a gate costs, in units of the loss.")
+@click.option("--inputs", metavar="A,B", help="The columns to learn from; all others by default.")
+@click.option("--drop", metavar="A,B", help="Columns to leave out: an id, say.")
+@click.option("--categories", metavar="A,B", help="Columns of numbers that are categories; those of text are.")
+@click.option("--split-by", metavar="COLUMN", help="Hold out whole groups: shots, samples, subjects.")
+@click.option("--split-time", metavar="COLUMN", help="Hold out the last rows by this column.")
+@click.option("--group", help="The group of an HDF5 or NetCDF file that holds the table.")
+@click.option("--seed", type=int, help="Of the split and the training.")
+def fit(
+    file: Path, words: tuple[str, ...], targets: str, tolerance: float | None, features: int | None,
+    params: float | None, strength: float | None, inputs: str | None, drop: str | None, categories: str | None,
+    split_by: str | None, split_time: str | None, group: str | None, seed: int | None,
+) -> None:  # fmt: skip
+    """Find the columns of a table that a small network needs to predict others.
+
+    FILE is CSV, Parquet, HDF5 or NetCDF. It is the workload `table`: KEY=VALUE are its keys and those of `lumos run`.
+
+    \b
+    lumos fit flux.parquet --targets fx,fy --tolerance 0.01
+    lumos fit shots.csv --targets power --split-by shot --features 6 workload.widths=[64,64]
+    """
+    from lumos.suite import fit_file
+    from lumos.suite.run import main as run_main
+
+    goal = {"tolerance": tolerance, "target.features": features, "target.params": params, "lambda": strength}
+    listed = {"inputs": inputs, "drop": drop, "categories": categories}
+    settings = {key: [n.strip() for n in value.split(",")] for key, value in listed.items() if value}
+    settings |= {"split_by": split_by, "split_time": split_time, "group": group, "seed": seed}
+    made = [*fit_file.words_of(file, targets, goal, settings), *words]
+    run_main(made, program="lumos run")
+    click.echo("\n".join(fit_file.report_of(made)))
+
+
+@lumos.command()
+@click.argument("run", metavar="RUN")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.csv|FILE.parquet",
+              help="The file to write  [default: NAME_predicted.csv]")  # fmt: skip
+@click.option("--group", default="", help="The group of an HDF5 or NetCDF file that holds the table.")
+def predict(run: str, file: Path, out: Path | None, group: str) -> None:
+    """Predict the rows of another file with the network that `lumos fit` found.
+
+    RUN is the folder of the run or the beginning of its id. FILE needs the columns that the network kept.
+
+    \b
+    lumos predict 13d7bcc5a9d4 new.csv -o fluxes.csv
+    """
+    from lumos.suite.fit_file import predict_file
+
+    click.echo("\n".join(predict_file(run, file, out, group)))
+
+
+@lumos.command()
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 def explain(words: tuple[str, ...]) -> None:
     """Show what can be removed from a workload's network, and what cannot and why.

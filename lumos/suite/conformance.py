@@ -180,6 +180,10 @@ def _leaves(batch: Any) -> list[Tensor]:
 
 def _equal(a: list[list[Tensor]], b: list[list[Tensor]]) -> bool:
     return len(a) == len(b) and all(
-        len(x) == len(y) and all(torch.equal(s, t) for s, t in zip(x, y, strict=True))
-        for x, y in zip(a, b, strict=True)
+        len(x) == len(y) and all(_same(s, t) for s, t in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True)
     )
+
+
+def _same(s: Tensor, t: Tensor) -> bool:
+    """Whether two tensors hold the same values; NaN, a missing one, is the same as NaN."""
+    return s.shape == t.shape and s.dtype == t.dtype and bool(((s == t) | ((s != s) & (t != t))).all())

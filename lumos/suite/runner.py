@@ -29,7 +29,7 @@ from lumos.suite.training.loading import readable_worker_errors
 from lumos.suite.training.loop import train
 from lumos.suite.training.signals import StoppedError
 from lumos.suite.training.trained import Trained
-from lumos.suite.workload import Loaders, Workload
+from lumos.suite.workload import DataSource, Loaders, Workload
 
 DENSE_ANEW = "dense"
 """Where, in a run's folder, the dense network is trained anew until the run is finished."""
@@ -124,6 +124,9 @@ def _write_files(folder: Path, workload: Workload, dense: Trained, other: Traine
     if isinstance(other.model, CompactModel):
         with record.writing(folder):
             other.model.save(folder / "compact.pt")
+            write_predictor = getattr(workload, "write_predictor", None)
+            if write_predictor is not None:
+                write_predictor(folder, (other.gates or {}).get("features_kept", other.model.features))
 
 
 def _traceback() -> str:
@@ -194,12 +197,20 @@ def _new_record(config: RunConfig, workload: Workload, device: torch.device) -> 
         "scale": config.scale,
         "seed": config.seed,
         "note": getattr(workload, "note", None),
-        "config": config.recorded,
+        "config": _recorded(config, workload),
         "provenance": record.provenance(_device_name(device)),
         "metric": asdict(workload.metric),
         "features": list(workload.features()),
         "true_features": list(getattr(workload, "true_features", list)()) or None,
     }
+
+
+def _recorded(config: RunConfig, workload: Workload) -> dict[str, Any]:
+    """The configuration as a record keeps it, with where the samples come from by its right name."""
+    recorded, data = config.recorded, getattr(workload, "data", None)
+    if isinstance(data, DataSource) and isinstance(recorded.get("data"), dict):
+        recorded["data"] = {**recorded["data"], "source": data.source}
+    return recorded
 
 
 def prepare(config: RunConfig) -> torch.device:

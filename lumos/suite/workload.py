@@ -57,21 +57,22 @@ class Recipe:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where samples come from: ``generated`` by the workload's own simulation, or ``public`` files at ``root``.
+    """Where samples come from: ``generated`` by the workload's own simulation, or ``public`` files at ``root``; or a
+    ``file`` of the user's own.
 
     ``cache`` holds what was generated, by content hash, so that a second run reads it. ``on_error`` says what a
     corrupt file among many does: ``fatal`` stops the run, ``skip`` names it and goes on.
     """
 
-    source: Literal["generated", "public"] = "generated"
+    source: Literal["generated", "public", "file"] = "generated"
     root: Path | None = None
     cache: Path = Path("data")
     on_error: Literal["fatal", "skip"] = "fatal"
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if self.source not in ("generated", "public"):
-            raise DataError(f"data.source={self.source}: expected generated or public")
+        if self.source not in ("generated", "public", "file"):
+            raise DataError(f"data.source={self.source}: expected generated, public or file")
         if self.on_error not in ("fatal", "skip"):
             raise DataError(f"data.on_error={self.on_error}: expected fatal or skip")
         for name in ("root", "cache"):
@@ -81,7 +82,7 @@ class DataSource:
     def public_root(self) -> Path:
         """Return the file or folder of the published data. Raises DataError where it is not given or not there."""
         if self.root is None:
-            raise DataError("data=public needs data.root=PATH, the published file or folder")
+            raise DataError(f"data={self.source} needs data.root=PATH, the file or folder of the data")
         if not self.root.exists():
             raise DataError(f"data.root={self.root}: there is no such file or folder")
         return self.root
@@ -114,7 +115,8 @@ class Workload(Protocol):
     ``true_features()``, the names of the features that matter, where they are known; ``files()``, the user's files and
     folders that samples are read from, so that a change of them is seen; and ``table() -> (x, y)``,
     the training rows as numpy arrays (rows, features) and (rows, outputs), where the inputs are a table: the feature
-    report then has correlation and mutual information beside the gates.
+    report then has correlation and mutual information beside the gates; and ``write_predictor(folder, features)``,
+    which writes what the compact network in a run's folder needs to take other files (``lumos predict``).
     """
 
     @property

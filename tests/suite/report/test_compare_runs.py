@@ -59,7 +59,7 @@ def test_list_filters(results, capsys):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["lsit"], "lsit: there is no such command (did you mean list?); expected one of run, explain"),
+        (["lsit"], "lsit: there is no such command (did you mean list?); expected one of run, fit, predict, explain"),
         (["list", "--patero"], "No such option"),
         (["list", "/no/such/folder"], "/no/such/folder: there is no such folder"),
         (["compare", "abc1"], "Missing argument 'RUN'"),
