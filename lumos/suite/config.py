@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -81,11 +83,36 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         ConfigError: A word names no key, or a choice that is not there.
     """
     register_resolvers()
+    check_groups(overrides)
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(describe_error(error)) from error
+
+
+def check_groups(overrides: Sequence[str]) -> None:
+    """Check words that choose a file of the configuration, on which Hydra raises errors of any kind.
+
+    Args:
+        overrides: ``KEY=VALUE``, in Hydra's grammar; other words are left to Hydra.
+
+    Raises:
+        ConfigError: A file is chosen by something that is no name.
+    """
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+~") not in groups:
+            continue
+        try:
+            chosen = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            raise ConfigError(describe_error(error)) from error
+        value = chosen.value()
+        names = value.list if isinstance(value, ChoiceSweep) else [value]
+        if chosen.is_delete() or not all(isinstance(name, str | QuotedString) and str(name) for name in names):
+            known = sorted(path.stem for path in (CONF / chosen.key_or_group).glob("*.yaml"))
+            raise ConfigError(f"{word}: expected {chosen.key_or_group}={one_of(known)}")
 
 
 def describe_error(error: BaseException) -> str:
@@ -121,7 +148,7 @@ def read(cfg: DictConfig) -> RunConfig:
         for key in unused:
             if group.get(key) is None or group[key] is False:
                 group.pop(key, None)
-    if resolved["lumos"]["lambda"] is None:
+    if resolved["lumos"].get("lambda") is None:
         resolved["lumos"]["lambda"] = settings.lumos.lambda_
     config = RunConfig(
         scale=settings.scale,
@@ -153,7 +180,10 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _asks_for_something(lumos: Mapping[str, Any]) -> bool:
-    return any(value is not None for value in (lumos["lambda"], lumos["tolerance"], *lumos["target"].values()))
+    return any(
+        value is not None
+        for value in (lumos.get("lambda"), lumos.get("tolerance"), *(lumos.get("target") or {}).values())
+    )
 
 
 def _pretrained(settings: RunSettings, resolved: dict[str, Any]) -> dict[str, Any]:

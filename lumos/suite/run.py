@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError, one_line
 from lumos.suite import record, report, sweep
-from lumos.suite.config import RunConfig, describe_error, read, register_resolvers
+from lumos.suite.config import RunConfig, check_groups, describe_error, read, register_resolvers
 from lumos.suite.exit_codes import EXPECTED, exit_on_error, leave
 from lumos.suite.paths import CONF
 from lumos.suite.training.signals import StoppedError, ending_by_exception
@@ -46,6 +46,7 @@ def main(words: Sequence[str], program: str = "lumos run") -> None:
     """
     sys.argv = [program, *words]  # Hydra reads it, and so do records
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print its own pages of help and end the process
+    check_groups([word for word in words if not word.startswith("-")])
     with ending_by_exception(), summarised():
         try:
             _start()

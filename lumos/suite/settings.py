@@ -36,8 +36,7 @@ def _expected(holds: Callable[[Any], bool], phrase: str) -> AfterValidator:
 Positive = Annotated[float, _expected(lambda x: x > 0, "a number > 0")]
 Inside = Annotated[float, _expected(lambda x: 0 < x < 1, "a number between 0 and 1")]
 NotNegative = Annotated[float, _expected(lambda x: x >= 0, "a number >= 0")]
-Count = Annotated[int, _expected(lambda n: n >= 1, "a whole number >= 1")]
-PositiveInt = Annotated[int, _expected(lambda n: n > 0, "a number > 0")]
+Count = Annotated[int, _expected(lambda n: 1 <= n < 2**31, "a whole number >= 1 and below 2^31")]
 
 
 class Settings(BaseModel):
@@ -142,13 +141,13 @@ class TrainerConfig(Settings):
     device: Annotated[
         str, _expected(lambda d: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", d)), "auto, cpu, cuda or cuda:N")
     ]
-    threads: PositiveInt | None = None
-    max_steps: PositiveInt | None = None
+    threads: Count | None = None
+    max_steps: Count | None = None
     clip_norm: Positive | None = None
     devices: Count = 1
     nodes: Count = 1
     checkpoint_seconds: Positive | None = 300.0
-    checkpoint_steps: PositiveInt | None = None
+    checkpoint_steps: Count | None = None
     ema: Annotated[float, _expected(lambda x: 0 < x < 1, "a decay between 0 and 1, such as 0.999")] | None = None
     compile: bool | None = None
 
@@ -210,7 +209,7 @@ class RunSettings(Settings):
     data: dict[str, Any]
     method: MethodConfig | None = None
     scale: str
-    seed: Annotated[int, _expected(lambda n: n >= 0, "a whole number >= 0")]
+    seed: Annotated[int, _expected(lambda n: 0 <= n < 2**32, "a whole number >= 0 and below 2^32")]
     init_from: str | None = None
     init_strict: bool | None = None
     freeze_backbone: bool | None = None

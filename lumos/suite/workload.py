@@ -75,6 +75,8 @@ class DataSource:
             raise DataError(f"data.source={self.source}: expected generated, public or file")
         if self.on_error not in ("fatal", "skip"):
             raise DataError(f"data.on_error={self.on_error}: expected fatal or skip")
+        if type(self.workers) is not int or not 0 <= self.workers < 2**15:
+            raise DataError(f"data.workers={self.workers}: expected a whole number >= 0 of processes")
         for name in ("root", "cache"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value).expanduser())

@@ -85,7 +85,7 @@ def test_compiling_is_refused_for_several_processes():
         ("lumos.warmup=-1", r"lumos.warmup=-1: expected a number in \[0, 1\)"),
         ("lumos.learning_rate=0", "lumos.learning_rate=0: expected a number > 0"),
         ("trainer.device=gpu", "trainer.device=gpu: expected auto, cpu, cuda or cuda:N"),
-        ("trainer.threads=0", "trainer.threads=0: expected a number > 0, or null"),
+        ("trainer.threads=0", "trainer.threads=0: expected a whole number >= 1"),
         ("trainer.ema=1", "trainer.ema=1: expected a decay between 0 and 1, such as 0.999, or null"),
         ("trainer.ema=0", "trainer.ema=0: expected a decay between 0 and 1"),
         ("trainer.ema=yes", "trainer.ema=yes: expected a number"),
