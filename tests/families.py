@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Built = tuple[nn.Module, tuple[Any, ...]]
 FAMILIES: dict[str, Callable[[], Built]] = {}
+VARIANTS = re.compile(
+    "G(IN|CN), virtual node, JK sum|GIN, virtual node, JK cat|GCN, virtual node, JK last|CNN [13]D, .*|FNO 1D"
+)
+"""Families that differ in a detail from another one; tests over all of them leave these to the slow tests."""
 
 
 def family(name: str) -> Callable[[Callable[[], Built]], Callable[[], Built]]:
@@ -19,6 +25,12 @@ def family(name: str) -> Callable[[Callable[[], Built]], Callable[[], Built]]:
         return build
 
     return add
+
+
+def each_family() -> list[Any]:
+    """The names of all families as parameters of a test."""
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=slow) if VARIANTS.fullmatch(name) else name for name in FAMILIES]
 
 
 class Net(nn.Module):

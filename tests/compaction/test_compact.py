@@ -47,7 +47,7 @@ def check_random_network(number: int, probe: bool) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_gated_equals_compact(number):
     check_random_network(number, probe=True)
 

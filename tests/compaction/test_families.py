@@ -7,7 +7,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import lumos
-from tests.families import FAMILIES
+from tests.families import FAMILIES, each_family
 from tests.networks import random_gates
 
 GROUPS = {
@@ -63,7 +63,7 @@ def test_units_are_what_they_should_be(name):
 
 
 @quiet
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", each_family())
 def test_gated_equals_compact(name, tmp_path):
     model, inputs = FAMILIES[name]()
     gated = lumos.gate(model, inputs)
@@ -87,7 +87,7 @@ def test_gated_equals_compact(name, tmp_path):
 
 
 @quiet
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", each_family())
 def test_costs_are_exact(name):
     """The expected parameters of a closed-or-open network are those of the compact one."""
     model, inputs = FAMILIES[name]()

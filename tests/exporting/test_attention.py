@@ -14,7 +14,7 @@ from tests.tracing.test_attention import ON, closed
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:`torch.jit.script` is deprecated")
-@pytest.mark.parametrize("file", ["vit.pt2", "vit.onnx"])
+@pytest.mark.parametrize("file", [pytest.param("vit.pt2", marks=pytest.mark.slow), "vit.onnx"])
 def test_cut_dimensions_are_exported_with_any_number_of_samples(file, tmp_path):
     """The model's code has ``len(h)``, and views whose literals the cut has exchanged: a trace must follow both."""
     torch.manual_seed(0)
@@ -61,6 +61,7 @@ print(max(lumos.export(small, inputs, f"{sys.argv[1]}/counted.{kind}").max_rel_d
 """
 
 
+@pytest.mark.slow
 def test_counts_that_the_code_reads_beside_literals_are_exported(tmp_path):
     """``int(batch.max())`` needs torch's reading of bytecode, in a process without these tests' checks of annotations;
     the inner module's own views are exchanged in their turn."""

@@ -143,6 +143,7 @@ def test_a_wrong_word_ends_in_one_clear_line(argument, line, home):
     assert not done.stdout
 
 
+@pytest.mark.slow
 def test_a_workload_of_ones_own(tmp_path):
     """As docs/how-to/workloads.md shows it: a package and a search path, nothing in the project changes."""
     example = PROJECT / "docs" / "examples" / "heat"
@@ -163,6 +164,7 @@ def test_that_workload_conforms(monkeypatch):
     check_workload(Heat())
 
 
+@pytest.mark.slow
 def test_a_sweep(tmp_path):
     words = ("-m", "workload=synthetic", "scale=tiny", "lumos.lambda=1e-3,1e-2")
     done = start(*words, home=tmp_path, extra_path=str(PROJECT), program=LUMOS_RUN)
@@ -173,6 +175,7 @@ def test_a_sweep(tmp_path):
     assert records[0]["dense"]["score"] == records[1]["dense"]["score"]
 
 
+@pytest.mark.slow
 def test_asked_to_stop_a_sweep_begins_no_other_job(tmp_path):
     changes = ("workload.epochs=100000", "trainer.checkpoint_steps=50")
     command = [sys.executable, str(PROJECT / "run.py"), "-m", "workload=synthetic", "scale=tiny", "seed=0,1", *changes]

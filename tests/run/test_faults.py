@@ -130,6 +130,7 @@ def test_thirty_random_moments(whole, tmp_path):
         killed_again_and_again(whole, tmp_path / str(batch), 5, seed=100 + batch)
 
 
+@pytest.mark.slow
 def test_checkpoints_that_a_killed_process_left_beside_what_is_finished_go(tmp_path):
     assert ended(child(tmp_path)) == 0
     (kept,) = tmp_path.glob("results/runs/*/*/record.json")
@@ -234,6 +235,7 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
             os.seteuid(0)
 
 
+@pytest.mark.slow
 def test_two_at_the_same_run_one_works_and_one_says_so(tmp_path):
     pid = child(tmp_path)
     deadline = time.monotonic() + 120

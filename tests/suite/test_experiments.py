@@ -21,7 +21,11 @@ def values(key, words):
     return list(override.sweep_iterator()) if override.is_sweep_override() else [str(words)]
 
 
-@pytest.mark.parametrize("path", SWEPT, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [path if path.stem == "lambda" else pytest.param(path, marks=pytest.mark.slow) for path in SWEPT],
+    ids=lambda p: p.stem,
+)
 def test_every_value_of_an_experiment_is_a_valid_run(path):
     params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
     every = {key: values(key, str(words)) for key, words in params.items()}
@@ -45,6 +49,7 @@ def test_the_call_in_an_experiments_first_lines_is_of_that_experiment(path):
     assert call[1] == path.stem
 
 
+@pytest.mark.slow
 def test_the_suites_experiment_makes_the_suites_runs():
     own = yaml.safe_load((PROJECT / "conf" / "suite.yaml").read_text())
     for workload in values("workload", "glob(*)"):

@@ -30,7 +30,14 @@ def sizes(structure):
     return {g.name: g.size for g in structure.groups}
 
 
-@pytest.mark.parametrize(("scale", "heads"), [*((s, 4) for s in SeparateAttention.SCALES), ("fused", 2), ("shape", 2)])
+@pytest.mark.parametrize(
+    ("scale", "heads"),
+    [
+        *((s, 4) for s in SeparateAttention.SCALES),
+        pytest.param("fused", 2, marks=pytest.mark.slow),
+        pytest.param("shape", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_queries_and_keys_lose_dimensions_and_scores_keep_their_scale(scale, heads, tmp_path):
     """However the model's code writes the scale: as a number, by its own attributes, by the queries' shape, in the
     fused call; and however it writes the sizes of its views."""
@@ -52,7 +59,9 @@ def test_queries_and_keys_lose_dimensions_and_scores_keep_their_scale(scale, hea
     torch.testing.assert_close(back(*inputs), small(*inputs))
 
 
-@pytest.mark.parametrize("name", ["ViT, matmul attention", "ViT, fused attention", "ViT (timm)"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("ViT, matmul attention", marks=pytest.mark.slow), "ViT, fused attention", "ViT (timm)"]
+)
 def test_values_of_a_fused_layer_lose_the_same_dimensions(name):
     torch.manual_seed(0)
     model, inputs = FAMILIES[name]()

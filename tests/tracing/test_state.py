@@ -18,6 +18,12 @@ from tests.structures import Snapshot, assert_same_structure
 
 quiet = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
+FEW = (
+    "MLP + BN + skip", "UNet, bilinear and transposed", "GCN, virtual node, JK cat", "ViT, matmul attention",
+    "TransformerEncoder (torch)", "LSTM between linear layers", "shared weights, dict out, in place",
+)  # fmt: skip
+KINDS = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+
 
 class Raises(nn.Module):
     """A model that runs, stores what it found, and raises."""
@@ -34,7 +40,7 @@ class Raises(nn.Module):
 
 
 @quiet
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_family_is_left_as_it_was_and_gated_twice_alike(name):
     model, inputs = FAMILIES[name]()
     before = Snapshot(model, inputs)
@@ -48,7 +54,7 @@ def test_every_family_is_left_as_it_was_and_gated_twice_alike(name):
 
 
 @quiet
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_forward_that_raises_leaves_every_family_as_it_was(name):
     inner, inputs = FAMILIES[name]()
     model = Raises(inner).train()

@@ -64,7 +64,7 @@ def needs(method):
 
 
 @pytest.mark.parametrize("method", ["lumos", "scratch", "l1", "depgraph", "oto", "loxia"])
-@pytest.mark.parametrize("kind", ["synthetic", "images"])
+@pytest.mark.parametrize("kind", ["synthetic", pytest.param("images", marks=pytest.mark.slow)])
 def test_each_method_takes_the_same_steps_to_the_target(method, kind, request, results):
     needs(method)
     workload, target = request.getfixturevalue(kind), 0.5
@@ -81,6 +81,7 @@ def test_each_method_takes_the_same_steps_to_the_target(method, kind, request, r
         assert entry["steering"]["steps_for_the_shape"] == steps
 
 
+@pytest.mark.slow
 def test_a_target_is_met_within_two_percent_where_units_are_small(synthetic, results):
     needs("l1")
     wide = replace(synthetic, widths=(200, 100), epochs=1)
@@ -89,6 +90,7 @@ def test_a_target_is_met_within_two_percent_where_units_are_small(synthetic, res
         assert 0.98 * 0.29 <= entry["compact"]["params"] / entry["dense"]["params"] <= 0.29, method
 
 
+@pytest.mark.slow
 def test_slimming_prunes_channels_by_their_norms(images, results):
     needs("slimming")
     entry = ran(results, images, "slimming", 0.6)

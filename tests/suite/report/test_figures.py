@@ -33,6 +33,7 @@ def made_page(data, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn(made_page):
     image = r'<figure id="figure-(\w+)"[^>]*>\s*<img src="data:image/svg\+xml;base64,([^"]+)"'
     figures = dict(re.findall(image, made_page.read_text()))
