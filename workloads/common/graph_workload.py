@@ -46,6 +46,11 @@ class GraphWorkload(BaseWorkload):
         raise NotImplementedError
 
     @property
+    def makes_dataset(self) -> bool:
+        """Whether :meth:`generate` writes the data set; else it is read as it was published."""
+        return self.generated
+
+    @property
     def outputs(self) -> int:
         """Logits of a graph."""
         raise NotImplementedError
@@ -66,7 +71,7 @@ class GraphWorkload(BaseWorkload):
     @cached_property
     def graphs(self) -> GraphSet:
         """All graphs, made or read at the first call, then mapped from the cache."""
-        folder = self.generate() if self.generated else find_dataset(self.source.public_root(), self.layout)
+        folder = self.generate() if self.makes_dataset else find_dataset(self.source.public_root(), self.layout)
         return read_dataset(folder, self.layout, self.cache)
 
     @cached_property

@@ -20,7 +20,15 @@ from lumos.suite.workload import Metric
 from lumos.workloads.common.graph_workload import GraphWorkload
 from lumos.workloads.common.graphs import Graph, collate, inputs, predictions
 from lumos.workloads.common.pyg import Batch
-from lumos.workloads.molhiv.data import LAYOUT, Molecules, cache_key, csv_molecules, nci_molecules, write_molecules
+from lumos.workloads.molhiv.data import (
+    HIV,
+    LAYOUT,
+    Molecules,
+    cache_key,
+    csv_molecules,
+    nci_molecules,
+    write_molecules,
+)
 from lumos.workloads.molhiv.features import ATOM_FEATURES, BOND_FEATURES
 from lumos.workloads.molhiv.model import AtomEncoder, BondEncoder
 
@@ -30,12 +38,13 @@ class Molhiv(GraphWorkload):
     """Graph classification of molecules; ``README.md`` has sources and numbers.
 
     With ``data.source=generated`` the molecules are real (NCI's, from RDKit) and the label says whether they have a
-    structural alert: this is not HIV. ``smiles`` names a table with the columns smiles and HIV_active instead, and
+    structural alert: this is not HIV. ``smiles`` names a table with a column of SMILES and one called ``label``, and
     ``public`` reads ``ogbg_molhiv`` under ``data.root``. Train, valid and test have no scaffold in common. ``y`` of a
     batch is (molecules, 1), 0 or 1. Raises DataError for settings or files that cannot be used.
     """
 
     smiles: str | Path | None = None
+    label: str | None = None
     molecules: int | None = None
     label_noise: float = 0.1
     conv: str = "gin"
@@ -56,33 +65,45 @@ class Molhiv(GraphWorkload):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.smiles is not None and self.source.source == "public":
+            raise DataError("workload.smiles and data=public both name the molecules; give one of them")
+        if self.label is not None and self.smiles is None:
+            raise DataError(f"workload.label={self.label}: expected workload.smiles=FILE, the table with that column")
+        if self.smiles is not None:  # a file is never called generated
+            object.__setattr__(self, "data", replace(self.source, source="file"))
         if self.molecules is not None and self.molecules < 20:
             raise DataError(f"workload.molecules={self.molecules}: expected 20 or more, or null for all")
         if not 0 <= self.label_noise <= 1:
             raise DataError(f"workload.label_noise={self.label_noise}: expected a share from 0 to 1")
-        if self.smiles is not None and not self.generated:
-            raise DataError("workload.smiles and data=public both name the molecules; give one of them")
 
     @property
     def metric(self) -> Metric:
-        """Area under the ROC curve. The goal is OGB's published GIN where the data are HIV, else the project's own."""
-        is_hiv = self.smiles is not None or not self.generated
-        return Metric("ROC-AUC", target=0.7558 if is_hiv else 0.80)
+        """Area under the ROC curve. The goal is OGB's published GIN where the label is HIV's, the project's own where it
+        is made up, and none for a label of one's own."""
+        if self.label not in (None, HIV):
+            return Metric("ROC-AUC")
+        return Metric("ROC-AUC", target=0.80 if self.generated else 0.7558)
 
     @property
     def note(self) -> str:
         """What the samples are, in one line."""
         held = "tested on scaffolds not trained on"
+        if self.smiles is not None:
+            what = "" if self.label in (None, HIV) else f"{self.label} of the "
+            return f"{what}molecules of {Path(self.smiles).name}; {held}"
         if not self.generated:
             return f"ogbg-molhiv; {held}"
-        if self.smiles is not None:
-            return f"molecules of {Path(self.smiles).name}; {held}"
         return f"a structural-alert task on real molecules (NCI's, from RDKit), not HIV; {held}"
 
     @property
     def outputs(self) -> int:
         """One: the logit of having the property."""
         return 1
+
+    @property
+    def makes_dataset(self) -> bool:
+        """Whether :meth:`generate` writes the data set; else it is read as it was published."""
+        return self.generated or self.smiles is not None
 
     def files(self) -> list[Path]:
         """Return the table of molecules, or the folder of the data set, that the samples are read from."""
@@ -95,7 +116,7 @@ class Molhiv(GraphWorkload):
 
     def _molecules(self) -> Molecules:
         if self.smiles is not None:
-            return csv_molecules(Path(self.smiles).expanduser())
+            return csv_molecules(Path(self.smiles).expanduser(), self.label or HIV)
         return nci_molecules(self.label_noise, self.seed, self.molecules)
 
     def node_encoder(self) -> AtomEncoder:

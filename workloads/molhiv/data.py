@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,9 @@ VERSION = 1
 PART_ROWS = 2000
 NCI_FILE = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 
+HIV = "HIV_active"
+"""The label of MoleculeNet's HIV.csv and of ogbg-molhiv."""
+
 LAYOUT = Layout(
     name="ogbg_molhiv",
     split="scaffold",
@@ -43,11 +47,12 @@ LAYOUT = Layout(
 
 @dataclass(frozen=True)
 class Molecules:
-    """SMILES and 0/1 labels, a row each, and where they come from (for messages)."""
+    """SMILES and 0/1 labels, a row each, where they come from (for messages), and what the label is called."""
 
     smiles: Sequence[str]
     labels: np.ndarray
     source: str
+    label: str = HIV
 
 
 # ---- where molecules come from --------------------------------------------------------------------------------------
@@ -88,28 +93,49 @@ def _nci() -> tuple[list[str], np.ndarray]:
     return list(found), np.array(list(found.values()), np.int64)
 
 
-def csv_molecules(file: Path) -> Molecules:
-    """Read a table with the columns ``smiles`` and ``HIV_active`` (0 or 1), as MoleculeNet's HIV.csv.
+def csv_molecules(file: Path, label: str = HIV) -> Molecules:
+    """Read a table with a column of SMILES and one of labels, as MoleculeNet's HIV.csv.
+
+    Args:
+        file: The table, in CSV. Its SMILES are in the column of that name, in capitals or not.
+        label: The column of the labels: 0 and 1, or two words, of which the later one in the alphabet is the positive.
 
     Raises:
-        DataError: the file or a column is missing, or a row has no label.
+        DataError: The file or a column is missing, or a row has no label, or there are not two of them.
     """
     try:
         table = pd.read_csv(file)
     except (OSError, ValueError) as error:
         raise DataError(f"workload.smiles={file}: cannot be read ({error}); expected a table in CSV") from error
-    missing = [name for name in ("smiles", "HIV_active") if name not in table.columns]
+    named = {str(name).lower(): name for name in reversed(table.columns)}
+    missing = [name for name in ("smiles",) if name not in named] + [name for name in (label,) if name not in table]
     if missing:
         raise DataError(
             f"workload.smiles={file}: no column {' and no '.join(missing)}, but {', '.join(map(str, table.columns))}; "
-            "expected smiles and HIV_active"
+            f"expected smiles and {label}" + ("" if label != HIV else ", or workload.label=COLUMN")
         )
-    bad = np.flatnonzero(table["smiles"].isna().to_numpy() | ~table["HIV_active"].isin([0, 1]).to_numpy())
-    if len(bad):
-        raise DataError(f"workload.smiles={file}: row {bad[0] + 1} has no SMILES, or an HIV_active that is not 0 or 1")
     if not len(table):
         raise DataError(f"workload.smiles={file}: no rows; expected a molecule in each")
-    return Molecules(table["smiles"].astype(str).tolist(), table["HIV_active"].to_numpy(np.int64), str(file))
+    smiles, labels = table[named["smiles"]], _two_classes(table[label], file)
+    bad = np.flatnonzero(smiles.isna().to_numpy() | (labels < 0))
+    if len(bad):
+        a, expected = "an" if label == HIV else "a", "0 or 1" if table[label].dtype.kind in "biuf" else "there"
+        raise DataError(
+            f"workload.smiles={file}: row {bad[0] + 1} has no SMILES, or {a} {label} that is not {expected}"
+        )
+    return Molecules(smiles.astype(str).tolist(), labels, str(file), label)
+
+
+def _two_classes(column: Any, file: Path) -> np.ndarray:
+    """0 and 1 for the two values of a column, -1 for what is missing or neither."""
+    if column.dtype.kind in "biuf":
+        return np.where(column.isin([0, 1]), column, -1).astype(np.int64)
+    values = sorted(column.dropna().astype(str).unique())
+    if len(values) != 2:
+        raise DataError(
+            f"workload.smiles={file}: {column.name} has {len(values)} values; expected 0 and 1, or two words"
+        )
+    return column.astype(object).map(lambda v: values.index(str(v)) if isinstance(v, str) else -1).to_numpy(np.int64)
 
 
 # ---- molecules to graphs --------------------------------------------------------------------------------------------
@@ -221,7 +247,7 @@ def write_molecules(molecules: Molecules, folder: Path, on_error: str) -> Path:
 
     def finish(draft: Path) -> dict[str, np.ndarray]:
         (draft / "mapping").mkdir()
-        table = pd.DataFrame({"HIV_active": molecules.labels, "smiles": list(molecules.smiles)})
+        table = pd.DataFrame({molecules.label: molecules.labels, "smiles": list(molecules.smiles)})
         table.to_csv(draft / "mapping" / "mol.csv.gz", index_label="row")
         return scaffold_split([scaffold(smiles) for smiles in molecules.smiles])
 

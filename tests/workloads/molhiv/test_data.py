@@ -183,6 +183,35 @@ def test_tables_that_cannot_be_used(tmp_path, text, message):
         csv_molecules(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(
+    ("head", "values"),
+    [("SMILES,toxic", (0, 1)), ("id,Smiles,outcome", ("inactive", "toxic")), ("smiles,hit", (False, True))],
+)
+def test_any_column_of_two_values_is_a_label(tmp_path, head, values):
+    smiles, first = nci_molecules(0.0, 0, 60).smiles, "7," if head.startswith("id") else ""
+    rows = [f"{first}{s},{values[k % 3 == 0]}" for k, s in enumerate(smiles)]
+    (tmp_path / "mine.csv").write_text("\n".join([head, *rows]))
+    label = head.rsplit(",", 1)[1]
+    found = csv_molecules(tmp_path / "mine.csv", label)
+    assert list(found.smiles) == list(smiles)
+    assert found.labels.tolist() == [int(k % 3 == 0) for k in range(60)]
+    workload = Molhiv(data={"cache": tmp_path / "cache"}, smiles=tmp_path / "mine.csv", label=label).tiny()
+    assert workload.loaders().source == workload.data.source == "file"
+    assert workload.metric.target is None
+    assert label in workload.note
+    assert not any(word in workload.note for word in ("HIV", "alert"))
+
+
+def test_a_label_without_a_table_or_with_many_values_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"workload.label=toxic: expected workload.smiles=FILE"):
+        Molhiv(label="toxic")
+    (tmp_path / "t.csv").write_text("smiles,kind\nCC,a\nCCC,b\nCCCC,c\n")
+    with pytest.raises(DataError, match=r"kind has 3 values; expected 0 and 1, or two words"):
+        csv_molecules(tmp_path / "t.csv", "kind")
+    with pytest.raises(DataError, match=r"no column toxic, but smiles, kind; expected smiles and toxic"):
+        csv_molecules(tmp_path / "t.csv", "toxic")
+
+
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"workload.smiles=.*none.csv: cannot be read"):
         csv_molecules(tmp_path / "none.csv")
