@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, wraps
 from typing import Any, no_type_check
 
 import torch
@@ -120,7 +120,13 @@ class Resized(nn.Module):
 @cache
 def resized_class(plain: type[nn.Module]) -> type[nn.Module]:
     """Return the class of a module of the user's whose code writes other numbers; it stays the user's otherwise."""
-    return type(f"Resized{plain.__name__}", (Resized, plain), {"__module__": plain.__module__})
+
+    @wraps(plain.forward)  # whoever asks what it takes is told what the user's takes
+    def forward(self: Resized, *args: Any, **kwargs: Any) -> Any:
+        return Resized.forward(self, *args, **kwargs)
+
+    members = {"__module__": plain.__module__, "forward": forward}
+    return type(f"Resized{plain.__name__}", (Resized, plain), members)
 
 
 def _rebuilt(plain: type[nn.Module], make: Any, arguments: tuple[Any, ...]) -> nn.Module:

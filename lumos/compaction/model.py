@@ -17,7 +17,7 @@ from lumos.compaction.surgery import replace_tensors, set_attributes
 from lumos.errors import CompactionError
 from lumos.gating.layers import ungated_copy
 from lumos.shapes import Int
-from lumos.tracing.inputs import InputPath, input_tensors, replace_inputs
+from lumos.tracing.inputs import InputPath, as_positional, input_tensors, replace_inputs
 from lumos.tracing.modules import named_tensors
 
 
@@ -98,6 +98,8 @@ class CompactModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the model's output for full inputs, or for reduced ones where ``select`` is off."""
+        if kwargs and self._inputs:
+            args, kwargs = as_positional(self.model, args, kwargs)
         return self.model(*self.selected(*args), **kwargs)
 
     def selected(self, *args: Any) -> tuple[Any, ...]:
@@ -114,7 +116,7 @@ class CompactModel(nn.Module):
         found = input_tensors(args)
         # The indices as buffers are on the model's device.
         selections = [replace(s, kept=self.get_buffer(f"kept_{i}")) for i, s in enumerate(self._inputs)]
-        return replace_inputs(args, {s.path: function(s, found[s.path]) for s in selections})
+        return replace_inputs(args, {s.path: function(s, found[s.path]) for s in selections if s.path in found})
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file, without code and without pickle; :func:`lumos.load` reads it.
@@ -129,6 +131,8 @@ class CompactModel(nn.Module):
         """
         inputs = [{"path": list(s.path), "dim": s.dim, "kept": s.kept.tolist(), "width": s.width} for s in self._inputs]
         state = self.model.state_dict(keep_vars=True)  # a parameter with two names is the same object then
+        # Buffers that the state leaves out are saved too: they may be cut, or be no longer what the constructor makes.
+        state = {n: t for n, t in state.items() if isinstance(t, Tensor)} | dict(self.model.named_buffers())
         content = CompactFile(state, inputs, self.features, self.attributes, self.layers)
         compact_file.write(Path(path), content)
 
@@ -169,7 +173,9 @@ def load(path: str | Path, model: nn.Module, select: bool = True) -> CompactMode
         raise CompactionError(
             f"{path}: the model has other layers ({error!r}); build the dense model that was compacted"
         ) from error
-    own, theirs = set(model.state_dict()), set(saved.state)
+    theirs = set(saved.state)
+    own = {name for name, t in model.state_dict().items() if isinstance(t, Tensor)}
+    own |= {name for name, _ in model.named_buffers()} & theirs
     if own != theirs:
         name = sorted(own ^ theirs)[0]
         side = "the file" if name in own else "the model"

@@ -36,12 +36,20 @@ def replace_tensors(model: nn.Module, tensors: dict[str, Tensor], share_storage:
         old = current[name]
         new = value.detach().to(old.device)
         new = new.clone() if not share_storage and new.data_ptr() == old.data_ptr() else new
+        last = _channels_last(old)
+        new = new.contiguous(memory_format=last) if last is not None and new.ndim == old.ndim else new
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         for store, key in owners[id(old)]:
             store[key] = new
     for module in modules:
         _follow_sizes(module)
+
+
+def _channels_last(t: Tensor) -> torch.memory_format | None:
+    """The format of a tensor that has its channels last; None for any other."""
+    kind = {4: torch.channels_last, 5: torch.channels_last_3d}.get(t.ndim)
+    return kind if kind and not t.is_contiguous() and t.is_contiguous(memory_format=kind) else None
 
 
 _SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {

@@ -16,6 +16,7 @@ from lumos.gating.layers import along, put_gates
 from lumos.gating.settings import GateSettings, Penalty
 from lumos.gating.sites import Sites
 from lumos.shapes import Float
+from lumos.tracing.inputs import as_positional
 from lumos.tracing.modules import named_tensors
 from lumos.tracing.structure import INPUT, Axis, Structure
 
@@ -55,6 +56,7 @@ class GatedModel(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the model's output with every gate applied."""
         if self._selected is not None:
+            args, kwargs = as_positional(self.model, args, kwargs)
             return self.model(*self._selected(*args), **kwargs)
         self._refresh()
         with self._sites.call():

@@ -149,8 +149,10 @@ def _gated_parameter(name: str) -> property:
 
 
 def _raw(module: nn.Module, name: str) -> Any:
-    found = module._parameters.get(name)
-    return module.__dict__.get(name) if found is None else found
+    for store in (module._parameters, module._buffers, module.__dict__):
+        if store.get(name) is not None:
+            return store[name]
+    return None
 
 
 def _with_gated_input(plain: type[nn.Module]) -> Callable[..., Any]:
@@ -192,11 +194,11 @@ def _rebuilt(recipe: Any, make: Any, arguments: Any) -> nn.Module:
 
 
 def _owners(model: nn.Module) -> Mapping[str, list[tuple[str, str]]]:
-    """For each parameter by its first name: the path of every module that holds it, and its name there."""
+    """For each parameter and buffer by its first name: the path of every module that holds it, and its name there."""
     first: dict[int, str] = {}
     found: dict[str, list[tuple[str, str]]] = {}
     for path, module in model.named_modules():
-        for key, p in module._parameters.items():
+        for key, p in (*module._parameters.items(), *module._buffers.items()):
             if p is not None:
                 name = first.setdefault(id(p), f"{path}.{key}" if path else key)
                 found.setdefault(name, []).append((path, key))

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lumos.compaction.model import CompactModel
 from lumos.errors import LumosError
+from lumos.tracing.costs import countable
 from lumos.tracing.trace_structure import trace_structure
 
 
@@ -39,15 +40,15 @@ def macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
         >>> macs(torch.nn.Linear(20, 5), (torch.randn(8, 20),))
         100
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), countable(), FlopCounterMode(display=False) as counter:
         out = model(*inputs)
     return round(counter.get_total_flops() / 2 / (samples_of(inputs, out) or 1))
 
 
 def traced_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int | None:
-    """Count the multiply-accumulates of one sample as the trace does: products with weights only.
+    """Count the multiply-accumulates of one sample as the trace does.
 
-    It checks :func:`macs`: the two agree but for products between activations. None where the trace does not follow.
+    It checks :func:`macs`: the two agree. None where the trace does not follow.
     """
     if isinstance(model, CompactModel):
         model, inputs = model.model, model.selected(*inputs)

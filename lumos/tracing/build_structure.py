@@ -43,6 +43,10 @@ def build_structure(
     """
     classes = UnitClasses(trace)
     maps = dict(trace.maps)
+    _tie_params(trace, classes, maps)
+    for (name, _), units in maps.items():
+        if name in trace.frozen_parameters:
+            classes.fix(classes.label[units[units > 0]], trace.frozen_parameters[name])
     _attach_elementwise_params(trace, classes, maps)
     for path, units in features.items():
         if len(units) > 1 and len(classes.label[units].unique()) == 1:
@@ -84,6 +88,8 @@ def build_structure(
         dataflow=trace.dataflow,
         sizes=_sizes(trace, of_both),
         bounds=_bounds(trace, of_both, [u for p, u in features.items() if not has_values(leaves[p])]),
+        products=tuple(replace(p, units=tuple(of_both[u] for u in p.units)) for p in trace.products),
+        constant_macs=trace.constant_macs,
         module_maps=look_up(of_both, trace.module_ids),
         pairs=pairs,
         scales=score_scales(trace, of_unit),
@@ -136,6 +142,23 @@ def _components(left: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:
     """Return the connected component of each of ``count`` nodes, whose edges go from ``left`` to ``right``."""
     graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _tie_params(trace: Trace, classes: UnitClasses, maps: dict[Axis, Tensor]) -> None:
+    """Let parameters follow those that they make a weight with, element by element (masks, lengths, frozen parts)."""
+    weights = {name for name, _ in maps}
+    labels = {name: classes.label[elements] for name, (_, elements) in trace.elements.items()}
+    for name in labels.keys() - weights:
+        other = labels[name]
+        first = int(other.flatten()[0])
+        for weight in sorted(weights & labels.keys()):
+            own = labels[weight]
+            if own.ndim != other.ndim or int(own.flatten()[0]) != first:
+                continue
+            if torch.broadcast_shapes(own.shape, other.shape) == own.shape and torch.equal(own, other.expand_as(own)):
+                maps |= {(name, d): maps[weight, d] for d in range(own.ndim)
+                         if other.shape[d] == own.shape[d] > 1 and (weight, d) in maps}  # fmt: skip
+                break
 
 
 def _attach_elementwise_params(trace: Trace, classes: UnitClasses, maps: dict[Axis, Tensor]) -> None:

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lumos.tracing.containers import TensorPath, map_tensors
 
 InputPath = TensorPath
 """Where a tensor stands among the positional inputs: ``(0,)`` is the first one, ``(0, "x")`` the first one's ``x``."""
+
+
+def as_positional(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call of a model with those by position that may be so; the defaults fill the gaps.
+
+    Args:
+        model: The model that is called.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+
+    Raises:
+        TypeError: The model does not take these arguments.
+    """
+    if not kwargs:
+        return args, {}
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.args, bound.kwargs
 
 
 def input_tensors(inputs: tuple[Any, ...]) -> dict[InputPath, Tensor]:

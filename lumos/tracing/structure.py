@@ -12,7 +12,7 @@ from torch import Tensor
 from lumos.errors import StructureError
 from lumos.shapes import Bool, Float, Int
 from lumos.tracing.calls import Axis
-from lumos.tracing.costs import Contraction, CostModel
+from lumos.tracing.costs import Contraction, CostModel, Product
 from lumos.tracing.dataflow import Dataflow
 from lumos.tracing.index_maps import FlatMaps
 from lumos.tracing.inputs import InputPath
@@ -170,6 +170,8 @@ class Structure:
         scales: What attentions divide their scores by.
         noisy: Whether the model draws random numbers in eval mode.
         bounds: Numbers by which modules' code picks positions along axes of units.
+        products: The products of activations that cost multiply-accumulates.
+        constant_macs: The multiply-accumulates of what is not followed.
 
     Example:
         >>> import torch, lumos
@@ -203,6 +205,8 @@ class Structure:
     written: frozenset[str] = frozenset()
     noisy: bool = False
     bounds: tuple[Bound, ...] = ()
+    products: tuple[Product, ...] = ()
+    constant_macs: float = 0.0
 
     # ---- units --------------------------------------------------------------------------------------------------
 
@@ -264,6 +268,7 @@ class Structure:
             inputs=tuple(replace(i, units=new_id[i.units]) for i in self.inputs),
             sizes=tuple(replace(s, units=new_id[s.units]) for s in self.sizes),
             bounds=tuple(replace(b, units=new_id[b.units]) for b in self.bounds),
+            products=tuple(replace(p, units=tuple(new_id[u] for u in p.units)) for p in self.products),
             module_maps={name: new_id[units] for name, units in self.module_maps.items()},
             pairs=pairs.clamp(min=1) if groups else pairs[:0],
             scales=tuple(replace(s, units=new_id[s.units]) for s in self.scales if new_id[s.units].any()),
@@ -273,8 +278,10 @@ class Structure:
 
     @cached_property
     def _costs(self) -> CostModel:
-        trainable = {name: shape for name, shape in self.shapes.items() if name in self.trainable}
-        return CostModel.of(trainable, self.maps, self.contractions, 1 + self.units + len(self.pairs))
+        values = 1 + self.units + len(self.pairs)
+        return CostModel.of(
+            self.shapes, self.trainable, self.maps, self.contractions, self.products, values, self.constant_macs
+        )
 
     def expected_sizes(self, gates: Float[Tensor, " units"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the expected parameters and the expected multiply-accumulates of one pass over the traced example.

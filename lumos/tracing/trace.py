@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lumos.shapes import Int
 from lumos.tracing.calls import Axis, Call
-from lumos.tracing.costs import Contraction
+from lumos.tracing.costs import Contraction, Product
 from lumos.tracing.dataflow import Dataflow, DataflowRecorder
 from lumos.tracing.modules import named_tensors
 from lumos.tracing.options import StructureOptions
@@ -102,6 +102,13 @@ class Trace:
         self.stream_norms: dict[str, Tensor] = {}
         """The units that a norm over a removable stream reads, by the norm's path."""
         self.contractions: list[Contraction] = []
+        self.products: list[Product] = []
+        self.constant_macs = 0.0
+        """The multiply-accumulates of calls that are not followed."""
+        self.frozen_parameters: dict[str, str] = {}
+        """Parameters and buffers that a call read which cannot be followed: the reason why their axes stay."""
+        self.frozen = 0
+        """How many calls could not be followed."""
         self.module_ids: dict[str, Tensor] = {}
         """The unit ids of what each module returned last."""
         self.sizes: list[Size] = []
@@ -210,9 +217,13 @@ class Trace:
 
     def freeze(self, call: Call, why: str = "there is no rule for") -> None:
         """Take a call as one that cannot be followed: what enters keeps its size, what comes out has no units."""
+        self.frozen += 1
         reason = f"{why} {self.where(call.name)}"
         for t in call.tensors:
             self.fix(self.unit_ids(t), reason)
+            source = self.source_parameter(t)
+            if source is not None:
+                self.frozen_parameters.setdefault(source[0], reason)
         for t in call.outputs:
             self.set_unit_ids(t, no_units())
 

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from lumos.errors import StructureError
 from lumos.tracing.calls import Call, draws_noise, plain_name, tensor_leaves
+from lumos.tracing.costs import COUNTED, macs_of
 from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.multihead_attention import decompose_attention
 from lumos.tracing.options import StructureOptions
@@ -106,6 +107,7 @@ class Tracer(TorchFunctionMode):
         if type(out) in _FACTS:
             return out
         call = Call(name, func, tuple(args), kwargs, operands, tensor_leaves(out, []))
+        followed = trace.frozen
         read = not call.outputs and reads_values(name, func, args, operands, rule is not None)
         if call.outputs or read or rule is not None:
             self.used.update(map(id, operands))
@@ -120,6 +122,8 @@ class Tracer(TorchFunctionMode):
             except Exception as error:
                 # A call in a form that its rule does not know is an unknown call; the run of the model goes on.
                 trace.freeze(call, f"the rule does not follow this form ({type(error).__name__}: {error}) of")
+        if trace.frozen > followed and name in COUNTED:
+            trace.constant_macs += macs_of(func, args, kwargs)
         trace.recorder.add_call(sources, call.outputs, call.axis)
         return out
 

@@ -52,9 +52,9 @@ def test_the_trace_counts_what_torch_counts(name):
         assert measure.traced_macs(m, inputs) == measure.macs(m, inputs) > 0
 
 
-def test_attention_counts_for_torch_alone():
+def test_attention_counts():
     model, inputs = FAMILIES["ViT, matmul attention"]()
-    assert 0 < measure.traced_macs(model.eval(), inputs) < measure.macs(model, inputs)
+    assert measure.traced_macs(model.eval(), inputs) == measure.macs(model, inputs) > 0
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ _ROWS: list[tuple[Rule, str]] = [
     (c.einsum, "einsum"),
     (a.attention, "scaled_dot_product_attention"),
     (c.embedding, "embedding"),
+    (c.weight_norm, "_weight_norm"),
 ]
 
 RULES: dict[str, Rule] = {name: rule for rule, names in _ROWS for name in names.split()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from lumos.tracing.calls import Call
+from lumos.tracing.costs import Product
 from lumos.tracing.multihead_attention import PrunedAttention
 from lumos.tracing.trace import QueryKey, Trace
 from lumos.tracing.unit_ids import no_units, varies_along
@@ -36,6 +39,7 @@ def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = Fal
         dynamic: Whether the product is divided by the root of the k dimensions that are left.
     """
     heads = [d for d in range(a.ndim - 2) if varies_along(a, d) or varies_along(b, d)]
+    _record_cost(trace, a, b, heads)
     inner = varies_along(a, a.ndim - 1) or varies_along(b, b.ndim - 2)
     outer = varies_along(a, a.ndim - 2), varies_along(b, b.ndim - 1)
     shape = (*a.shape[:-1], b.shape[-1])
@@ -56,6 +60,30 @@ def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = Fal
     return b[..., :1, :].expand(shape) if outer[1] and not inner else head.expand(shape)
 
 
+def _record_cost(trace: Trace, a: Tensor, b: Tensor, heads: list[int]) -> None:
+    """Note what ``a @ b`` costs: for every unit along the contracted dimension of every head, or else along the columns
+    or the rows of the result; where units vary along two of these and there are no heads, for each pair."""
+    macs = a.numel() * b.shape[-1]
+    inner = next(((x, d) for x, d in ((a, -1), (b, -2)) if varies_along(x, x.ndim + d)), None)
+    outer = next(((x, d) for x, d in ((b, -1), (a, -2)) if varies_along(x, x.ndim + d)), None)
+    places = [place for place in (inner, outer) if place is not None]
+    if heads:
+        places = places[:1] or [(x, -1) for x in (a, b) if any(varies_along(x, d) for d in heads)][:1]
+    axes = [_grid(x, d, heads) for x, d in places]
+    if axes:
+        trace.products.append(Product(tuple(axes), macs / math.prod(map(len, axes))))
+    else:
+        trace.constant_macs += macs
+
+
+def _grid(x: Tensor, dim: int, heads: list[int]) -> Tensor:
+    """The units at every place of the heads and of one dimension more."""
+    keep = {*heads, x.ndim + dim}
+    for d in range(x.ndim):
+        x = x if d in keep else x.narrow(d, 0, 1)
+    return x.reshape(-1).clamp(min=0)
+
+
 def _of_one_head(
     trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool, inner: bool, outer: tuple[bool, bool]
 ) -> Tensor:
@@ -71,7 +99,9 @@ def _of_one_head(
         return no_units(shape)
     if outer == (True, False):
         return a.narrow(-1, 0, 1).expand(shape)
-    if outer == (False, True):
+    if outer == (True, True):  # the values are units of the columns; rows are not
+        trace.fix(a, f"rows of {reason}")
+    if outer[1]:
         return b.narrow(-2, 0, 1).expand(shape)
     return no_units(shape)
 

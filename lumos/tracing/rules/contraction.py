@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from lumos.tracing.calls import Call
-from lumos.tracing.costs import Contraction
+from lumos.tracing.costs import Contraction, Product
 from lumos.tracing.rules.attention import product
 from lumos.tracing.trace import Trace
 from lumos.tracing.unit_ids import collapse_repeats, varies_along
@@ -60,9 +62,8 @@ def _grouped(trace: Trace, call: Call, x: Tensor, weight: Tensor, bias: Tensor |
         trace.merge(rows, rows[:1].expand(rows.shape), reason)
     trace.assign_vector(bias, made)
     trace.set_unit_ids(out, made.view(-1, *[1] * (weight.ndim - 2)))
-    if per_input > 1:
-        macs = out.numel() // len(made) * weight[0, 0].numel()
-        trace.contractions.append(Contraction(name, 1, 0, macs, macs, trace.module[0], False))
+    macs = out.numel() // len(made) * weight[0, 0].numel()
+    trace.contractions.append(Contraction(name, 1, 0, macs, macs, trace.module[0], False))
 
 
 def matmul(trace: Trace, call: Call) -> None:
@@ -76,6 +77,10 @@ def matmul(trace: Trace, call: Call) -> None:
         trace.freeze(call)
     elif trace.source_parameter(b) and b.ndim == 2:
         contract(trace, call, a, b, bias, x_dim=-1, in_dim=0, out_dim=1)
+    elif trace.source_parameter(a) and a.ndim == 2 and bias is None and _mixes_rows(trace.unit_ids(b)):
+        ids, out = trace.unit_ids(b), call.outputs[0]
+        trace.products.append(Product((trace.units_along(ids, -1, call.name),), out.numel() * a.shape[1] / b.shape[-1]))
+        trace.set_unit_ids(out, ids.narrow(-2, 0, 1))
     elif trace.source_parameter(a) and a.ndim == 2 and bias is None:
         contract(trace, call, b, a, None, x_dim=-2, in_dim=1, out_dim=0)
     elif bias is None:
@@ -85,6 +90,11 @@ def matmul(trace: Trace, call: Call) -> None:
         trace.set_unit_ids(out, product(trace, a, b, trace.where(call.name)))
     else:
         trace.freeze(call)
+
+
+def _mixes_rows(ids: Tensor) -> bool:
+    """Return whether a matrix from the left mixes places and no units: those are the columns (a graph's features)."""
+    return varies_along(ids, ids.ndim - 1) and not varies_along(ids, ids.ndim - 2)
 
 
 def einsum(trace: Trace, call: Call) -> None:
@@ -103,12 +113,32 @@ def einsum(trace: Trace, call: Call) -> None:
     ins = [letter for letter in of_w if letter in of_x and letter not in to]
     outs = [letter for letter in of_w if letter in to and letter not in of_x]
     ids = trace.unit_ids(x)
+    varying = {letter for i, letter in enumerate(of_x) if varies_along(ids, i)}
+    if varying and varying.isdisjoint(of_w) and varying <= set(to):
+        sizes = dict(zip(of_x + of_w, [*x.shape, *weight.shape], strict=True))
+        _mix_places(trace, call, ids, of_x, to, math.prod(sizes.values()))
+        return
     beside = [i for i, letter in enumerate(of_x) if letter not in ins and varies_along(ids, i)]
     if len(ins) != 1 or len(outs) != 1 or beside:
         trace.freeze(call)
         return
     dims = {"x_dim": of_x.index(ins[0]), "in_dim": of_w.index(ins[0]), "out_dim": of_w.index(outs[0])}
     contract(trace, call, x, weight, None, **dims, made_dim=to.index(outs[0]))
+
+
+def _mix_places(trace: Trace, call: Call, ids: Tensor, of_x: str, to: str, macs: int) -> None:
+    """A product that mixes places and no units: these pass through it."""
+    out = call.outputs[0]
+    for dim, letter in reversed(list(enumerate(of_x))):
+        ids = ids if letter in to else ids.select(dim, 0)
+    left = [letter for letter in of_x if letter in to]
+    ids = ids.permute([left.index(letter) for letter in to if letter in left])
+    for dim, letter in enumerate(to):
+        ids = ids if letter in left else ids.unsqueeze(dim)
+    ids = ids.expand(out.shape)
+    dim = next(d for d in range(out.ndim) if varies_along(ids, d))
+    trace.products.append(Product((trace.units_along(ids, dim, call.name),), macs / out.shape[dim]))
+    trace.set_unit_ids(out, ids)
 
 
 def contract(
@@ -163,8 +193,17 @@ def contract(
     places = spread.numel() // max(1, weight.shape[in_dim if spread is x else out_dim])
     inside = weight.numel() // max(1, weight.shape[in_dim] * weight.shape[out_dim])
     macs = places if call.name == "einsum" else places * inside
-    direct = type(module) is nn.Linear and module.weight is weight
+    if (of_in.stop - of_in.start, of_out.stop - of_out.start) != (of_in.size, of_out.size):
+        trace.products.append(Product((trace.maps[call.axis][of_in.start : of_in.stop].clamp(min=0), units), macs))
+        return
+    direct = type(module) is nn.Linear and module._parameters.get("weight") is weight
     trace.contractions.append(Contraction(name, of_in.dim, of_out.dim, macs, places, path, direct))
+
+
+def weight_norm(trace: Trace, call: Call) -> None:
+    """A direction and its length: the weight's elements are the direction's, each line with one length."""
+    direction, length = (trace.unit_ids(t) for t in call.tensors[:2])
+    trace.set_unit_ids(call.outputs[0], trace.merge(direction, length, trace.where(call.name)))
 
 
 def embedding(trace: Trace, call: Call) -> None:
