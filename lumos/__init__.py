@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from lumos.exporting import Exported, export
     from lumos.gating.gated_model import GatedModel
     from lumos.gating.settings import GateSettings
+    from lumos.measure.comparison import Comparison, compare
     from lumos.pruning.fit import FitResult, fit
     from lumos.pruning.pruner import Pruner
     from lumos.pruning.settings import Lambda, Target, Tolerance
+    from lumos.suite.own_run import write_record
     from lumos.tracing.structure import Structure
 
 __version__ = "0.2.0"
@@ -40,6 +42,7 @@ __version__ = "0.2.0"
 __all__ = [
     "CompactModel",
     "CompactionError",
+    "Comparison",
     "ExportError",
     "Exported",
     "FitResult",
@@ -52,16 +55,20 @@ __all__ = [
     "Target",
     "Tolerance",
     "compact",
+    "compare",
     "explain",
     "export",
     "fit",
     "gate",
     "load",
     "verify",
+    "write_record",
 ]
 
 _HOME = {
     "explain": "compaction.explain",
+    "Comparison": "measure.comparison",
+    "compare": "measure.comparison",
     "Exported": "exporting",
     "export": "exporting",
     "ExportError": "errors",
@@ -71,6 +78,7 @@ _HOME = {
     "compact": "compaction.compact",
     "load": "compaction.model",
     "verify": "compaction.verify",
+    "write_record": "suite.own_run",
     "GatedModel": "gating.gated_model",
     "GateSettings": "gating.settings",
     "Structure": "tracing.structure",

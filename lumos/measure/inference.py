@@ -19,7 +19,9 @@ from lumos.measure.timing import inference, latencies, ratio, summary
 CPU = torch.device("cpu")
 
 
-def compare(models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.device) -> dict[str, dict[str, Any]]:
+def inference_cost(
+    models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.device
+) -> dict[str, dict[str, Any]]:
     """Measure every figure of inference of several models side by side.
 
     Args:
@@ -36,7 +38,7 @@ def compare(models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch
         samples a second, median and quartiles over the rounds. With a GPU, time, memory and energy are taken on the CPU
         too, under ``cpu``.
     """
-    out = {name: _sizes(model, inputs) for name, model in models.items()}
+    out = {name: sizes_of(model, inputs) for name, model in models.items()}
     for name, figures in _timed(models, inputs, device).items():
         out[name] |= figures
     if device.type == "cuda":
@@ -46,9 +48,10 @@ def compare(models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch
     return out
 
 
-def _sizes(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Any]:
+def sizes_of(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Any]:
+    """Count a model's parameters, multiply-accumulates of a sample, and bytes on disk."""
     # A copy on the CPU: the trace runs the model's own code, and leaves what is measured untouched.
-    still, inputs = copy.deepcopy(model).to(CPU).eval(), _moved(inputs, CPU)
+    still, inputs = copy.deepcopy(model).to(CPU).eval(), moved(inputs, CPU)
     return {
         "params": parameters(model),
         "macs": macs(still, inputs),
@@ -59,7 +62,7 @@ def _sizes(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Any]:
 
 def _timed(models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.device) -> dict[str, dict[str, Any]]:
     """Latency, throughput, memory and energy of each model on one device."""
-    inputs = _moved(inputs, device)
+    inputs = moved(inputs, device)
     models = {name: model.to(device).eval() for name, model in models.items()}
     base, bound, meter = next(iter(models)), memory_bound(device), energy.meter(device)
     with torch.no_grad():
@@ -112,5 +115,6 @@ def _timed(models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.
     return out
 
 
-def _moved(inputs: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
+def moved(inputs: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
+    """Move the tensors of example inputs to a device."""
     return pytree.tree_map(lambda x: x.to(device) if hasattr(x, "to") else x, inputs)

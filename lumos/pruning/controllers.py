@@ -60,8 +60,8 @@ class Controller(Resumable):
     def finalize(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Bring the gates to what the cut shall keep."""
 
-    def report(self, valid_score: float) -> dict[str, Any]:
-        """What was asked for and reached, for the record, given the finished network's validation score."""
+    def report(self, valid_score: float | None = None) -> dict[str, Any]:
+        """What was asked for and reached, for the record, given the finished network's validation score if known."""
         return {"key": self.goal.key, "asked": self.goal.value}
 
 
@@ -152,7 +152,7 @@ class TargetController(Controller):
         self.moved = int((is_open != keep).sum())
         self.cut_size = float(self.budget.size(gated.structure, keep.double()))
 
-    def report(self, valid_score: float) -> dict[str, Any]:
+    def report(self, valid_score: float | None = None) -> dict[str, Any]:
         """The budget, and the size at the cut in its unit."""
         return {**super().report(valid_score), "reached": self.cut_size,
                 "moved_at_cut": self.moved, "lambda": math.exp(self.log_lambda)}  # fmt: skip
@@ -256,11 +256,12 @@ class ToleranceController(Controller):
             if self.average is not None:
                 self.average.load_state_dict(self.kept[3])
 
-    def report(self, valid_score: float) -> dict[str, Any]:
+    def report(self, valid_score: float | None = None) -> dict[str, Any]:
         """The threshold, and whether the finished network keeps to it."""
         checks = [dict(zip(("step", "valid", "lambda", "open"), check, strict=True)) for check in self.checks]
-        return {**super().report(valid_score), "line": self.threshold,
-                "met": self.within(valid_score), "returned_at_cut": self.returned, "looks": checks}  # fmt: skip
+        met = None if valid_score is None else self.within(valid_score)
+        return {**super().report(valid_score), "line": self.threshold, "met": met,
+                "returned_at_cut": self.returned, "looks": checks}  # fmt: skip
 
 
 def make_controller(

@@ -192,7 +192,7 @@ def fit(
     return FitResult(
         model=pruned, score=training.best, dense=None if dense is None else dense.model.eval(),
         dense_score=goal.baseline if isinstance(goal, Tolerance) else None,
-        params=(_parameters(model), _parameters(pruned)), features=found.features(), gates=found.decided,
+        params=(_parameters(model), _parameters(pruned)), features=found.feature_rows(), gates=found.decided,
         curve=curve + training.curve, seconds=time.perf_counter() - started,
     )  # fmt: skip
 

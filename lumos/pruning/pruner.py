@@ -8,10 +8,11 @@ gradient scaling, mixed precision, schedulers and trainers of other libraries ne
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ from lumos.pruning.optimizers import carry_over, matrix_sizes, rate_gain
 from lumos.pruning.report import gate_columns, gate_report, summary
 from lumos.pruning.settings import Goal, Lambda, Schedule, Tolerance, cut_step
 from lumos.pruning.sharded import expect_whole_gates, has_shards, put_together
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 log = logging.getLogger("lumos")
 
@@ -137,6 +141,12 @@ class Pruner:
         self.history = FeatureHistory(gated, self.schedule.gated_steps)
         self.detector = CollapseDetector(steps, self.goal, dense_loss)
         self.step = 0
+        self.settings = {
+            self.goal.key.removeprefix("lumos."): self.goal.value, "cut_at": cut_at, "cut": self.cut_when, "rate": rate,
+            "warmup": warmup, "rate_gain": rate_gain, "align": align, "steps": steps,
+        }  # fmt: skip
+        """What it was asked to do, as plain values."""
+        self._earlier, self._started = 0.0, time.perf_counter()
         self.decided: dict[str, Any] | None = None
         """What the gates decided, from the cut on."""
         self.equivalence: Equivalence | None = None
@@ -249,6 +259,11 @@ class Pruner:
     # ---- the cut ----------------------------------------------------------------------------------------------------
 
     @property
+    def seconds(self) -> float:
+        """Seconds since the training began, those before a restart included."""
+        return self._earlier + time.perf_counter() - self._started
+
+    @property
     def is_decided(self) -> bool:
         """Whether the gates stand still: the closed units are cut, or will be at the end."""
         return self.decided is not None
@@ -342,10 +357,45 @@ class Pruner:
         found["lambda"] = float(self.controller.coefficient(self.step))
         return found | {key: float(value) for key, value in gate_columns(self.gated).items()}
 
-    def features(self) -> list[dict[str, Any]]:
+    def feature_rows(self) -> list[dict[str, Any]]:
         """Return a row for each input feature: whether it is kept, when it closed, its open probability over time."""
         kept = self.gated.structure.kept_features(self.gated.gates.is_open())
         return self.history.rows(kept) if self.history.steps else []
+
+    def features(self) -> DataFrame:
+        """Return :meth:`feature_rows` as a pandas DataFrame, a row for each input feature, indexed by its name.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ConfigError("features() needs pandas: pip install pandas, or take feature_rows()") from None
+        rows = self.feature_rows()
+        table = pd.DataFrame(rows, index=pd.Index([row["feature"] for row in rows], name="feature"))
+        for name in ("closed_at", "order"):  # whole numbers, missing for a feature that is kept
+            table[name] = pd.array([None if row[name] == "" else row[name] for row in rows], dtype="Int64")
+        table["kept"] = [bool(row["kept"]) for row in rows]
+        return table.drop(columns="feature", errors="ignore")
+
+    def report(self) -> dict[str, Any]:
+        """Return what was asked for and what became of it: the part of a run's record that is the pruner's.
+
+        :func:`lumos.write_record` writes the whole record, for ``lumos list``, ``compare`` and ``report``.
+
+        Returns:
+            ``phases`` (steps before and after the cut), ``gates`` (what they decided, None before the cut),
+            ``steering`` (what was asked for and reached), ``equivalence`` (of gated and compact), and ``metrics``.
+        """
+        gated_steps = min(self.step, self.schedule.gated_steps)
+        return {
+            "phases": {"gated": gated_steps, "compact": self.step - gated_steps},
+            "gates": self.decided,
+            "steering": self.controller.report(),
+            "equivalence": None if self.equivalence is None else asdict(self.equivalence),
+            "metrics": self.metrics(),
+        }
 
     def observe(self, loss: Tensor | float) -> None:
         """Tell the loss of the step that was taken: so a network that collapsed is told from one that needs no more.
@@ -383,6 +433,7 @@ class Pruner:
         """Return all that changes beside the gated model and the optimizer: tensors, numbers and containers of them."""
         return {
             "step": self.step,
+            "seconds": self.seconds,
             "controller": self.controller.state_dict(),
             "detector": self.detector.state_dict(),
             "history": self.history.state_dict(),
@@ -402,7 +453,7 @@ class Pruner:
         that they had.
         """
         device = self._log_alpha.device
-        self.step = state["step"]
+        self.step, self._earlier, self._started = state["step"], state["seconds"], time.perf_counter()
         self.controller.load_state_dict(state["controller"])
         self.detector.load_state_dict(state["detector"])
         self.history.load_state_dict(state["history"])

@@ -144,7 +144,8 @@ def read(cfg: DictConfig) -> RunConfig:
     if method and method.name == "lumos" and _asks_for_something(resolved["lumos"]):
         raise ConfigError("method=lumos sets lumos.target.params to method.target; set no other lambda or target")
     # What is not used is no part of an id, as if there were no such key.
-    optional = ((resolved, ("method",)), (resolved["trainer"], ("ema", "compile")), (resolved["workload"], ("label",)))
+    unused_trainer = (resolved["trainer"], ("ema", "compile", "log"))
+    optional = ((resolved, ("method",)), unused_trainer, (resolved["workload"], ("label",)))
     for group, unused in optional:
         for key in unused:
             if group.get(key) is None or group[key] is False:

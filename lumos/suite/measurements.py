@@ -27,7 +27,7 @@ def measure_both(
     Returns:
         The fields of a record from ``data`` to ``equivalence``.
     """
-    figures = measure.compare({"dense": dense.model, "compact": other.model}, workload.example(), device)
+    figures = measure.inference_cost({"dense": dense.model, "compact": other.model}, workload.example(), device)
     # The order of the first epoch, however many were trained here: predictors see the same rows after a resume.
     set_epoch(loaders.train, 0)
     training = None

@@ -28,6 +28,7 @@ from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.loading import readable_worker_errors
 from lumos.suite.training.loop import train
 from lumos.suite.training.signals import StoppedError
+from lumos.suite.training.trackers import numbers, tracking
 from lumos.suite.training.trained import Trained
 from lumos.suite.workload import DataSource, Loaders, Workload
 
@@ -98,6 +99,8 @@ def _run_and_record(config: RunConfig, workload: Workload, folder: Path, device:
             log.info("measuring both")
             entry.update(measure_both(config, workload, loaders, dense, other, device))
             publish(folder / DENSE_ANEW, shared_folder(config, workload, loaders))
+        with tracking(config, workload.name, "results") as tracker:
+            tracker.log(numbers({key: entry[key] for key in ("dense", "compact")}), 0)
         entry["status"] = "finished"
         store = _gated_store(config, folder, loaders)
     except UnsupportedError as error:

@@ -150,6 +150,7 @@ class TrainerConfig(Settings):
     checkpoint_steps: Count | None = None
     ema: Annotated[float, _expected(lambda x: 0 < x < 1, "a decay between 0 and 1, such as 0.999")] | None = None
     compile: bool | None = None
+    log: Literal["tensorboard", "mlflow", "wandb"] | None = None
 
     @model_validator(mode="after")
     def _alone(self) -> TrainerConfig:

@@ -216,7 +216,7 @@ def test_energy_of_1000_samples(monkeypatch):
 
 def test_compare_has_every_figure(model, quick):
     small = nn.Linear(20, 5)
-    figures = measure.compare({"dense": model, "compact": small}, (torch.randn(4, 20),), CPU)
+    figures = measure.inference_cost({"dense": model, "compact": small}, (torch.randn(4, 20),), CPU)
     for side in figures.values():
         assert side["latency_ms"]["p95"] >= side["latency_ms"]["p50"] > 0
         assert side["latency_ms"]["batch"] == 1
@@ -234,7 +234,7 @@ def test_compare_has_every_figure(model, quick):
 
 def test_a_graph_model_is_measured_on_its_example(quick):
     model, inputs = FAMILIES["GIN, virtual node, JK last"]()
-    figures = measure.compare({"dense": model}, inputs, CPU)["dense"]
+    figures = measure.inference_cost({"dense": model}, inputs, CPU)["dense"]
     with torch.no_grad():
         graphs = model.eval()(*inputs).shape[0]
     assert figures["throughput_batch"] == figures["latency_ms"]["batch"] == figures["dynamic"]["batch"] == graphs
@@ -271,3 +271,20 @@ def test_a_training_step(monkeypatch):
     for key, model in models.items():
         assert all(torch.equal(t, before[key][n]) for n, t in model.state_dict().items())
     assert not {id(m) for m in trained} & {id(m) for m in models.values()}
+
+
+def test_a_comparison_prints_as_a_table_and_leaves_the_models():
+    dense = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 2)).train()
+    small = nn.Sequential(nn.Linear(20, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    found = measure.compare(dense, small, torch.rand(8, 20), batches=(1, 16))
+    assert (found.dense["params"], found.small["params"]) == (738, 94)
+    assert (found.dense["macs"], found.small["macs"]) == (704, 88)
+    assert set(found.seconds) == {1, 16}
+    assert found.largest > 0
+    lines = str(found).splitlines()
+    assert lines[0].split() == ["cpu", "dense", "small", "change"]
+    assert lines[2].split() == ["parameters", "738", "94", "-87.3%"]
+    assert "call with 16 samples [ms]" in str(found)
+    assert (dense.training, small.training) == (True, False)
+    same = measure.compare(dense, dense, torch.rand(8, 20), batches=())
+    assert (same.largest, same.typical) == (0.0, 0.0)

@@ -255,7 +255,7 @@ def test_metrics_features_and_the_penalty_in_the_loss():
     assert metrics["step"] == 9
     assert metrics["penalty"] == pytest.approx(float(pruner.penalty().detach()))
     assert all(isinstance(value, float) for value in metrics.values())
-    assert [row["feature"] for row in pruner.features()] == [f"x{i}" for i in range(6)]
+    assert [row["feature"] for row in pruner.feature_rows()] == [f"x{i}" for i in range(6)]
 
 
 def test_the_loop_may_cut_itself():

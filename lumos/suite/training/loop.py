@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ from lumos.suite.training.method import PruningMethod
 from lumos.suite.training.signals import StopRequest, stop_requests
 from lumos.suite.training.state import TrainState
 from lumos.suite.training.step import CHECK_EVERY, NonFiniteLossError, train_step
+from lumos.suite.training.trackers import Tracker, numbers, tracking
 from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Loaders, Workload
 
@@ -48,6 +49,7 @@ class _Training:
     total: int
     label: str
     store: Store | None
+    tracker: Tracker = field(default_factory=Tracker)
 
 
 def train(
@@ -102,7 +104,11 @@ def train(
     reader = Reader(loaders.train, distributed.world())
     state = _resumed(fresh, reader, label, store)
     training = _Training(state, loaders, reader, total, label, store)
-    with progress(f"{workload.name}: {label}", total, state.step) as bar, stop_requests() as stop:
+    with (
+        tracking(config, workload.name, label) as training.tracker,
+        progress(f"{workload.name}: {label}", total, state.step) as bar,
+        stop_requests() as stop,
+    ):
         while state.step < total or state.losses:
             _train_epoch(training, bar, stop)
             _validate_epoch(training, bar)
@@ -140,6 +146,7 @@ def _validate_epoch(training: _Training, bar: Bar) -> None:
     row = {"phase": training.label, "epoch": state.epoch + 1, "step": state.step, "loss": mean_loss, "valid": valid,
            "seconds": round(state.seconds, 3), **gate_columns(state.model)}  # fmt: skip
     state.curve.append(row)
+    training.tracker.log(numbers(row), state.step)
     bar.show(loss=mean_loss, valid=valid, open=row.get("open_gates"))
     state.next_epoch()
 

@@ -48,4 +48,4 @@ class LumosMethod(PruningMethod):
         self.pruner.detector.check_finished(trained.curve[-1]["loss"])
         trained.gates, trained.equivalence = self.pruner.decided, self.pruner.equivalence
         trained.steering = self.pruner.controller.report(trained.valid_score)
-        trained.features = self.pruner.features()
+        trained.features = self.pruner.feature_rows()

@@ -1,0 +1,91 @@
+"""Curves and results in other people's trackers: the real library where it is installed, its calls where it is not."""
+
+import sys
+import types
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+
+from lumos.errors import ConfigError
+from lumos.suite import runner
+from lumos.suite.training.trackers import tracking
+from lumos.workloads.synthetic import Synthetic
+from tests.suite.methods.test_methods import configured
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return replace(Synthetic(relevant_features=4).tiny(), epochs=3)
+
+
+def test_tensorboard_has_the_curve_and_the_results(tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = configured(tmp_path, "lumos.lambda=1e-2", "trainer.log=tensorboard")
+    entry = runner.run(config, tiny)
+    found = {}
+    for part in ("dense", "gated", "results"):
+        events = EventAccumulator(str(config.folder("synthetic") / "tensorboard" / part))
+        events.Reload()
+        found[part] = {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert len(found["gated"]["loss"]) == len(found["dense"]["valid"]) == 3
+    assert found["results"]["compact/params"] == [entry["compact"]["params"]]
+    plain = configured(tmp_path, "lumos.lambda=1e-2")
+    assert config.run_id == plain.run_id
+
+
+class FakeClient:
+    """What is called of ``mlflow.MlflowClient``, with its signatures."""
+
+    calls: ClassVar[list] = []
+
+    def get_experiment_by_name(self, name):
+        return None
+
+    def create_experiment(self, name):
+        return "1"
+
+    def create_run(self, experiment_id, run_name=None, tags=None):
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id="r"))
+
+    def log_param(self, run_id, key, value):
+        self.calls.append(("param", key, value))
+
+    def log_metric(self, run_id, key, value, timestamp=None, step=None):
+        self.calls.append(("metric", key, value, step))
+
+    def set_terminated(self, run_id):
+        self.calls.append(("end",))
+
+
+def test_mlflow_is_told_settings_and_points(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", types.SimpleNamespace(MlflowClient=FakeClient))
+    with tracking(configured(tmp_path, "trainer.log=mlflow"), "synthetic", "gated") as tracker:
+        tracker.log({"loss": 0.5}, 3)
+    assert ("param", "lumos.lambda", 1e-3) in FakeClient.calls
+    assert FakeClient.calls[-2:] == [("metric", "loss", 0.5, 3), ("end",)]
+
+
+def test_wandb_is_offline_unless_told_otherwise(tmp_path, monkeypatch):
+    told, made = [], {}
+    run = types.SimpleNamespace(log=lambda values, step: told.append((values, step)), finish=lambda: told.append("end"))
+    monkeypatch.setitem(
+        sys.modules, "wandb", types.SimpleNamespace(init=lambda **options: (made.update(options), run)[1])
+    )
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with tracking(configured(tmp_path, "trainer.log=wandb"), "synthetic", "dense") as tracker:
+        tracker.log({"loss": 0.5}, 3)
+    assert told == [({"loss": 0.5}, 3), "end"]
+    assert made["mode"] == "offline"
+    assert made["config"]["lumos.lambda"] == 1e-3
+
+
+def test_a_tracker_that_is_not_installed_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ConfigError, match=r"trainer.log=mlflow: mlflow is not installed; pip install mlflow-skinny"):  # noqa: SIM117
+        with tracking(configured(tmp_path, "trainer.log=mlflow"), "synthetic", "gated"):
+            pass
+    with pytest.raises(ConfigError, match=r"trainer\.log"):
+        configured(tmp_path, "trainer.log=elsewhere")
