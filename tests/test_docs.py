@@ -61,6 +61,13 @@ def test_a_tutorial_does_what_it_shows(name, tmp_path, monkeypatch):
     run_page(PROJECT / "docs" / "tutorials" / f"{name}.md")
 
 
+@pytest.mark.parametrize("name", ["target", "own-loop"])
+def test_a_short_page_does_what_it_shows(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = PROJECT / "docs" / "how-to" / f"{name}.md"
+    run_page(path)
+
+
 def test_the_version_is_one():
     cited = re.search(r"^version: (.*)$", (PROJECT / "CITATION.cff").read_text(), re.M)
     assert cited is not None

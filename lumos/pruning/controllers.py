@@ -13,7 +13,7 @@ from torch import Tensor
 from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.averaging import AveragedGated, snapshot, swapped
-from lumos.pruning.budget import Budget
+from lumos.pruning.budget import Budget, expected_features
 from lumos.pruning.resumable import Resumable
 from lumos.pruning.settings import DEFAULT_LAMBDA, Goal, Lambda, Schedule, Target, Tolerance, warm_up
 from lumos.shapes import Float
@@ -132,13 +132,16 @@ class TargetController(Controller):
         """What the size costs, in units of gates as ``GatedModel.penalty`` has them."""
         if self.budget.target.quantity == "features":
             return self.coefficient(step), DEFAULT_LAMBDA * self.schedule.warm_up(step)
-        return (self.coefficient(step) * self.units,)
+        price = self.budget.target.feature_price * self.schedule.warm_up(step)
+        return self.coefficient(step) * self.units, price
 
     def penalty_terms(self, gated: GatedModel) -> tuple[Tensor, ...]:
-        """The size in the unit of the budget; beside one of features, what else is open."""
-        size = self.budget.size(gated.structure, gated.gates.open_probability())
-        # Hidden units have no budget then; they cost what they cost by default.
-        return (size, gated.penalty("gates") - size) if self.budget.target.quantity == "features" else (size,)
+        """The size in the unit of the budget, and what that one does not price: hidden units, or input features."""
+        probability = gated.gates.open_probability()
+        size = self.budget.size(gated.structure, probability)
+        if self.budget.target.quantity == "features":
+            return size, gated.penalty("gates") - size
+        return size, expected_features(gated.structure, probability)
 
     def finalize(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Close and open the few gates that it takes to meet the budget, lowest and highest rank first."""

@@ -57,6 +57,8 @@ class Target:
         params: Share of the dense network's parameters, between 0 and 1.
         macs: Share of the dense network's multiply-accumulates, between 0 and 1.
         features: Number of input features, >= 1.
+        feature_price: What each input feature costs beside a budget of parameters or multiply-accumulates, which hardly
+            price one, in units of the loss; 0 for nothing.
 
     Raises:
         ConfigError: None or several of them are given, or a value is out of its range.
@@ -71,12 +73,14 @@ class Target:
     params: float | None = None
     macs: float | None = None
     features: int | None = None
+    feature_price: float = DEFAULT_LAMBDA
 
     def __post_init__(self) -> None:
         given = [name for name in get_args(Quantity) if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ConfigError(f"a target has {found}: expected one of {', '.join(get_args(Quantity))}")
+        _expect(0 <= self.feature_price < math.inf, "feature_price", self.feature_price, "a number >= 0")
         if self.quantity == "features":
             _expect(self.value >= 1 and float(self.value).is_integer(), self.key, self.value, "a whole number >= 1")
         else:

@@ -44,7 +44,10 @@ def test_the_penalty_of_a_target_counts_the_full_network_as_its_gates():
     controller = make_controller(Target(macs=0.2), SCHEDULE, gated)
     with torch.no_grad():
         gated.gates.log_alpha.fill_(40.0)
-    assert penalty(controller, gated, 50) == pytest.approx(controller.coefficient(50) * gated.structure.units)
+    found = penalty(controller, gated, 50)
+    assert found == pytest.approx(controller.coefficient(50) * gated.structure.units + 40 * 1e-3, rel=1e-5)
+    free = make_controller(Target(macs=0.2, feature_price=0.0), SCHEDULE, gated)
+    assert penalty(free, gated, 50) == pytest.approx(free.coefficient(50) * gated.structure.units)
 
 
 def test_hidden_units_keep_their_default_coefficient_beside_a_target_of_features():
