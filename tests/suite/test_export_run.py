@@ -50,6 +50,7 @@ def build(folder: Path, target: str) -> None:
     assert made.returncode == 0, made.stderr
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_c_program_calls_the_surrogate(flux):
     folder, library, rows, want = flux

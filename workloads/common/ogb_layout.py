@@ -29,6 +29,7 @@ import pyarrow.csv
 
 from lumos.errors import DataError
 from lumos.workloads.common.arrays import cached, digest
+from lumos.workloads.common.compressed import lines_of, unpacked
 from lumos.workloads.common.files import cannot_write
 from lumos.workloads.common.graphs import SPLITS, Graphs, GraphSet
 from lumos.workloads.common.parallel import run_all
@@ -319,14 +320,11 @@ class _Lines:
         return bool(self._take(1, keep=True))
 
     def _take(self, count: int, keep: bool) -> list[bytes]:
-        try:
-            if self._lines is None:
-                self._lines = gzip.GzipFile(self.file, "rb")
-            taken = islice(self._lines, count)
-            lines = list(taken) if keep else []
-            seen = len(lines) if keep else sum(1 for _ in taken)
-        except (OSError, EOFError) as error:
-            raise DataError(f"{self.file}: cannot be read ({error}); it is damaged, download it again") from error
+        if self._lines is None:
+            self._lines = lines_of(self.file)
+        taken = islice(self._lines, count)
+        lines = list(taken) if keep else []
+        seen = len(lines) if keep else sum(1 for _ in taken)
         self.position += seen
         return lines
 
@@ -348,10 +346,7 @@ def _parse(file: Path, text: bytes, dtype: type, rows: int, columns: int) -> np.
 
 def _read_all(file: Path, dtype: type) -> np.ndarray:
     """A table of one column, read whole."""
-    try:
-        text = gzip.decompress(file.read_bytes())
-    except (OSError, EOFError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); it is damaged, download it again") from error
+    text = unpacked(file)
     lines = text.count(b"\n") + bool(text and not text.endswith(b"\n"))
     return _parse(file, text, dtype, lines, 1)[:, 0]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from lumos.errors import DataError
+from lumos.workloads.common.compressed import cannot_read, unpacked
 from lumos.workloads.common.native import compiled
 
 GZIP = b"\x1f\x8b"
@@ -83,9 +83,9 @@ def read_records(file: Path) -> Iterator[bytes]:
         data = file.read_bytes()
         # The length of a plain record may begin with gzip's two bytes; its checksum says that it is one.
         if data[:2] == GZIP and not (len(data) >= 12 and masked_crc(data[:8]) == int.from_bytes(data[8:12], "little")):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file}: cannot be read ({error}); fetch or generate it again") from error
+            data = unpacked(file)
+    except OSError as error:
+        raise cannot_read(file, error) from error
     at = number = 0
     while at < len(data):
         where = f"{file}: record {number}"

@@ -78,8 +78,11 @@ class Molhiv(GraphWorkload):
 
     @property
     def metric(self) -> Metric:
-        """Area under the ROC curve. The goal is OGB's published GIN where the label is HIV's, the project's own where it
-        is made up, and none for a label of one's own."""
+        """Area under the ROC curve.
+
+        The goal is OGB's published GIN where the label is HIV's, the project's own where it is made up, and none for a
+        label of one's own.
+        """
         if self.label not in (None, HIV):
             return Metric("ROC-AUC")
         return Metric("ROC-AUC", target=0.80 if self.generated else 0.7558)

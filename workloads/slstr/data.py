@@ -92,7 +92,8 @@ class Patches:
     def read(self, index: int, epoch: int) -> Patch:
         """Read one patch. Raises DataError naming the file, and the array and shape that is wrong."""
         refs, bts, mask = self.raw(index)
-        scaled = np.concatenate([refs - MIDDLE_REFLECTANCE, (bts - MIDDLE_TEMPERATURE) / SPREAD_TEMPERATURE], -1)
+        with np.errstate(invalid="ignore"):  # a signalling nan of a damaged file
+            scaled = np.concatenate([refs - MIDDLE_REFLECTANCE, (bts - MIDDLE_TEMPERATURE) / SPREAD_TEMPERATURE], -1)
         x = torch.from_numpy(np.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0).transpose(2, 0, 1).copy())
         return x, torch.from_numpy((np.nan_to_num(mask, nan=0.0) > 0).astype(np.float32).transpose(2, 0, 1).copy())
 

@@ -88,7 +88,7 @@ def test_a_damaged_archive_is_named(tmp_path):
         file = folder / f"{name}.csv.gz"
         whole = file.read_bytes()
         file.write_bytes(whole[:-6])
-        with pytest.raises(DataError, match=rf"{name}.csv.gz: cannot be read \(.*\); it is damaged, download it again"):
+        with pytest.raises(DataError, match=rf"{name}.csv.gz: cannot be read \(.*\); it is damaged, fetch it again"):
             read_dataset(folder, LAYOUT, tmp_path / "cache")
         file.write_bytes(whole)
 

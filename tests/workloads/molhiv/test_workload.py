@@ -161,6 +161,7 @@ def raw_tree(root, molecules=60):
     (root / "ogbg_molhiv" / "RELEASE_v1.txt").touch()
 
 
+@pytest.mark.slow
 def test_a_tree_in_ogbs_raw_layout_goes_end_to_end(tmp_path, monkeypatch):
     raw_tree(tmp_path / "root")
     record = run_on("molhiv", tmp_path / "root", tmp_path, monkeypatch)
@@ -201,6 +202,7 @@ class Accuracy(Molhiv):
         return self.scores(model, list(batches))["accuracy"]
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_taken_anew_before_a_score_counts(tmp_path, monkeypatch):
     """A virtual node, sampled gates, a constant rate: the running statistics of training are not those of the score."""
     wide = {"width": 16, "layers": 3, "dropout": 0.5, "virtual_node": True, "batch_size": 40, "learning_rate": 1e-2}

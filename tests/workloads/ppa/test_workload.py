@@ -208,6 +208,7 @@ def test_settings_that_cannot_be_used(change, message):
 # ---- batch statistics ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_taken_anew_before_a_score_counts(tmp_path, monkeypatch):
     """All nodes enter alike, gates are sampled, the rate is constant: the running statistics of training mislead."""
     wide = {"width": 16, "layers": 3, "dropout": 0.5, "batch_size": 12, "epochs": 4, "learning_rate": 3e-2}

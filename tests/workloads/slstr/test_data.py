@@ -212,6 +212,7 @@ def test_settings_that_cannot_be(settings: dict, message: str) -> None:
         SLSTR(**settings)
 
 
+@pytest.mark.slow
 def test_predictors_see_the_same_pixels_however_long_the_training(tmp_path):
     """The training patches come in another order each epoch, and a resumed run trains fewer epochs or none."""
 
