@@ -134,7 +134,7 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         x, y = self._read(X, y)
         targets = self._check_targets(y)
-        weight = torch.from_numpy(_check_sample_weight(sample_weight, x, ensure_non_negative=True, dtype=np.float64))
+        weight = torch.tensor(_check_sample_weight(sample_weight, x, ensure_non_negative=True, dtype=np.float64))
         rows = np.flatnonzero(weight.numpy() > 0)  # a row without weight is none
         if len(rows) < 2:
             raise ValueError(f"{len(rows)} rows have a weight: expected at least 2")

@@ -17,7 +17,8 @@ import lumos
 from lumos.suite.config import compose, read
 from lumos.suite.paths import PROJECT
 
-TUTORIALS = ["own-loop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("graph", "pretrained", "from-c"))]
+SLOW = ("table", "sklearn", "graph", "pretrained", "from-c")
+TUTORIALS = ["own-loop", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.S | re.M)
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e-?\d+)?")
 
