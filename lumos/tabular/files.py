@@ -27,6 +27,7 @@ PACKED = (".gz", ".bz2", ".xz", ".zst")
 SEPARATORS = ",;\t|"
 NAMED_UNIT = re.compile(r"(.*\S)\s*\[([^\[\]]*)\]")
 """A column's name with its unit, ``T [K]``."""
+DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]|$)")
 DAY_ZERO = np.datetime64("2000-01-01")
 
 
@@ -49,8 +50,9 @@ class Columns:
 def read_columns(path: str | Path, group: str = "") -> Columns:
     """Read a table.
 
-    Numbers and truth values become float64, times the days since 2000, all else categories. A column ``T [K]`` of a
-    text file is named ``T`` and has the unit K; Parquet, HDF5 and NetCDF have units in their metadata (``units``).
+    Numbers and truth values become float64; times, and text as 2001-12-31, days since 2000; all else categories. A
+    column ``T [K]`` of a text file is named ``T`` and has the unit K; Parquet, HDF5 and NetCDF have units in their
+    metadata (``units``).
 
     Args:
         path: The file; the end of its name says the format.
@@ -179,8 +181,7 @@ def _typed(column: Any) -> np.ndarray:
     """A column as float64, or as objects that are text or None."""
     array = np.asarray(column)
     if array.dtype.kind == "M":
-        days = (array - DAY_ZERO) / np.timedelta64(1, "D")
-        return np.where(np.isnat(array), np.nan, days).astype(np.float64)
+        return _days(array)
     if array.dtype.kind == "m":
         return np.where(np.isnat(array), np.nan, array / np.timedelta64(1, "D")).astype(np.float64)
     if array.dtype.kind in "biuf":
@@ -188,7 +189,17 @@ def _typed(column: Any) -> np.ndarray:
     objects = np.array([None if is_missing(v) else _decoded(v) for v in array.tolist()], dtype=object)
     if all(v is None or isinstance(v, int | float) for v in objects):
         return np.array([np.nan if v is None else v for v in objects], np.float64)
-    return np.array([None if v is None else str(v) for v in objects], dtype=object)
+    text = [None if v is None else str(v) for v in objects]
+    if all(v is None or DATE.match(v) for v in text):
+        try:
+            return _days(np.array(["NaT" if v is None else v for v in text], "datetime64[ns]"))
+        except ValueError:
+            pass  # it only begins as a date does
+    return np.array(text, dtype=object)
+
+
+def _days(times: np.ndarray) -> np.ndarray:
+    return np.where(np.isnat(times), np.nan, (times - DAY_ZERO) / np.timedelta64(1, "D")).astype(np.float64)
 
 
 def _decoded(value: Any) -> Any:
