@@ -22,6 +22,7 @@ def gate(
     features: Sequence[str] | None = None,
     settings: GateSettings | None = None,
     options: StructureOptions | None = None,
+    examples: Sequence[Any] = (),
 ) -> GatedModel:
     """Put a gate on every input feature and every removable unit of a model.
 
@@ -33,6 +34,8 @@ def gate(
         features: The names of the input features, in order; x0, x1… by default.
         settings: The shape of the gates' distribution.
         options: What more of the model is made removable, at the price of a changed layer.
+        examples: Further inputs of the same features, which reach parts of the model that the first ones do not: a
+            branch for other sizes, an optional input. Units that a part may read which no example reaches stay.
 
     Returns:
         The model with its gates, called as the model is.
@@ -51,7 +54,7 @@ def gate(
     if isinstance(model, GatedModel):
         raise StructureError("the model has gates already; expected the one that they were put on, or a compact one")
     model = ungated_copy(getattr(model, "_orig_mod", model))  # a compiled model has what it was made of
-    structure = trace_and_probe(model, example_inputs, features=features, options=options)
+    structure = trace_and_probe(model, example_inputs, features=features, options=options, examples=examples)
     if not structure.groups:
         reasons = "; ".join(dict.fromkeys(f"{f.name}: {f.reason}" for f in structure.fixed)) or "it has no weights"
         raise StructureError(f"nothing in {type(model).__name__} can be removed: {reasons}")

@@ -85,7 +85,9 @@ def closings(structure: Structure) -> list[Closing]:
     optional = [g.name for g in structure.groups if g.optional]
     turns = [frozenset(turn) for turn in (optional[::2], optional[1::2]) if turn]
     found = []
-    for i in range(max(len(draws), len(turns) + (len(turns) == 1))):
+    # In train mode no group is closed altogether: what is constant then is so in eval mode.
+    extra = bool(turns) and (len(turns) == 1 or structure.trains_otherwise)
+    for i in range(max(len(draws), len(turns) + extra)):
         whole = turns[i] if i < len(turns) else frozenset[str]()
         found.append(Closing({n: k for n, k in draws[i % len(draws)].items() if n not in whole}, whole))
     return found

@@ -69,6 +69,8 @@ def describe(structure: Structure) -> str:
     if structure.fixed:
         lines += ["", "fixed:"]
         lines += [f"  {f.name} ({f.size} units): {f.reason}" for f in structure.fixed]
+    if structure.unreached:
+        lines += ["", f"not reached by the example: {', '.join(structure.unreached)}"]
     return "\n".join(lines)
 
 

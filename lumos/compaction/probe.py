@@ -30,24 +30,28 @@ def trace_and_probe(
     *,
     features: Sequence[str] | None = None,
     options: StructureOptions | None = None,
+    examples: Sequence[Any] = (),
 ) -> Structure:
     """Find what can be removed from a model; see :func:`lumos.gate` for the arguments and errors."""
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    return probe(model, trace_structure(model, inputs, features, options), inputs)
+    inputs, *further = [x if isinstance(x, tuple) else (x,) for x in (example_inputs, *examples)]
+    return probe(model, trace_structure(model, inputs, features, options, further), inputs, further)
 
 
-def probe(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> Structure:
+def probe(
+    model: nn.Module, structure: Structure, inputs: tuple[Any, ...], examples: Sequence[tuple[Any, ...]] = ()
+) -> Structure:
     """Try to cut every group of a traced model.
 
     Args:
         model: The model that was traced.
         structure: What the trace found.
         inputs: Positional inputs of the model.
+        examples: Further ones.
 
     Returns:
         The structure with every group that cannot be cut fixed, and every one that cannot vanish not optional.
     """
-    trial = Trial(model, inputs, structure)
+    trial = Trial(model, inputs, structure, examples)
     while structure.groups:
         failed = [c for c in closings(structure) if trial.failure(structure, c, explain=False) is not None]
         if not failed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -36,16 +36,25 @@ class Trial:
         model: The model; it stays as it is.
         inputs: Positional inputs.
         structure: What the trace of the model found.
+        examples: Further positional inputs.
     """
 
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], structure: Structure) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Any, ...],
+        structure: Structure,
+        examples: Sequence[tuple[Any, ...]] = (),
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.model = randomize_constant_params(model, structure.written)
             self._use(with_distinct_features(inputs, structure))
-        self.given = inputs
+        self.given, self.examples = inputs, examples
         self.broken: str | None = None
         """Path of the module whose code the compact model broke off in, at the last failure."""
+        self.ran = False
+        """Whether the gated model ran on the inputs of the last comparison."""
         self._last: GatedModel | None = None
 
     def _use(self, inputs: tuple[Any, ...]) -> None:
@@ -55,6 +64,7 @@ class Trial:
         """Return the model with gates, in eval mode; the last one again where the structure is the same."""
         if self._last is None or self._last.structure is not structure:
             self._last = GatedModel(self.model, structure, GateSettings()).eval()
+            self._last.gates.fixed = True
         return self._last
 
     def failure(self, structure: Structure, closing: Closing, explain: bool = True, full: bool = False) -> str | None:
@@ -71,18 +81,35 @@ class Trial:
             torch.manual_seed(sum(closing.parts.values()))
             gated = self.gated(structure)
             gated.gates.log_alpha.data.copy_(closing.values(structure))
-            return self._compared(gated, explain, full)
+            problem = self._compared(gated, explain, full)
+            for inputs in self.examples if problem is None else ():
+                problem = problem or self._certain(gated, inputs, explain)
+            if problem is None and structure.trains_otherwise and not closing.whole:
+                problem = self._in_train_mode(gated, explain)
+            return problem
+
+    def _in_train_mode(self, gated: GatedModel, explain: bool) -> str | None:
+        """As in eval mode; where the model does not run on the example in train mode, there is nothing to compare."""
+        try:
+            problem = self._difference(gated.train(), self.inputs, explain)
+            runs = self.ran
+        finally:
+            gated.eval()
+        return f"in train mode: {problem}" if problem and runs else None
 
     def _compared(self, gated: GatedModel, explain: bool, full: bool) -> str | None:
         if not full and self.sample is not self.inputs:
             problem = self._difference(gated, self.sample)
             if problem is None or (problem and not explain):
                 return problem
-        problem = self._difference(gated, self.inputs, explain)
+        return self._certain(gated, self.inputs, explain)
+
+    def _certain(self, gated: GatedModel, inputs: tuple[Any, ...], explain: bool) -> str | None:
+        problem = self._difference(gated, inputs, explain)
         if problem is None or problem:
             return problem
         try:
-            verify(gated, self.inputs)
+            verify(gated, inputs)
         except CompactionError as error:
             return str(error)
         return None
@@ -92,12 +119,13 @@ class Trial:
         raised (and where, to ``explain`` it), or an empty text: whether they differ then, float64 has to say."""
         device = gated.gates.log_alpha.device
         inputs = map_inputs(inputs, lambda _path, x: x.to(device))
-        structure, small, self.broken = gated.structure, None, None
+        structure, small, self.broken, self.ran = gated.structure, None, None, False
         reference = self._protected(gated, Reference(gated).run)
         with torch.no_grad():
             try:
                 attribute_sizes(structure, structure.with_placeholders(gated.gates.is_open()))
                 want, known = run_recording(gated, inputs, lambda *x: run_once(reference, x, gated))
+                self.ran = True
                 small = cut_closed_units(gated, constant_outputs=known, share_storage=True)
                 gap = gap_between(want, run_once(self._protected(gated, small), inputs, gated))
                 return None if gap.relative <= SINGLE_TOLERANCE and not gap.hides else ""
@@ -111,18 +139,19 @@ class Trial:
 
     def _not_run(self, gated: GatedModel, inputs: tuple[Any, ...], explain: bool, error: Exception) -> str | None:
         """The gated model does not run, or cannot be cut: perhaps for what was changed in the example."""
-        if self.inputs is self.given:
+        if self.inputs is self.given or gated.training:
             return "" if explain else repr(error)
         self._use(self.given)
         return self._compared(gated, explain, full=False)
 
     def _protected(self, gated: GatedModel, run: Callable[..., Any]) -> Callable[..., Any]:
         """Run with what the model writes into its own tensors taken back: both models begin alike."""
-        if not gated.structure.written:
+        if not gated.structure.written and not gated.training:
             return run
 
         def protected(*inputs: Any) -> Any:
-            protection = TensorProtection(named_tensors(gated.model).values())
+            known = named_tensors(run) if isinstance(run, nn.Module) else named_tensors(gated.model)
+            protection = TensorProtection(known.values())
             try:
                 with protection:
                     return run(*inputs)

@@ -148,6 +148,12 @@ class DataflowRecorder:
             # Something outside counts on these modules' parameters, so that nothing can take their place.
             self._exposed.update({".".join(owners[: n + 1]) for n in range(len(owners))}.difference(running))
 
+    def keep(self, paths: Iterable[str]) -> None:
+        """Note that nothing can take the place of these modules, nor of those around them."""
+        for path in paths:
+            parts = path.split(".")
+            self._exposed.update(".".join(parts[: n + 1]) for n in range(len(parts)))
+
     def add_module_call(self, path: str, inputs: tuple[Any, ...], output: Any) -> None:
         """Note that the module at this path returned ``output`` for ``inputs``."""
         x = inputs[0] if len(inputs) == 1 else None

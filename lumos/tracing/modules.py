@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Collection
-from types import CellType, FunctionType
+from functools import cache
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,6 +49,22 @@ def int_attributes(module: nn.Module, value: int) -> tuple[str, ...]:
     if type(module).__module__.startswith("torch.nn."):
         return ()
     return tuple(n for n, v in vars(module).items() if type(v) is int and v == value and not n.startswith("_"))
+
+
+def reads_training(model: nn.Module) -> set[str]:
+    """Return the paths of the modules of the user's own whose code asks whether they are in train mode."""
+    return {path for path, m in named_modules(model) if _class_reads_training(plain_class(type(m)))}
+
+
+@cache
+def _class_reads_training(kind: type) -> bool:
+    classes = [c for c in kind.__mro__ if not c.__module__.startswith(("torch.nn.", "lumos.")) and c is not object]
+    return any("training" in _names(f.__code__) for c in classes for f in vars(c).values() if type(f) is FunctionType)
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [_names(c) for c in code.co_consts if isinstance(c, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def structural_copy(model: nn.Module, private: Collection[str] = (), known: dict[int, Any] | None = None) -> nn.Module:

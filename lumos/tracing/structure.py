@@ -172,6 +172,8 @@ class Structure:
         bounds: Numbers by which modules' code picks positions along axes of units.
         products: The products of activations that cost multiply-accumulates.
         constant_macs: The multiply-accumulates of what is not followed.
+        unreached: The modules with weights that the example does not reach.
+        trains_otherwise: Whether the model makes other calls in train mode.
 
     Example:
         >>> import torch, lumos
@@ -207,6 +209,8 @@ class Structure:
     bounds: tuple[Bound, ...] = ()
     products: tuple[Product, ...] = ()
     constant_macs: float = 0.0
+    unreached: tuple[str, ...] = ()
+    trains_otherwise: bool = False
 
     # ---- units --------------------------------------------------------------------------------------------------
 

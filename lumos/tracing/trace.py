@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lumos.shapes import Int
-from lumos.tracing.calls import Axis, Call
+from lumos.tracing.calls import Axis, Call, tensor_leaves
 from lumos.tracing.costs import Contraction, Product
 from lumos.tracing.dataflow import Dataflow, DataflowRecorder
 from lumos.tracing.modules import named_tensors
@@ -119,6 +119,12 @@ class Trace:
         self.recorder = DataflowRecorder()
         self.dataflow = Dataflow()
         self.running: list[RunningModule] = []
+        self.first = True
+        """Whether this is the first run: costs and the flow of values are those of it."""
+        self.read: set[str] = set()
+        """The names of the parameters and buffers that some call read."""
+        self.scopes: dict[str, list[Tensor]] = {}
+        """For each module, the unit ids of what it took and of what the modules in it returned."""
         self._shaping_calls: dict[str, int] = {}
         self._indexing_calls: dict[str, int] = {}
 
@@ -317,6 +323,8 @@ class Trace:
             shaping: Whether it was a call that gives a shape; the next one has the next number in its module.
         """
         ids, path = self.unit_ids(t), self.module[0]
+        if not self.first and path in self._seen:  # its calls have their numbers
+            return
         order = self._shaping_calls.get(path, 0)
         self._shaping_calls[path] = order + shaping
         for d in range(t.ndim):
@@ -337,6 +345,8 @@ class Trace:
             index: What stands in the brackets.
         """
         path = self.module[0]
+        if not self.first and path in self._seen:
+            return
         order = self._indexing_calls.get(path, 0)
         self._indexing_calls[path] = order + 1
         for position, dim, item in indexed_dims(index, ids.ndim):
@@ -349,10 +359,14 @@ class Trace:
                     rows = collapse_repeats(ids, keep=dim)[0].movedim(dim, 0).reshape(ids.shape[dim], -1)
                     self.bounds.append(Bound(path, (order, position, part), value, rows.clamp(min=NO_UNIT)))
 
-    def finish(self, outputs: list[Tensor]) -> None:
-        """Note what the model returned: its units are fixed."""
+    def fix_outputs(self, outputs: Iterable[Tensor]) -> None:
+        """Fix the units that the model returns."""
         for t in outputs:
             self.fix(self.unit_ids(t), OUTPUT)
+
+    def finish(self, outputs: list[Tensor]) -> None:
+        """Note what the model returned: its units are fixed."""
+        self.fix_outputs(outputs)
         self.dataflow = self.recorder.finish(outputs)
         self.maps = {axis: units.clamp(min=NO_UNIT) for axis, units in self.maps.items()}
 
@@ -370,7 +384,9 @@ class Trace:
 
     def enter_module(self, path: str, module: nn.Module, inputs: tuple[object, ...]) -> None:
         """Note that a module begins to run."""
+        self._see(self.module[0], inputs)
         self.running.append(RunningModule(path, module, inputs[0] if inputs else None))
+        self._see(path, inputs)
         self._shaping_calls[path] = self._indexing_calls[path] = 0
 
     def leave_module(self, path: str, inputs: tuple[object, ...], output: object) -> None:
@@ -378,8 +394,43 @@ class Trace:
         while self.running.pop().path != path:  # above it are modules whose errors the model caught
             pass
         self.recorder.add_module_call(path, inputs, output)
-        if isinstance(output, Tensor):
+        self._see(self.module[0] if self.running else "", output)
+        if isinstance(output, Tensor) and self.first:
             self.module_ids[path] = collapse_repeats(self.unit_ids(output))[0].clone()
+
+    def _see(self, path: str, values: object) -> None:
+        """Note that units are where a module's own code can reach them."""
+        known = [self._unit_ids.get(t) for t in tensor_leaves(values, [])]
+        found = self.scopes.setdefault(path, [])
+        found += [collapse_repeats(ids)[0] for ids in known if ids is not None]
+
+    def begin_further_run(self) -> None:
+        """Get ready to run the model once more: what it costs and which value depends on which is not noted again."""
+        if self.first:
+            self.first = False
+            self._kept = self.contractions, self.products, self.constant_macs, self.recorder
+            self._seen = frozenset(self._shaping_calls)
+        self.contractions, self.products, self.constant_macs, self.recorder = [], [], 0.0, DataflowRecorder()
+
+    def end_further_runs(self) -> None:
+        """Take up again what the first run noted."""
+        if not self.first:
+            self.contractions, self.products, self.constant_macs, self.recorder = self._kept
+
+    def hold_scopes(self, unread: Mapping[str, Collection[int]]) -> None:
+        """Fix units that modules which no run reached could read: those where the code that calls them can reach, along
+        axes that fit them.
+
+        Args:
+            unread: The widths of these modules, by path.
+        """
+        for path, widths in unread.items():
+            owner = path
+            while owner and owner not in self.scopes:
+                owner = owner.rpartition(".")[0]
+            for ids in self.scopes.get(owner, ()):
+                if any(ids.shape[d] in widths and varies_along(ids, d) for d in range(ids.ndim)):
+                    self.fix(ids, f"{path} may read it, and no example reaches that; give one that does")
 
     def where(self, call: str) -> str:
         """Return call, module and source line, for a person to find the place."""

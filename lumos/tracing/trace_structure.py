@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from lumos.errors import StructureError
 from lumos.tracing.build_structure import build_structure
 from lumos.tracing.containers import tensors_in
 from lumos.tracing.inputs import InputPath, input_tensors, map_inputs
+from lumos.tracing.modules import named_modules, reads_training
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.rules import RULES
 from lumos.tracing.structure import Structure
@@ -27,6 +29,7 @@ def trace_structure(
     inputs: tuple[Any, ...],
     features: Sequence[str] | None = None,
     options: StructureOptions | None = None,
+    examples: Sequence[tuple[Any, ...]] = (),
 ) -> Structure:
     """Trace a model on example inputs and return its structure. The model and the inputs stay as they are.
 
@@ -39,6 +42,7 @@ def trace_structure(
         inputs: Positional inputs with two or more samples.
         features: The names of the input features, in order; x0, x1… by default.
         options: What more of the model is made removable.
+        examples: Further positional inputs, which reach what the first ones do not.
 
     Raises:
         StructureError: The model cannot be copied or does not run on the example, or the names are too many or too few.
@@ -50,12 +54,12 @@ def trace_structure(
     """
     leaves, options = input_tensors(inputs), options or StructureOptions()
     likely, possible = _feature_dims(leaves)
-    best, dims = _trace_and_build(model, inputs, likely, options), likely
+    best, dims = _trace_and_build(model, inputs, likely, options, examples), likely
     for path, dim in possible:
         if leaves[path].ndim > 3 and _features_found(best, path) == leaves[path].shape[1]:
             continue  # an image or a volume with its channels first
         tried = {p: dim if p == path else dims[p] for p in leaves if p == path or p in dims}
-        other = _trace_and_build(model, inputs, tried, options)
+        other = _trace_and_build(model, inputs, tried, options, examples)
         if _gates(other, "feature") > _gates(best, "feature") and _gates(other, "hidden") >= _gates(best, "hidden"):
             best, dims = other, tried
     size = sum(len(selection.units) for selection in best.inputs)
@@ -68,6 +72,7 @@ def run_tracer(
     dims: dict[InputPath, int],
     options: StructureOptions,
     skip_compute: bool = True,
+    examples: Sequence[tuple[Any, ...]] = (),
 ) -> tuple[Tracer, dict[InputPath, Tensor]]:
     """Run the model once with units on its inputs.
 
@@ -77,6 +82,7 @@ def run_tracer(
         dims: The dimension of each input that holds its features.
         options: What more of the model is made removable.
         skip_compute: Do not compute costly products, as long as no value is asked for.
+        examples: Further positional inputs.
 
     Returns:
         The tracer after its run, and the units of each input's features.
@@ -103,7 +109,7 @@ def run_tracer(
             text = f"the model does not run on the example: {type(error).__name__}: {error}"
             raise StructureError(text) from error
     if failed or tracer.values_read:
-        return run_tracer(model, example, dims, options, skip_compute=False)
+        return run_tracer(model, example, dims, options, False, examples)
     outputs = tensors_in(out)
     if not any(t.numel() for t in outputs):
         what = "tensors without any value" if outputs else f"no tensor ({type(out).__name__})"
@@ -111,6 +117,7 @@ def run_tracer(
             f"the model returns {what} for the example, so that nothing can be compared; give an example for which it "
             "returns values"
         )
+    _run_further(tracer, [_with_units(tracer, x, features, dims) for x in (example, *examples)])
     trace.finish(outputs)
     # What the model never reads (a label in the batch) has no features.
     unread = [path for path in features if id(leaves[path]) not in tracer.used]
@@ -120,12 +127,94 @@ def run_tracer(
     return tracer, features
 
 
+def _with_units(
+    tracer: Tracer, example: tuple[Any, ...], features: dict[InputPath, Tensor], dims: dict[InputPath, int]
+) -> tuple[Any, ...]:
+    """A copy of positional inputs whose features have the units that they have in the first run."""
+    inputs = map_inputs(example, lambda _path, x: x.clone())
+    leaves = input_tensors(inputs)
+    for path, units in features.items():
+        if path in leaves:
+            shape = [1] * leaves[path].ndim
+            shape[dims[path]] = len(units)
+            try:
+                tracer.trace.set_unit_ids(leaves[path], units.view(shape))
+            except (IndexError, RuntimeError) as error:
+                raise StructureError(
+                    f"the examples have other features: expected {len(units)} along dimension {dims[path]} of input "
+                    f"{'.'.join(map(str, path))} of each, and {tuple(leaves[path].shape)} is one's shape"
+                ) from error
+    return inputs
+
+
+def _run_further(tracer: Tracer, examples: list[tuple[Any, ...]]) -> None:
+    """Run the model on further examples, and in train mode where it makes other calls there; hold what modules may read
+    that never ran.
+
+    Args:
+        tracer: The tracer after its first run.
+        examples: Positional inputs with units: those of the first run, and the further ones.
+    """
+    trace, followed = tracer.trace, list(tracer.calls)
+    for number, inputs in enumerate(examples[1:], start=1):
+        try:
+            out = tracer.run_more(inputs)
+        except Exception as error:
+            raise StructureError(
+                f"the model does not run on further example {number}: {type(error).__name__}: {error}"
+            ) from error
+        trace.fix_outputs(tensors_in(out))
+    asking = reads_training(tracer.model)
+    for inputs in examples if asking else ():
+        with suppress(Exception):  # not every model runs on the example in train mode
+            if not tracer.trains_otherwise:
+                other = tracer.calls_in_train_mode(inputs)
+                tracer.trains_otherwise = len(examples) > 1 or _told_apart(followed) != _told_apart(other)
+            if tracer.trains_otherwise:
+                trace.fix_outputs(tensors_in(tracer.run_more(inputs, training=True)))
+    trace.end_further_runs()
+    unreached = _unreached(tracer)
+    tracer.unreached = tuple(unreached)
+    trace.hold_scopes(unreached)
+    trace.recorder.keep([*tracer.unreached, *(asking if tracer.trains_otherwise else ())])
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """The calls by which runs in train mode and in eval mode are told apart."""
+    return [name for name in names if "dropout" not in name and not name.startswith("get_") and name not in _ASKED]
+
+
+_ASKED = {"add", "is_floating_point", "size", "dim", "div", "bernoulli", "new_empty", "mul", "bool"}
+"""Calls that drop paths and count batches, in train mode alone: they change no size."""
+
+
+def _unreached(tracer: Tracer) -> dict[str, set[int]]:
+    """The outermost modules with weights of which no run read any, and the widths that their weights have."""
+    found: dict[str, set[int]] = {}
+    for path, module in named_modules(tracer.model):
+        weights = [tracer.trace.name_of(p) for p in module.parameters()] if path else []
+        if weights and tracer.trace.read.isdisjoint(weights) and not any(path.startswith(f"{p}.") for p in found):
+            found[path] = {n for p in module.parameters() for n in p.shape[:2]}
+    return found
+
+
 def _trace_and_build(
-    model: nn.Module, inputs: tuple[Any, ...], dims: dict[InputPath, int], options: StructureOptions
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    dims: dict[InputPath, int],
+    options: StructureOptions,
+    examples: Sequence[tuple[Any, ...]],
 ) -> Structure:
-    tracer, features = run_tracer(model, inputs, dims, options)
+    tracer, features = run_tracer(model, inputs, dims, options, examples=examples)
     structure = build_structure(tracer.trace, features, input_tensors(inputs), dims, tracer.attention)
-    return replace(structure, example=inputs, written=tracer.written, noisy=tracer.noisy)
+    return replace(
+        structure,
+        example=inputs,
+        written=tracer.written,
+        noisy=tracer.noisy or tracer.trains_otherwise,
+        unreached=tracer.unreached,
+        trains_otherwise=tracer.trains_otherwise,
+    )
 
 
 def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int], list[tuple[InputPath, int]]]:

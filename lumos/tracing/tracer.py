@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from lumos.errors import StructureError
 from lumos.tracing.calls import Call, draws_noise, plain_name, tensor_leaves
+from lumos.tracing.containers import map_tensors
 from lumos.tracing.costs import COUNTED, macs_of
 from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.multihead_attention import decompose_attention
@@ -59,25 +60,77 @@ class Tracer(TorchFunctionMode):
         """Whether the model drew random numbers."""
         self.used: set[int] = set()
         """The identities of the tensors whose values some call used."""
+        self.trains_otherwise = False
+        """Whether the model makes other calls in train mode."""
+        self.unreached: tuple[str, ...] = ()
+        """The modules with weights that no run reached."""
+        self.calls: list[str] = []
+        """The plain names of the calls of the last run."""
         self._protection = TensorProtection(self.trace.tensors.values())
         self._rules, self._skip_compute = rules, skip_compute
 
-    def run(self, inputs: tuple[Any, ...]) -> Any:
-        """Run the model in eval mode, without gradients, and return its output.
+    def run(self, inputs: tuple[Any, ...], training: bool = False) -> Any:
+        """Run the model without gradients, and return its output.
 
         Args:
             inputs: Positional inputs. The model may write into them.
+            training: Whether it runs in train mode.
         """
         trace, protection = self.trace, self._protection
+        self.calls.clear()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 with protection:
-                    self.model.eval()
+                    self.model.train(training)
                 with self._modules(), self:
                     return self.model(*inputs)
         finally:
             trace.running.clear()
             protection.restore()
+
+    def run_more(self, inputs: tuple[Any, ...], training: bool = False) -> Any:
+        """Run the model once more, for the units that it meets; what it costs is not counted again.
+
+        Returns:
+            The output.
+
+        Raises:
+            Exception: What the model raised. What was found until then stays.
+        """
+        noisy, skip = self.noisy, self._skip_compute
+        self.trace.begin_further_run()
+        try:
+            for self._skip_compute in (skip, False):
+                self.skipped = self.values_read = False
+                copied = map_tensors(inputs, self._copied)
+                try:
+                    return self.run(copied, training)
+                except Exception:
+                    if not self.skipped:
+                        raise
+        finally:
+            self.noisy, self._skip_compute = noisy, skip
+
+    def _copied(self, _path: Any, t: Tensor) -> Tensor:
+        """A copy of an input, which the model may write into, with the same units."""
+        new, ids = t.clone(), self.trace.unit_ids(t) if self.trace.has_unit_ids(t) else None
+        if ids is not None:
+            self.trace.set_unit_ids(new, ids)
+        return new
+
+    def calls_in_train_mode(self, inputs: tuple[Any, ...]) -> list[str]:
+        """Return the plain names of the calls that the model makes in train mode, without following them."""
+        names = _Names(self._protection, self._skip_compute)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                with self._protection:
+                    self.model.train()
+                copied = map_tensors(inputs, lambda _path, t: t.clone())
+                with names:
+                    self.model(*copied)
+        finally:
+            self._protection.restore()
+        return names.found
 
     @property
     def written(self) -> frozenset[str]:
@@ -90,8 +143,10 @@ class Tracer(TorchFunctionMode):
         sources = trace.recorder.values_of(operands)
         names = [name for name in map(trace.name_of, operands) if name is not None]
         if names:
+            trace.read.update(names)
             trace.recorder.add_reads(names, [running.path for running in trace.running])
         name = plain_name(func)
+        self.calls.append(name)
         self.noisy = self.noisy or draws_noise(name, args, kwargs)
         rule = self._rules.get(name)
         if self.skipped:
@@ -134,7 +189,8 @@ class Tracer(TorchFunctionMode):
 
         def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if id(module) in paths:
-                self.trace.enter_module(paths[id(module)], module, inputs)
+                with torch._C.DisableTorchFunction():
+                    self.trace.enter_module(paths[id(module)], module, inputs)
 
         def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if id(module) in paths:
@@ -148,6 +204,24 @@ class Tracer(TorchFunctionMode):
         finally:
             pre.remove()
             post.remove()
+
+
+class _Names(TorchFunctionMode):
+    """Keeps the plain names of calls."""
+
+    def __init__(self, protection: TensorProtection, skip_compute: bool) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._protection, self._skip_compute = protection, skip_compute
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, plain_name(func)
+        self.found.append(name)
+        zeros = zeros_like_output(name, func, args, kwargs) if self._skip_compute else None
+        if zeros is not None:
+            return zeros
+        self._protection.before(func, args, kwargs)
+        return func(*args, **kwargs)
 
 
 _FACTS = (torch.Size, torch.dtype, torch.device, torch.layout)

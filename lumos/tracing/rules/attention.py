@@ -93,7 +93,7 @@ def _of_one_head(
         left = trace.units_along(a, -1, "matmul")
         right = trace.units_along(b, -2, "matmul")
         trace.merge(left, right, reason)
-        if trace.options.query_key and outer == (False, False):
+        if trace.options.query_key and outer == (False, False) and trace.first:
             none = torch.zeros(1, dtype=torch.int64)
             trace.query_keys.append(QueryKey(left[None], right[None], none, dynamic))
         return no_units(shape)

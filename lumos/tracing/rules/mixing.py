@@ -131,8 +131,10 @@ def layer_norm(trace: Trace, call: Call) -> None:
     path, module = trace.module
     plain = isinstance(module, nn.LayerNorm) and len(shape) == 1 and x is trace.module_input
     ids = trace.unit_ids(x)
-    if trace.options.streams and plain and path not in trace.stream_norms and varies_along(ids, x.ndim - 1):
+    once = path not in trace.stream_norms or not trace.first
+    if trace.options.streams and plain and once and varies_along(ids, x.ndim - 1):
         units = trace.units_along(ids, -1, call.name)
+        units = trace.merge(units, trace.stream_norms.get(path, units), trace.where(call.name))
         if all(trace.assign_vector(call.arg(i, key), units) for i, key in ((2, "weight"), (3, "bias"))):
             trace.stream_norms[path] = units
             trace.set_unit_ids(call.outputs[0], units)
