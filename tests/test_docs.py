@@ -20,6 +20,7 @@ from lumos.suite.paths import PROJECT
 SLOW = ("table", "sklearn", "graph", "pretrained", "from-c")
 TUTORIALS = ["own-loop", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.S | re.M)
+PACKAGES = "timm|sklearn|torch_geometric|onnxruntime|lightning|transformers|accelerate"
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e-?\d+)?")
 
 
@@ -34,7 +35,7 @@ def run_page(path: Path) -> dict:
     """Run a page's Python and shell blocks in order; what they print is what its ``text`` blocks show."""
     shell = {**os.environ, "LUMOS": str(PROJECT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     page = path.read_text()
-    for package in re.findall(r"^import (timm|sklearn|torch_geometric|onnxruntime)", page, re.M):
+    for package in re.findall(rf"^(?:import|from) ({PACKAGES})\b", page, re.M):
         pytest.importorskip(package)
     torch.manual_seed(0)
     names: dict = {"__name__": "page"}
@@ -62,7 +63,13 @@ def test_a_tutorial_does_what_it_shows(name, tmp_path, monkeypatch):
     run_page(PROJECT / "docs" / "tutorials" / f"{name}.md")
 
 
-@pytest.mark.parametrize("name", ["target", "own-loop"])
+IGNORED = pytest.mark.filterwarnings("ignore")
+"""Other libraries warn of each other."""
+
+
+@pytest.mark.parametrize(
+    "name", ["target", "own-loop", *(pytest.param(name, marks=IGNORED) for name in ("lightning", "huggingface"))]
+)
 def test_a_short_page_does_what_it_shows(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = PROJECT / "docs" / "how-to" / f"{name}.md"

@@ -69,7 +69,7 @@ def test_tests_of_the_engine_need_only_the_engine():
 
 # ---- dependencies ---------------------------------------------------------------------------------------------------
 
-DOORS = ("sklearn",)
+DOORS = ("sklearn", "lightning", "transformers")
 """Modules for users of another library, each with an extra of its name."""
 NOT_IMPORTED = {"hydra-submitit-launcher", "onnx", "ogb", "h5netcdf"}
 """A plug-in, which Hydra finds by itself; what torch writes ONNX files with; what xarray reads NetCDF with; and ogb, of

@@ -30,6 +30,7 @@ from lumos.pruning.controllers import make_controller
 from lumos.pruning.feature_history import FeatureHistory
 from lumos.pruning.optimizers import carry_over, matrix_sizes, rate_gain
 from lumos.pruning.report import gate_columns, gate_report, summary
+from lumos.pruning.restoring import compact_of
 from lumos.pruning.settings import Goal, Lambda, Schedule, Tolerance, cut_step
 from lumos.pruning.sharded import expect_whole_gates, has_shards, put_together
 
@@ -163,8 +164,7 @@ class Pruner:
         ]
         if self.sharded:  # a plain gradient among those in shards is in the way of those who clip
             self._handles.append(self._log_alpha.register_post_accumulate_grad_hook(self._clear))
-        groups = [group["params"] for o in self.optimizers for group in o.param_groups]
-        self._zeroed = not self.sharded and any(p is self._log_alpha for group in groups for p in group)
+        self._zeroed = not self.sharded and any(p is self._log_alpha for p in self._weights())
         self._recalibrate = recalibrate or self._remembered()
         goal = self.goal
         if isinstance(goal, Tolerance) and goal.score is not None:
@@ -173,6 +173,9 @@ class Pruner:
         self.controller = make_controller(goal, self.schedule, gated, align=align, average=average)
         self.controller.before_step(gated, 0)
         self._draw()
+
+    def _weights(self) -> list[Tensor]:
+        return [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
 
     def _remembered(self) -> Callable[[nn.Module], Any]:
         """Take batch statistics anew over the last inputs of the loop; it keeps them where there are statistics."""
@@ -466,8 +469,15 @@ class Pruner:
         self.decided = state["decided"]
         self.equivalence = None if state["equivalence"] is None else Equivalence(**state["equivalence"])
         self.gated.gates.fixed = self.is_decided
-        if state["cut"]:
+        if not state["cut"]:
+            return
+        self.small = compact_of(self.gated)
+        if self.small is None:
             self._cut()
+            return
+        self._log_alpha.requires_grad_(False)
+        if not any(p is q for q in self._weights() for p in self.gated.model.parameters()):
+            raise ConfigError("gated: its state was loaded before that of the pruner; load the pruner's first")
 
 
 def _optimizers(given: Any) -> list[torch.optim.Optimizer]:

@@ -11,6 +11,7 @@ from torch import nn
 import lumos
 from lumos.errors import ConfigError, TrainingError
 from lumos.pruning.pruner import Pruner
+from lumos.pruning.restoring import cut_when_loaded
 
 STEPS = 60
 
@@ -340,6 +341,42 @@ def test_a_copy_of_the_gated_model_does_not_take_the_pruner_along():
     assert pruner.step == before
     (mine,), (its,) = gated._forward_pre_hooks.values(), other._forward_pre_hooks.values()
     assert mine is not its
+
+
+def test_training_the_gated_model_trains_the_users_until_the_cut():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.05)
+    Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3))
+    assert gated.model is not model
+    steps(gated, optimizer, x, y, STEPS // 2 - 1)
+    assert all(p is q for p, q in zip(gated.model.parameters(), model.parameters(), strict=True))
+    steps(gated, optimizer, x, y, 2)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    assert {p.shape for p in gated.model.parameters()} != {p.shape for p in before.values()}
+    steps(gated, optimizer, x, y, 2)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_a_state_of_after_the_cut_cuts_a_whole_model_where_that_is_asked_for():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.AdamW(gated.parameters(), lr=3e-3)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3))
+    steps(gated, optimizer, x, y, STEPS // 2 + 2)
+    saved, state = gated.state_dict(), pruner.state_dict()
+    whole = lumos.gate(problem()[0], x[:8])
+    stale = torch.optim.AdamW(whole.parameters(), lr=3e-3)
+    cut_when_loaded(whole)
+    whole.load_state_dict(saved)
+    torch.testing.assert_close(whole.eval()(x), gated.eval()(x))
+    fresh = Pruner(whole, torch.optim.AdamW(whole.parameters(), lr=3e-3), STEPS, lumos.Target(params=0.3))
+    fresh.load_state_dict(state)
+    assert fresh.is_cut
+    assert fresh.finish().features == pruner.finish().features
+    whole.gates.log_alpha.requires_grad_(True)
+    with pytest.raises(ConfigError, match=r"its state was loaded before that of the pruner; load the pruner's first"):
+        Pruner(whole, stale, STEPS, lumos.Target(params=0.3)).load_state_dict(state)
 
 
 @pytest.mark.slow
