@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,13 +12,16 @@ from lumos.errors import StructureError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.layers import ungated_copy
 from lumos.gating.settings import GateSettings
+from lumos.tracing.inputs import as_positional
 from lumos.tracing.options import StructureOptions
 
 
 def gate(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: Any = None,
     *,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
     features: Sequence[str] | None = None,
     settings: GateSettings | None = None,
     options: StructureOptions | None = None,
@@ -31,6 +34,9 @@ def gate(
     Args:
         model: The model.
         example_inputs: A tensor, or a tuple of positional inputs, with at least two samples.
+        args: Positional inputs, in place of ``example_inputs``.
+        kwargs: Inputs by name, beside ``args`` or ``example_inputs``: those that ``model.forward`` also takes by
+            position. ``**batch`` of a tokenizer is ``kwargs=batch``.
         features: The names of the input features, in order; x0, x1… by default.
         settings: The shape of the gates' distribution.
         options: What more of the model is made removable, at the price of a changed layer.
@@ -51,11 +57,31 @@ def gate(
         [('input', 5), ('0', 7)]
         >>> loss = gated(torch.randn(8, 5)).square().mean() + 1e-3 * gated.penalty()
     """
+    if example_inputs is not None:
+        args = (*(example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)), *args)
     if isinstance(model, GatedModel):
         raise StructureError("the model has gates already; expected the one that they were put on, or a compact one")
     model = ungated_copy(getattr(model, "_orig_mod", model))  # a compiled model has what it was made of
-    structure = trace_and_probe(model, example_inputs, features=features, options=options, examples=examples)
+    structure = trace_and_probe(
+        model, _by_position(model, args, kwargs or {}), features=features, options=options, examples=examples
+    )
     if not structure.groups:
         reasons = "; ".join(dict.fromkeys(f"{f.name}: {f.reason}" for f in structure.fixed)) or "it has no weights"
         raise StructureError(f"nothing in {type(model).__name__} can be removed: {reasons}")
     return GatedModel(model, structure, settings or GateSettings())
+
+
+def _by_position(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The inputs by position, which is how they are kept."""
+    if not args and not kwargs:
+        raise StructureError("there is no example; give inputs of the model: gate(model, x), or args=… and kwargs=…")
+    try:
+        args, left = as_positional(model, args, kwargs)
+    except TypeError as error:
+        raise StructureError(f"the model does not take these inputs: {error}") from error
+    if left:
+        raise StructureError(
+            f"{type(model).__name__}.forward takes {', '.join(left)} by name alone; expected inputs that may be given "
+            "by position; wrap the model in one whose forward takes them so"
+        )
+    return args

@@ -71,10 +71,17 @@ class Constant(nn.Module):
 
     def init_pruned(self, dim: int) -> None:
         """Forget what was here."""
+        self._gone = frozenset((*self._parameters, *self._buffers))
         for store in (self._modules, self._parameters, self._buffers):
             store.clear()
         self._channels = dim
         self.value = nn.Parameter(torch.zeros(1))
+
+    def __getattr__(self, name: str) -> Any:
+        # No call read these tensors, or the part would still be here: code asks for their type or device at most.
+        if name in self.__dict__.get("_gone", ()):
+            return self.value.detach().new_empty(0)
+        return super().__getattr__(name)
 
     def forward(self, input: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
         """Return the value at every place; a tensor of its own, so that code may write into it."""

@@ -31,7 +31,7 @@ def as_positional(
         return args, {}
     bound = inspect.signature(model.forward).bind(*args, **kwargs)
     bound.apply_defaults()
-    return bound.args, bound.kwargs
+    return bound.args, {name: value for name, value in bound.kwargs.items() if name in kwargs}
 
 
 def input_tensors(inputs: tuple[Any, ...]) -> dict[InputPath, Tensor]:

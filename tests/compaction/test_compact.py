@@ -17,6 +17,7 @@ from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.tracing.trace_structure import trace_structure
 from tests.networks import RandomMLP, random_gates
+from tests.random_models import RandomModel
 
 RANDOM_NETWORKS = 10_000
 
@@ -50,6 +51,30 @@ def check_random_network(number: int, probe: bool) -> None:
 @settings(max_examples=20, deadline=None)
 def test_gated_equals_compact(number):
     check_random_network(number, probe=True)
+
+
+def check_random_model(number: int) -> None:
+    rng = random.Random(number)
+    torch.manual_seed(number)
+    model = RandomModel(rng).eval()
+    gated = lumos.gate(model, torch.randn(rng.randint(3, 6), model.inputs)).eval()
+    random_gates(gated, rng)
+    for rows in (1, 3, 9):
+        lumos.verify(gated, torch.randn(rows, model.inputs))
+    lumos.compact(gated).train()(torch.randn(4, model.inputs))
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_models_with_all_that_real_ones_have(number):
+    """Buffers, masks, tied weights, flags, indices, branches, noise, aux heads, kept activations, shared attributes."""
+    check_random_model(number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(10))
+def test_a_thousand_models_with_all_that_real_ones_have(part):
+    for number in range(part * 100, (part + 1) * 100):
+        check_random_model(number)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import lumos
+from lumos.errors import StructureError
 from tests.networks import random_gates
 
 
@@ -77,6 +78,22 @@ def test_inputs_may_be_given_by_name():
         torch.testing.assert_close(small(*args, **kwargs), gated(*args, **kwargs))
     folded = lumos.compact(half_closed(Fold(), x))
     assert torch.equal(folded(x=x), folded(x))
+
+
+def test_gate_takes_inputs_by_name():
+    x, cond = torch.randn(8, 6), torch.randn(8, 3)
+    names = [g.name for g in lumos.gate(Conditioned(), (x, cond)).structure.groups]
+    assert [g.name for g in lumos.gate(Conditioned(), x, kwargs={"cond": cond}).structure.groups] == names
+    gated = lumos.gate(Conditioned(), kwargs={"cond": cond, "x": x})
+    assert [g.name for g in gated.structure.groups] == names
+    assert [g.name for g in lumos.gate(Conditioned(), args=(x, cond)).structure.groups] == names
+    for kwargs, message in (
+        ({"x": x, "other": x}, "does not take these inputs: .*other"),
+        ({"x": x, "shift": x}, "takes shift by name alone"),
+        ({}, "there is no example"),
+    ):
+        with pytest.raises(StructureError, match=message):
+            lumos.gate(Fold(), kwargs=kwargs)
 
 
 def test_channels_last_stays():
