@@ -39,14 +39,14 @@ def words(name: str) -> list[str]:
 
 def changed(base: DictConfig, word: str) -> DictConfig:
     """What Hydra composes of one more word, in a hundredth of the time."""
-    word = OverridesParser.create().parse_override(word)
+    said = OverridesParser.create().parse_override(word)
     cfg = copy.deepcopy(base)
     OmegaConf.set_struct(cfg, False)
-    if word.is_delete():
-        holder, _, key = word.key_or_group.rpartition(".")
+    if said.is_delete():
+        holder, _, key = said.key_or_group.rpartition(".")
         del (OmegaConf.select(cfg, holder) if holder else cfg)[key]
     else:
-        OmegaConf.update(cfg, word.key_or_group, word.value(), merge=False)
+        OmegaConf.update(cfg, said.key_or_group, said.value(), merge=False)
     return cfg
 
 

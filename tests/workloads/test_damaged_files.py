@@ -5,6 +5,7 @@ import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def public(request, tmp_path, box, ff):  # noqa: F811 -- fixtures
         {"csv": lambda: table.to_csv(file, index=False), "parquet": lambda: table.to_parquet(file),
          "h5": lambda: hdf(table, file)}[name.split()[1]]()  # fmt: skip
         words.append("workload.targets=[y]")
-    workload = build_workload(compose(words))
+    workload: Any = build_workload(compose(words))
     if name in LAYOUTS:
         workload = workload.tiny()
         workload.loaders()

@@ -10,6 +10,7 @@ import numpy as np
 
 from lumos.errors import DataError
 from lumos.workloads.common.files import make_files
+from lumos.workloads.common.hdf5 import writing_hdf5
 
 Rows = Mapping[str, np.ndarray]
 """Arrays by name; in each, axis 0 counts rows, and the other axes do not change from one chunk to the next."""
@@ -49,7 +50,7 @@ def make_shards(
 
 
 def _write(draft: Path, chunks: Iterable[Rows]) -> None:
-    with h5py.File(draft, "w") as file:
+    with writing_hdf5(draft) as file:
         for rows in chunks:
             for name, array in rows.items():
                 _append(file, name, array)

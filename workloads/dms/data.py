@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lumos.errors import DataError
 from lumos.workloads.common.files import dataset_folder, make_files, replace_file
+from lumos.workloads.common.hdf5 import writing_hdf5
 from lumos.workloads.dms.crystal import PHASES
 from lumos.workloads.dms.pattern import VERSION, Scene
 
@@ -215,7 +216,7 @@ def _three(image: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows 
 
 
 def _assemble(draft: Path, folder: Path, parts: Sequence[str], labels: dict[str, np.ndarray]) -> None:
-    with h5py.File(draft, "w") as file:
+    with writing_hdf5(draft) as file:
         for group in ("train", "test"):
             file[f"{group}/labels"] = labels[group].astype(np.int64)
             done = 0

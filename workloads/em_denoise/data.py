@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lumos.errors import DataError
 from lumos.workloads.common.files import make_files
+from lumos.workloads.common.hdf5 import writing_hdf5
 from lumos.workloads.em_denoise.graphene import draw_pair
 
 VERSION = "1"
@@ -187,7 +188,7 @@ def _shard_writer(seed: int, size: int, shards: Shards) -> Callable[[str, Path],
     def write(name: str, draft: Path) -> None:
         split, numbers = shards[name]
         pairs = [_pair(seed, split, number, size) for number in numbers]
-        with h5py.File(draft, "w") as file:
+        with writing_hdf5(draft) as file:
             file["noise"], file["clean"] = (np.stack([pair[k] for pair in pairs])[..., None] for k in (0, 1))
 
     return write
@@ -203,7 +204,7 @@ def _joiner(seed: int, size: int, shards: Shards) -> Callable[[str, Path], None]
         split, kind = place.parent.name, "noise" if place.name == NOISE else "clean"
         parts = {shard: rows for shard, (of, rows) in shards.items() if of == split}
         one = (size, size, 1)
-        with h5py.File(draft, "w") as file:
+        with writing_hdf5(draft) as file:
             images = file.create_dataset(KEY, (sum(map(len, parts.values())), *one), "f4", chunks=(1, *one))
             for shard, rows in parts.items():
                 with h5py.File(root / shard, "r") as opened:

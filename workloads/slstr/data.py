@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lumos.errors import DataError
 from lumos.workloads.common.files import dataset_folder, make_files
+from lumos.workloads.common.hdf5 import writing_hdf5
 from lumos.workloads.slstr.scenes import make_scene
 
 log = logging.getLogger("lumos")
@@ -63,7 +64,7 @@ def generate(simulation: Simulation, cache: Path) -> Path:
 
     def write(name: str, draft: Path) -> None:
         scene = make_scene(np.random.default_rng([simulation.seed, names.index(name)]), simulation.shape)
-        with h5py.File(draft, "w") as file:
+        with writing_hdf5(draft) as file:
             for array in ARRAYS:
                 file[array] = getattr(scene, array)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -153,10 +154,10 @@ def readable_worker_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        if len(lines) < 2:
+        said = str(error)
+        if not re.match(r"Caught \w+ in DataLoader worker", said):
             raise
-        raise DataError(lines[-1].split("DataError: ", 1)[-1]) from error  # torch puts the worker's traceback before it
+        raise DataError(said.rpartition("DataError: ")[2]) from error  # torch puts the worker's traceback before it
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
