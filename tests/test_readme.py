@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from lumos.suite.paths import PROJECT
@@ -19,6 +20,17 @@ def test_the_example_does_what_it_says(tmp_path, monkeypatch):
     with torch.no_grad():
         error = (names["small"](x) - y).square().mean() / y.var()
     assert float(error) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["SGD(P, lr=0.05, momentum=0.9)", "AdamW(P, lr=3e-3, weight_decay=0.01)"])
+def test_the_example_finds_the_same_features_with_another_optimizer(optimizer, tmp_path):
+    text = (PROJECT / "README.md").read_text()
+    line = "Adam(gated.parameters(), lr=3e-3)"
+    assert line in text
+    page = tmp_path / "README.md"
+    page.write_text(text.replace(line, optimizer.replace("P", "gated.parameters()")))
+    assert run_page(page)["small"].features == ["x0", "x1"]
 
 
 def test_the_numbers_are_the_records():
