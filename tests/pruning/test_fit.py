@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lumos
 from lumos.errors import ConfigError, TrainingError
 
-LITTLE = {"epochs": 8, "batch_size": 32, "learning_rate": 1e-2}
+LITTLE = {"epochs": 8, "batch_size": 40, "learning_rate": 1e-2}
 
 
 def data(rows=160, seed=0):
@@ -40,7 +40,7 @@ def interrupt_after(epochs, phase):
 @pytest.mark.parametrize("target", [lumos.Target(features=2), lumos.Tolerance(0.1), lumos.Lambda(0.02)], ids=repr)
 def test_the_right_features_are_found(target):
     found = lumos.fit(
-        network(), data(480), data(100, 1), mse_loss, target, epochs=50, batch_size=32, learning_rate=1e-2
+        network(), data(480), data(100, 1), mse_loss, target, epochs=36, batch_size=40, learning_rate=2e-2
     )
     assert {"x0", "x3"} <= set(found.kept)
     assert len(found.kept) <= (3 if isinstance(target, lumos.Tolerance) else 2)
@@ -59,7 +59,7 @@ def test_the_right_features_are_found(target):
 @pytest.mark.parametrize("stop", [(3, "dense"), (2, "gated"), (6, "compact")], ids=str)
 def test_a_stopped_training_ends_in_the_same_numbers(tmp_path, norm, stop):
     def run(**more):
-        loader = DataLoader(TensorDataset(*data()), 32, shuffle=True)
+        loader = DataLoader(TensorDataset(*data()), 40, shuffle=True)
         return lumos.fit(network(norm), loader, data(40, 1), mse_loss, lumos.Tolerance(0.5), **LITTLE, **more)
 
     whole = run()
