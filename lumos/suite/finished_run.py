@@ -99,6 +99,20 @@ def finished_run(run: Run) -> FinishedRun:
     return FinishedRun(run, read(cfg), build_workload(cfg), command)
 
 
+def as_text(value: Any) -> Any:
+    r"""Return plain values of a file in which ``${…}`` is text: it would read this machine's environment.
+
+    Example:
+        >>> as_text({"widths": [8, "${oc.env:HOME}"]})
+        {'widths': [8, '\\${oc.env:HOME}']}
+    """
+    if isinstance(value, dict):
+        return {as_text(key): as_text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [as_text(inner) for inner in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
+
+
 def recorded_config(entry: dict[str, Any], overrides: Sequence[str] = ()) -> DictConfig:
     """Compose a run's configuration again from its record.
 
@@ -121,6 +135,6 @@ def recorded_config(entry: dict[str, Any], overrides: Sequence[str] = ()) -> Dic
     with open_dict(cfg):
         for group in ("workload", "lumos", "trainer", "data"):
             known = [key for key in kept[group] if key in cfg[group] and f"{group}.{key}" not in given]
-            values = {key: kept[group][key] for key in known if key not in ("_target_", "data")}
+            values = {key: as_text(kept[group][key]) for key in known if key not in ("_target_", "data")}
             cfg[group] = OmegaConf.merge(cfg[group], values)
     return cfg
