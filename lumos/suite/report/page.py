@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from lumos.files import atomic
 from lumos.suite.report.paper_tables import Evaluation
@@ -44,7 +46,10 @@ def write(path: Path, evaluation: Evaluation, tables: Sequence[Table], figures: 
     )
     environment.filters |= {"method": method_of, "pretty": _pretty}
     records = list(reversed(evaluation.results.records))
+    script = (Path(__file__).parent / "page.js").read_text()
     text = environment.get_template("page.html").render(
+        policy=_policy(script),
+        script=Markup(script),
         facts=_facts(evaluation),
         figures=[_picture(name, title, file) for name, (title, file) in figures.items()],
         tables=[table for table in tables if table.rows],
@@ -53,6 +58,15 @@ def write(path: Path, evaluation: Evaluation, tables: Sequence[Table], figures: 
     )
     with atomic(path) as temporary:
         temporary.write_text(text)
+
+
+def _policy(script: str) -> str:
+    """The page's content security policy: its own script and pictures, and nothing from elsewhere."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _picture(name: str, title: str, file: Path) -> Picture:

@@ -1,6 +1,7 @@
 """Figures and the page from records: all of them, without torch, with nothing from anywhere else."""
 
 import base64
+import json
 import re
 import shutil
 import subprocess
@@ -117,6 +118,41 @@ def dump(page, view, tmp_path):
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return done.stdout
+
+
+HOSTILE = '"><script>document.title="pwned"</script><img src=x onerror="document.title=1"> \' {{ 7 * 7 }}'
+
+
+def hostile(value):
+    """The same record with markup in every text, keys left out; what names folders cannot hold any."""
+    if isinstance(value, dict):
+        return {key: inner if key in KEPT else hostile(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [hostile(inner) for inner in value]
+    return value + HOSTILE if isinstance(value, str) else value
+
+
+KEPT = {"run_id", "workload", "status", "started_utc", "sha256", "scale", "method"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the page is not opened")
+def test_no_text_of_a_record_runs_in_a_browser(tmp_path):
+    folder = put(tmp_path, entry("cfd", run_id="abc"), curve=False, features=False)
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(hostile(record)))
+    cells = (Cell(HOSTILE, HOSTILE, ("abc",)),)
+    page.write(
+        tmp_path / "page.html", build.evaluation([tmp_path]), [Table("t", HOSTILE, (HOSTILE,), (cells,), "")], {}
+    )
+    seen = dump(tmp_path / "page.html", "", tmp_path)
+    assert seen.count("document.title=") > 20  # as text
+    assert "<title>LUMOS: report</title>" in seen
+    assert "{{ 7 * 7 }}" in seen
+    (tmp_path / "bare.html").write_text(
+        (tmp_path / "page.html").read_text().replace("</main>", f"<p>{HOSTILE}</p></main>")
+    )
+    held = dump(tmp_path / "bare.html", "", tmp_path)  # nothing runs, were a text not escaped
+    assert "<title>LUMOS: report</title>" in held
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the page's script is not run")
