@@ -126,6 +126,7 @@ class DataflowRecorder:
         self._calls: dict[str, list[ModuleCall | None]] = {}
         self._exposed: set[str] = set()
         self._count = 0
+        self._one_course = True
 
     def add_input(self, t: Tensor) -> None:
         """Note that a tensor is an input of the model."""
@@ -148,11 +149,9 @@ class DataflowRecorder:
             # Something outside counts on these modules' parameters, so that nothing can take their place.
             self._exposed.update({".".join(owners[: n + 1]) for n in range(len(owners))}.difference(running))
 
-    def keep(self, paths: Iterable[str]) -> None:
-        """Note that nothing can take the place of these modules, nor of those around them."""
-        for path in paths:
-            parts = path.split(".")
-            self._exposed.update(".".join(parts[: n + 1]) for n in range(len(parts)))
+    def keep_modules(self) -> None:
+        """Note that nothing can take the place of any module: other runs take another course than this one."""
+        self._one_course = False
 
     def add_module_call(self, path: str, inputs: tuple[Any, ...], output: Any) -> None:
         """Note that the module at this path returned ``output`` for ``inputs``."""
@@ -169,7 +168,7 @@ class DataflowRecorder:
         once = [
             calls[0] for path, calls in self._calls.items() if len(calls) == 1 and path and path not in self._exposed
         ]
-        calls = tuple(c for c in once if c is not None)
+        calls = tuple(c for c in once if c is not None and self._one_course)
         return Dataflow(tuple(self._edges), frozenset(self._inputs), frozenset(self.values_of(outputs)), calls)
 
     def _number(self, tensors: list[Tensor]) -> int:

@@ -176,7 +176,8 @@ def _run_further(tracer: Tracer, examples: list[tuple[Any, ...]]) -> None:
     unreached = _unreached(tracer)
     tracer.unreached = tuple(unreached)
     trace.hold_scopes(unreached)
-    trace.recorder.keep([*tracer.unreached, *(asking if tracer.trains_otherwise else ())])
+    if unreached or tracer.trains_otherwise or len(examples) > 1:
+        trace.recorder.keep_modules()
 
 
 def _told_apart(names: list[str]) -> list[str]:
