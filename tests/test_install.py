@@ -47,7 +47,7 @@ def test_the_engine_needs_nothing_of_the_suite(tmp_path):
     assert replaced == 1
     code = without_the_suite() + steps + (
         "print(lumos.explain(model, x[:8]))\n"
-        "lumos.verify(gated, (x,))\n"
+        "lumos.verify(lumos.gate(model, x[:8]), (x,))\n"
         "small.save('compact.pt')\n"
         "assert torch.equal(lumos.load('compact.pt', model)(x), small(x))\n"
     )  # fmt: skip

@@ -13,6 +13,7 @@ from lumos.compaction.layers import ATTENTION_WEIGHTS, convert_layers
 from lumos.compaction.model import CompactModel, Selection
 from lumos.compaction.plan import Plan, attribute_sizes, is_inside, literal_sizes
 from lumos.compaction.surgery import multiply, replace_tensors, set_attributes
+from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.layers import along, ungated_copy
 from lumos.shapes import Bool
@@ -34,6 +35,9 @@ def compact(gated: GatedModel, select: bool = True) -> CompactModel:
     Returns:
         The smaller model, of the user's own class, and the names of the features that it needs.
 
+    Raises:
+        CompactionError: A pruner has cut the closed units of this model already.
+
     Example:
         >>> import torch, lumos
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
@@ -46,6 +50,11 @@ def compact(gated: GatedModel, select: bool = True) -> CompactModel:
         >>> torch.allclose(small(x), gated(x), atol=1e-6)
         True
     """
+    if gated.is_cut:
+        raise CompactionError(
+            "the closed units of this model are cut already, and gated and compact were compared then; "
+            "expected a model with gates: take what Pruner.finish returned"
+        )
     return cut_closed_units(gated, select)
 
 

@@ -108,6 +108,11 @@ class GatedModel(nn.Module):
         """
         self.model, self._selected = model, selected
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the closed units are cut already, so that this is a compact model without gates."""
+        return self._selected is not None
+
     def without_gates(self, reader: Callable[[Tensor], Tensor] = lambda weight: weight) -> AbstractContextManager[None]:
         """Let the model read its weights without gates, within a ``with`` block: as they are, or through ``reader``."""
         return self._sites.without(reader)

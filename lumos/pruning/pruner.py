@@ -312,7 +312,8 @@ class Pruner:
         self.equivalence = max(found, key=lambda e: e.max_rel_diff)
         self.history.add(gated, self.schedule.gated_steps)
         self.decided = gate_report(gated)
-        log.info(f"step {self.step}: {summary(self.decided)}; {self.equivalence}")
+        what = "gates held" if self.cut_when == "end" else "cut"
+        log.info(f"{what} at step {self.step}: {summary(self.decided)}; {self.equivalence}")
         self.gated.gates.fixed = True
 
     def _whole(self, model: GatedModel) -> GatedModel:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lumos
-from lumos.errors import ConfigError, TrainingError
+from lumos.errors import CompactionError, ConfigError, TrainingError
 from lumos.pruning.pruner import Pruner
 from lumos.pruning.restoring import cut_when_loaded
 
@@ -57,6 +57,18 @@ def muon_and_adamw(parameters):
     matrices = [p for p in parameters if p.ndim == 2]
     others = [p for p in parameters if p.ndim != 2]
     return [torch.optim.Muon(matrices, lr=1e-2), torch.optim.AdamW(others, lr=3e-3)]
+
+
+def test_after_the_cut_there_is_nothing_to_cut_or_compare():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.Adam(gated.parameters(), lr=3e-3)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3))
+    steps(gated, optimizer, x, y, 4)
+    pruner.finish()
+    for what in (lambda: lumos.compact(gated), lambda: lumos.verify(gated, x)):
+        with pytest.raises(CompactionError, match="are cut already, .* take what Pruner.finish returned"):
+            what()
 
 
 @pytest.mark.parametrize("name", MAKERS)
