@@ -382,7 +382,7 @@ class LumosRegressor(RegressorMixin, _LumosEstimator):
         >>> from lumos.sklearn import LumosRegressor
         >>> x = np.random.default_rng(0).random((400, 6))
         >>> y = x[:, 1] - 2 * x[:, 4]
-        >>> model = LumosRegressor(hidden=(32,), features=2, max_iter=60, random_state=0).fit(x, y)
+        >>> model = LumosRegressor(hidden=(16,), features=2, max_iter=25, random_state=0).fit(x, y)
         >>> model.get_support(indices=True).tolist(), model.transform(x).shape
         ([1, 4], (400, 2))
     """
@@ -434,7 +434,7 @@ class LumosClassifier(ClassifierMixin, _LumosEstimator):
         >>> from lumos.sklearn import LumosClassifier
         >>> x = np.random.default_rng(0).random((400, 6))
         >>> y = np.where(x[:, 1] > x[:, 4], "above", "below")
-        >>> model = LumosClassifier(hidden=(32,), features=2, max_iter=60, random_state=0).fit(x, y)
+        >>> model = LumosClassifier(hidden=(16,), features=2, max_iter=25, random_state=0).fit(x, y)
         >>> model.get_support(indices=True).tolist(), bool(model.score(x, y) > 0.9)
         ([1, 4], True)
     """

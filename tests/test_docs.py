@@ -67,6 +67,7 @@ IGNORED = pytest.mark.filterwarnings("ignore")
 """Other libraries warn of each other."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["target", "own-loop", *(pytest.param(name, marks=IGNORED) for name in ("lightning", "huggingface"))]
 )

@@ -13,6 +13,7 @@ from tests.families import separate_vit
 from tests.tracing.test_attention import ON, closed
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize("file", [pytest.param("vit.pt2", marks=pytest.mark.slow), "vit.onnx"])
 def test_cut_dimensions_are_exported_with_any_number_of_samples(file, tmp_path):

@@ -43,6 +43,7 @@ def onnx_session(path: Path):
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 def test_pt2_in_a_process_without_lumos(small, tmp_path):
     done = lumos.export(small, torch.randn(4, 5), tmp_path / "small.pt2")
     assert (done.format, done.features, done.max_rel_diff) == ("pt2", ("rho", "my", "E"), 0.0)

@@ -57,6 +57,7 @@ def test_a_training_ends_in_a_compact_model(tmp_path):
     assert any("lumos/cut" in row for row in trainer.state.log_history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [12, 28], ids=["before the cut", "after it"])
 def test_a_checkpoint_goes_on_to_the_same_model(tmp_path, stop):
     _, whole, _ = train(tmp_path / "whole")

@@ -67,7 +67,7 @@ def test_after_the_cut_there_is_nothing_to_cut_or_compare():
     steps(gated, optimizer, x, y, 4)
     pruner.finish()
     for what in (lambda: lumos.compact(gated), lambda: lumos.verify(gated, x)):
-        with pytest.raises(CompactionError, match="are cut already, .* take what Pruner.finish returned"):
+        with pytest.raises(CompactionError, match=r"are cut already, .* take what Pruner\.finish returned"):
             what()
 
 

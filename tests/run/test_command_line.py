@@ -112,6 +112,7 @@ def test_the_second_call_finds_the_run(finished, home):
     assert len(list((home / "results" / "runs" / "cfd").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(finished, home, tmp_path):
     again = start("workload=cfd", "lumos.lambda=1e-3", "scale=tiny", home=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -263,6 +263,7 @@ def test_in_a_batch_system_the_second_waits(tmp_path, monkeypatch):
     holder.stdout.close()
 
 
+@pytest.mark.slow
 def test_files_that_changed_are_trained_on_anew(tmp_path):
     """The same command, other data: never the score of the old ones."""
     table = tmp_path / "mine.csv"

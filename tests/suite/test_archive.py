@@ -54,6 +54,7 @@ def test_the_same_runs_give_the_same_bytes(results, tmp_path):
     assert first == (tmp_path / "b.jsonl.gz").read_bytes()
 
 
+@pytest.mark.slow
 def test_tables_are_the_same_from_folders_and_from_an_archive(tmp_path):
     folder = full(tmp_path / "folder")
     archive.pack([folder], tmp_path / "packed" / "all.jsonl.gz")

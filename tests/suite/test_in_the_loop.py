@@ -73,6 +73,7 @@ def test_cfd_with_the_formula_in_the_networks_place():
     assert sim.apart(sim.start(), true)["pressure, rms error / rms departure"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_fluid_with_the_formula_in_the_networks_place():
     sim = fluid(Fluid().tiny())
     state = sim.start()

@@ -95,6 +95,7 @@ def test_categories_of_an_array_are_named_by_place():
         LumosRegressor(categorical_features=["colour"]).fit(x, y)
 
 
+@pytest.mark.slow
 def test_it_works_in_pipelines_and_searches():
     x, y = frame(300)
     x, y = x[["T", "p", "noise"]], (x["T"] - 2 * x["p"]).to_numpy()

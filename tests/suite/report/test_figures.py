@@ -80,6 +80,7 @@ def test_the_command_says_what_it_could_not_draw(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "fig11a_energy.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone(made_page):
     text = made_page.read_text()
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text)
@@ -87,6 +88,7 @@ def test_the_page_stands_alone(made_page):
     assert "import(" not in text
 
 
+@pytest.mark.slow
 def test_every_number_leads_to_a_record_and_its_command(made_page, data):
     text = made_page.read_text()
     targets = set(re.findall(r'href="#run-([0-9a-f]+)"', text))
@@ -155,6 +157,7 @@ def test_no_text_of_a_record_runs_in_a_browser(tmp_path):
     assert "<title>LUMOS: report</title>" in held
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the page's script is not run")
 def test_the_page_sorts_and_filters_in_a_browser(made_page, tmp_path):
     seen = dump(made_page, "sort=fig9c_parameters:4:ascending&filter=cfd", tmp_path)

@@ -90,6 +90,7 @@ def test_a_training_that_dies_ends_in_the_same_average(settings, tmp_path, monke
         assert_same(outcome(train(tiny, loaders, config, CPU, gated=gated, dense=dense, store=store())), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scratch", "l1", "loxia", "oto"])
 def test_other_methods_average_too(method, tmp_path):
     needs(method)

@@ -19,6 +19,7 @@ def tiny():
     return replace(Synthetic(relevant_features=4).tiny(), epochs=3)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_curve_and_the_results(tiny, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -172,6 +172,7 @@ def raw_tree(root, graphs=30):
     write_tree(root / "ogbg_ppa", files)
 
 
+@pytest.mark.slow
 def test_a_tree_in_ogbs_raw_layout_goes_end_to_end(tmp_path, monkeypatch):
     raw_tree(tmp_path / "root")
     record = run_on("ppa", tmp_path / "root", tmp_path, monkeypatch)
