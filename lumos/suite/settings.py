@@ -121,7 +121,8 @@ class LumosConfig(Settings):
         if self.tolerance is not None:
             return Tolerance(self.tolerance, penalty=self.penalty)
         if self.lambda_ is None:
-            return Target(**self.target.model_dump())
+            # A price of features would give the same id to another run; it is for loops of one's own so far.
+            return Target(**self.target.model_dump(), feature_price=0.0)
         return Lambda(self.lambda_, self.penalty)
 
     @property

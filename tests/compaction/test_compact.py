@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import lumos
-from lumos.errors import CompactionError
+from lumos.errors import CompactionError, StructureError
 from lumos.gating.gated_model import GatedModel
 from lumos.tracing.trace_structure import trace_structure
 from tests.networks import RandomMLP, random_gates
@@ -53,28 +53,34 @@ def test_gated_equals_compact(number):
     check_random_network(number, probe=True)
 
 
-def check_random_model(number: int) -> None:
+def check_random_model(number: int) -> bool:
+    """Whether gate() takes the model, and all is exact then; it refuses one of which nothing can be removed."""
     rng = random.Random(number)
     torch.manual_seed(number)
     model = RandomModel(rng).eval()
-    gated = lumos.gate(model, torch.randn(rng.randint(3, 6), model.inputs)).eval()
+    try:
+        gated = lumos.gate(model, torch.randn(rng.randint(3, 6), model.inputs)).eval()
+    except StructureError as error:
+        if "can be removed" not in str(error):
+            raise
+        return False
     random_gates(gated, rng)
     for rows in (1, 3, 9):
         lumos.verify(gated, torch.randn(rows, model.inputs))
     lumos.compact(gated).train()(torch.randn(4, model.inputs))
+    return True
 
 
 @pytest.mark.parametrize("number", range(6))
 def test_models_with_all_that_real_ones_have(number):
     """Buffers, masks, tied weights, flags, indices, branches, noise, aux heads, kept activations, shared attributes."""
-    check_random_model(number)
+    assert check_random_model(number)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(10))
 def test_a_thousand_models_with_all_that_real_ones_have(part):
-    for number in range(part * 100, (part + 1) * 100):
-        check_random_model(number)
+    assert sum(map(check_random_model, range(part * 100, (part + 1) * 100))) >= 97
 
 
 @pytest.mark.slow
