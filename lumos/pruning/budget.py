@@ -174,7 +174,8 @@ def _border(units: list[int], group: dict[int, str], each: int) -> list[int]:
 def expected_features(structure: Structure, gates: Float[Tensor, " units"]) -> Float[Tensor, ""]:
     """Compute the expected number of input features that are read; differentiable. Those without a gate count one."""
     padded = torch.cat([gates.new_ones(1), gates])
-    return torch.stack([padded[selection.units.to(gates.device)].sum() for selection in structure.inputs]).sum()
+    read = [padded[selection.units.to(gates.device)].sum() for selection in structure.inputs]
+    return torch.stack(read).sum() if read else gates.new_zeros(())  # inputs that are indices have no features
 
 
 def _feature_units(structure: Structure) -> Tensor:

@@ -59,6 +59,21 @@ def muon_and_adamw(parameters):
     return [torch.optim.Muon(matrices, lr=1e-2), torch.optim.AdamW(others, lr=3e-3)]
 
 
+@pytest.mark.parametrize("target", [lumos.Target(params=0.4), lumos.Target(macs=0.5), lumos.Lambda(1e-2)], ids=str)
+def test_a_model_whose_only_inputs_are_indices(target):
+    """A table of words takes numbers of rows: there is no input feature to price."""
+    model = nn.Sequential(nn.Embedding(20, 12), nn.Flatten(), nn.Linear(60, 24), nn.ReLU(), nn.Linear(24, 1))
+    words = torch.randint(0, 20, (64, 5))
+    gated = lumos.gate(model, words[:8])
+    optimizer = torch.optim.Adam(gated.parameters(), lr=3e-3)
+    pruner = Pruner(gated, optimizer, STEPS, target)
+    steps(gated, optimizer, words, words[:, :1] / 20.0, STEPS)
+    small = pruner.finish()
+    assert small.features == []
+    assert pruner.equivalence.max_rel_diff < 1e-10
+    assert small(words).shape == (64, 1)
+
+
 def test_after_the_cut_there_is_nothing_to_cut_or_compare():
     model, x, y = problem()
     gated = lumos.gate(model, x[:8])
