@@ -106,9 +106,7 @@ class Tracer(TorchFunctionMode):
                 try:
                     return self.run(copied, training)
                 except Exception:
-                    if (
-                        not self.skipped
-                    ):  # else it read a number that was not computed: once more with all
+                    if not self.skipped:  # else it read a number that was not computed: once more with all
                         raise
         finally:
             self.noisy, self._skip_compute = noisy, skip
