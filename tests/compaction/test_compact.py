@@ -53,6 +53,10 @@ def test_gated_equals_compact(number):
     check_random_network(number, probe=True)
 
 
+REFUSED = {942}
+"""A random model with a branch that its example does not reach, and that may read all that could be removed."""
+
+
 def check_random_model(number: int) -> bool:
     """Whether gate() takes the model, and all is exact then; it refuses one of which nothing can be removed."""
     rng = random.Random(number)
@@ -80,7 +84,8 @@ def test_models_with_all_that_real_ones_have(number):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(10))
 def test_a_thousand_models_with_all_that_real_ones_have(part):
-    assert sum(map(check_random_model, range(part * 100, (part + 1) * 100))) >= 97
+    numbers = range(part * 100, (part + 1) * 100)
+    assert {number for number in numbers if not check_random_model(number)} == REFUSED & set(numbers)
 
 
 @pytest.mark.slow

@@ -2,17 +2,15 @@
 
 import copy
 import os
-import socket
-import sys
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import lumos
+from tests.two_processes import run_in_two
 
 
 def train(rank: int, port: int) -> None:
@@ -44,13 +42,5 @@ def train(rank: int, port: int) -> None:
     dist.destroy_process_group()
 
 
-def main() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(train, (port,), nprocs=2)
-    sys.stdout.write("same\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_in_two(train)

@@ -2,18 +2,16 @@
 
 import copy
 import os
-import socket
-import sys
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import lumos
+from tests.two_processes import run_in_two
 
 STEPS = 60
 
@@ -82,13 +80,5 @@ def work(rank: int, port: int) -> None:
     dist.destroy_process_group()
 
 
-def main() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (port,), nprocs=2)
-    sys.stdout.write("same\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_in_two(work)

@@ -1,10 +1,12 @@
 """The same suite over every workload that has a file in conf/workload."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from lumos.errors import DataError
 from lumos.suite.config import register_resolvers
 from lumos.suite.conformance import CHECKS, check_members
 from lumos.suite.paths import CONF, PROJECT
@@ -39,6 +41,12 @@ def test_there_are_workloads():
 @pytest.mark.parametrize("name", NAMES)
 def test_conforms(tiny, name, check):
     check(tiny(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_negative_seed_is_refused_before_anything_is_drawn(tiny, name):
+    with pytest.raises(DataError, match=r"^workload\.seed=-1: expected at least 0$"):
+        replace(tiny(name), seed=-1)
 
 
 @pytest.mark.parametrize("name", NAMES)

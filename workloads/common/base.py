@@ -41,7 +41,7 @@ class BaseWorkload(Training):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", as_source(self.data))
-        at_least(self, batch_size=1)
+        at_least(self, batch_size=1, seed=0)
 
     @property
     def source(self) -> DataSource:

@@ -26,7 +26,7 @@ from lumos.tabular.files import Columns, read_columns
 from lumos.tabular.network import TableNetwork
 from lumos.tabular.predictor import Schema, plain, write_schema
 from lumos.workloads.common.arrays import digest
-from lumos.workloads.common.base import BaseWorkload, as_source, as_tuples, positive_sizes
+from lumos.workloads.common.base import BaseWorkload, as_source, as_tuples, at_least, positive_sizes
 from lumos.workloads.common.tables import Table, r2_score, standardised_mse, table_baselines
 from lumos.workloads.table.generated import generate
 from lumos.workloads.table.split import Split, by_group, by_row, by_time
@@ -81,6 +81,7 @@ class TableFile(BaseWorkload):
         if source.root is not None:  # a file is never called generated
             source = replace(source, source="file")
         object.__setattr__(self, "data", source)
+        at_least(self, seed=0)
         as_tuples(self, int, "widths")
         as_tuples(self, str, "drop", "categories", *(k for k in ("targets", "inputs") if getattr(self, k) is not None))
         positive_sizes(self, "widths")

@@ -23,6 +23,7 @@ from lumos.suite.workload import tensor_loader
 from lumos.workloads.common.streaming import sample_loader
 from lumos.workloads.synthetic import Synthetic
 from tests.suite.training.test_loop import CPU, run_config
+from tests.two_processes import free_port
 
 TRAINER = TrainerConfig(device="cpu", threads=1, devices=2)
 IDENTITY = {"run": "abc"}
@@ -103,11 +104,7 @@ def fails():
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     torch.multiprocessing.start_processes(two, (folder, port), nprocs=2, start_method="fork")
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
