@@ -1,14 +1,12 @@
-"""Shapes in signatures are executed: every annotation of lumos is checked at run time while the tests run."""
+"""Shapes in signatures are executed: the arrays that go in and out are checked while the tests run."""
 
 import os
 
-from jaxtyping import install_import_hook
-
-import tests.annotations  # noqa: F401 -- the hook below names it
+from tests.annotations import execute_shapes
 
 # Two test processes share two cores; torch's own threads would only stand in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-hook = install_import_hook(("lumos",), "tests.annotations.check")
+hook = execute_shapes()
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

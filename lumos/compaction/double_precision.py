@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 
 def to_double(model: nn.Module) -> nn.Module:
@@ -31,8 +30,14 @@ class DoublePrecision(TorchFunctionMode):
         super().__exit__(*error)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = pytree.tree_map(lambda x: _WIDER.get(x, x) if isinstance(x, torch.dtype) else x, (args, kwargs))
-        return _WIDER_CALLS.get(func, func)(*args, **(kwargs or {}))
+        # No function of torch takes a dtype inside a list or a dict.
+        args = [_wider(x) for x in args]
+        kwargs = {name: _wider(x) for name, x in (kwargs or {}).items()}
+        return _WIDER_CALLS.get(func, func)(*args, **kwargs)
+
+
+def _wider(x: Any) -> Any:
+    return _WIDER.get(x, x) if isinstance(x, torch.dtype) else x
 
 
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
