@@ -12,6 +12,7 @@ from lumos.errors import StructureError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.layers import ungated_copy
 from lumos.gating.settings import GateSettings
+from lumos.tracing.constraints import Constraints
 from lumos.tracing.inputs import as_positional
 from lumos.tracing.options import StructureOptions
 
@@ -26,6 +27,10 @@ def gate(
     settings: GateSettings | None = None,
     options: StructureOptions | None = None,
     examples: Sequence[Any] = (),
+    keep: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
+    prices: Mapping[str, float] | None = None,
 ) -> GatedModel:
     """Put a gate on every input feature and every removable unit of a model.
 
@@ -42,12 +47,18 @@ def gate(
         options: What more of the model is made removable, at the price of a changed layer.
         examples: Further inputs of the same features, which reach parts of the model that the first ones do not: a
             branch for other sizes, an optional input. Units that a part may read which no example reaches stay.
+        keep: Features that stay, and paths of modules whose units stay: ``["dt", "encoder.0"]``.
+        exclude: Paths of modules that stay as they are: no weight inside them is cut, at its inputs or its outputs.
+        groups: Features that stay or go together, by a name for each group: ``{"crystal": ["a", "b", "c"]}``. They
+            share one gate.
+        prices: What an open gate costs in the penalty, where the others cost 1: of a feature, of a group of features
+            (of one that none is given for, the sum of its features' prices), or of the units of a module.
 
     Returns:
         The model with its gates, called as the model is.
 
     Raises:
-        StructureError: The model does not run on the example, or nothing in it can be removed.
+        StructureError: The model does not run on the example, nothing in it can be removed, or a name is unknown.
 
     Example:
         >>> import torch, lumos
@@ -63,7 +74,12 @@ def gate(
         raise StructureError("the model has gates already; expected the one that they were put on, or a compact one")
     model = ungated_copy(getattr(model, "_orig_mod", model))  # a compiled model has what it was made of
     structure = trace_and_probe(
-        model, _by_position(model, args, kwargs or {}), features=features, options=options, examples=examples
+        model,
+        _by_position(model, args, kwargs or {}),
+        features=features,
+        options=options,
+        examples=examples,
+        constraints=Constraints(keep, exclude, groups or {}, prices or {}),
     )
     if not structure.groups:
         reasons = "; ".join(dict.fromkeys(f"{f.name}: {f.reason}" for f in structure.fixed)) or "it has no weights"

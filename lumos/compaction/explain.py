@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from lumos.compaction.probe import trace_and_probe
+from lumos.tracing.constraints import Constraints
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.structure import Group, Structure
 
@@ -19,6 +20,9 @@ def explain(
     *,
     features: Sequence[str] | None = None,
     options: StructureOptions | None = None,
+    keep: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Say what LUMOS finds in a model, after the probe, as a page of text.
 
@@ -27,6 +31,9 @@ def explain(
         example_inputs: A tensor, or a tuple of positional inputs, with at least two samples.
         features: Names of the input features, in order.
         options: What more of the model is made removable.
+        keep: Features and modules that stay, as :func:`lumos.gate` takes them.
+        exclude: Modules that stay as they are.
+        groups: Features that stay or go together.
 
     Returns:
         The groups of removable units with what a unit of each costs, then what is fixed and why.
@@ -47,7 +54,8 @@ def explain(
         fixed:
           2 (1 units): it is an output of the model
     """
-    return describe(trace_and_probe(model, example_inputs, features=features, options=options))
+    asked = Constraints(keep, exclude, groups or {})
+    return describe(trace_and_probe(model, example_inputs, features=features, options=options, constraints=asked))
 
 
 def describe(structure: Structure) -> str:

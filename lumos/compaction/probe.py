@@ -16,6 +16,7 @@ from torch import nn
 
 from lumos.compaction.closings import Closing, closings, part_draws
 from lumos.compaction.trial import Trial
+from lumos.tracing.constraints import Constraints
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.structure import Group, Size, Structure
 from lumos.tracing.trace_structure import trace_structure
@@ -31,10 +32,14 @@ def trace_and_probe(
     features: Sequence[str] | None = None,
     options: StructureOptions | None = None,
     examples: Sequence[Any] = (),
+    constraints: Constraints | None = None,
 ) -> Structure:
-    """Find what can be removed from a model; see :func:`lumos.gate` for the arguments and errors."""
+    """Find what can be removed from a model; see :func:`lumos.gate` for the arguments and errors.
+
+    ``constraints`` are its ``keep``, ``exclude``, ``groups`` and ``prices``.
+    """
     inputs, *further = [x if isinstance(x, tuple) else (x,) for x in (example_inputs, *examples)]
-    return probe(model, trace_structure(model, inputs, features, options, further), inputs, further)
+    return probe(model, trace_structure(model, inputs, features, options, further, constraints), inputs, further)
 
 
 def probe(

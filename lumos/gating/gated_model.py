@@ -145,12 +145,13 @@ class GatedModel(nn.Module):
     def penalty(self, kind: Penalty = "gates") -> Float[Tensor, ""]:
         """The complexity L_C of equation 6, in units of gates: the full network always counts the number of its gates.
 
-        ``gates``: the expected number of open gates (equations 4 and 5). ``params`` and ``macs``: the expected
-        share of the dense network's parameters or multiply-accumulates, times the number of gates.
+        ``gates``: the expected number of open gates (equations 4 and 5), each times its price. ``params`` and
+        ``macs``: the expected share of the dense network's parameters or multiply-accumulates, times the number of
+        gates.
         """
         probability = self.gates.open_probability()
         if kind == "gates":
-            return probability.sum()
+            return self.structure.priced(probability).sum()
         which = {"params": 0, "macs": 1}[kind]
         share = self.structure.expected_sizes(probability)[which] / self.structure.dense_sizes[which]
         return share * self.structure.units

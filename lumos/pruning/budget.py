@@ -178,6 +178,13 @@ def expected_features(structure: Structure, gates: Float[Tensor, " units"]) -> F
     return torch.stack(read).sum() if read else gates.new_zeros(())  # inputs that are indices have no features
 
 
+def expected_cost_of_features(structure: Structure, gates: Float[Tensor, " units"]) -> Float[Tensor, ""]:
+    """Compute what the open gates of input features are expected to cost, by their prices; differentiable."""
+    if not len(structure.prices):
+        return expected_features(structure, gates)
+    return structure.priced(gates)[_feature_units(structure).to(gates.device)].sum()
+
+
 def _feature_units(structure: Structure) -> Tensor:
     units = torch.cat([torch.zeros(0, dtype=torch.int64), *(s.units.flatten() for s in structure.inputs)])
     return units[units > 0].unique() - 1

@@ -13,7 +13,7 @@ from torch import Tensor
 from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.averaging import AveragedGated, snapshot, swapped
-from lumos.pruning.budget import Budget, expected_features
+from lumos.pruning.budget import Budget, expected_cost_of_features
 from lumos.pruning.resumable import Resumable
 from lumos.pruning.settings import DEFAULT_LAMBDA, Goal, Lambda, Schedule, Target, Tolerance, warm_up
 from lumos.shapes import Float
@@ -141,7 +141,7 @@ class TargetController(Controller):
         size = self.budget.size(gated.structure, probability)
         if self.budget.target.quantity == "features":
             return size, gated.penalty("gates") - size
-        return size, expected_features(gated.structure, probability)
+        return size, expected_cost_of_features(gated.structure, probability)
 
     def finalize(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Close and open the few gates that it takes to meet the budget, lowest and highest rank first."""

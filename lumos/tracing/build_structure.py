@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,8 +13,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from lumos.shapes import Bool, Int
+from lumos.shapes import Bool, Float, Int
 from lumos.tracing.calls import Axis
+from lumos.tracing.constraints import Constraints, inside
 from lumos.tracing.dataflow import Dataflow
 from lumos.tracing.index_maps import drop_empty, look_up
 from lumos.tracing.inputs import InputPath
@@ -31,6 +32,8 @@ def build_structure(
     leaves: dict[InputPath, Tensor],
     dims: dict[InputPath, int],
     attention: Iterable[str] = (),
+    constraints: Constraints | None = None,
+    names: Sequence[str] = (),
 ) -> Structure:
     """Build the structure of a model from the trace of its run.
 
@@ -40,8 +43,11 @@ def build_structure(
         leaves: The tensors of the inputs.
         dims: The dimension of each input that holds its features.
         attention: The paths of torch's attention layers.
+        constraints: What is asked of the units.
+        names: The names of the features of all inputs, in order.
     """
-    classes = UnitClasses(trace)
+    classes, constraints = UnitClasses(trace), constraints or Constraints()
+    named = dict(zip(names, torch.cat([torch.zeros(0, dtype=torch.int64), *features.values()]).tolist(), strict=False))
     maps = dict(trace.maps)
     _tie_params(trace, classes, maps)
     for (name, _), units in maps.items():
@@ -53,6 +59,7 @@ def build_structure(
             classes.fix(classes.label[units], "positions along it are no features: they go or stay as one")
         if not has_values(leaves[path]):
             _fix_columns_with_values(trace, classes, maps, units)
+    _constrain(trace, classes, maps, constraints, named)
     sites = _gate_sites(trace, classes)
     free = classes.removable()
     groups, gate_of = _number_gates(trace.blocks, classes, free, [units for units, _ in trace.units_in_heads])
@@ -71,7 +78,7 @@ def build_structure(
     groups = _with_optional(groups, gated, trace.dataflow, pairs)
     layers = dict.fromkeys(attention, "attention") | dict.fromkeys(trace.stream_norms, "norm")
     if trace.options.private:
-        layers |= _add_input_gates(trace, groups, resolved, gated)
+        layers |= _add_input_gates(trace, groups, resolved, gated, constraints.exclude)
     first = next((x for x in leaves.values() if x.ndim), None)
     return Structure(
         groups=tuple(groups),
@@ -93,6 +100,7 @@ def build_structure(
         module_maps=look_up(of_both, trace.module_ids),
         pairs=pairs,
         scales=score_scales(trace, of_unit),
+        prices=_prices(trace, classes, constraints, named, gate_of, groups),
     )
 
 
@@ -129,6 +137,16 @@ class UnitClasses:
         """Fix classes, unless they are fixed for another reason already."""
         for label in labels.unique().tolist():
             self.reason.setdefault(label, reason)
+
+    def tie(self, units: Tensor) -> None:
+        """Make one class of those of some units."""
+        labels = self.label[units].unique()
+        first = int(labels[0])
+        reasons = [self.reason.pop(label) for label in labels.tolist() if label in self.reason]
+        if reasons:
+            self.reason[first] = reasons[0]
+        self._made[first] = self._made[labels].any()
+        self.label[torch.isin(self.label, labels)] = first
 
     def removable(self) -> Bool[Tensor, " classes"]:
         """Return whether each class has a place in the network and no reason to stay."""
@@ -199,6 +217,56 @@ def _fix_columns_with_values(trace: Trace, classes: UnitClasses, maps: dict[Axis
         if axis not in trace.tables:
             found = classes.label[read]
             classes.fix(found[torch.isin(found, labels)], f"whole numbers of the input are values in {axis[0]}")
+
+
+def _constrain(
+    trace: Trace, classes: UnitClasses, maps: dict[Axis, Tensor], asked: Constraints, named: dict[str, int]
+) -> None:
+    """Tie the features of each group, and fix what is to stay.
+
+    Args:
+        trace: The trace.
+        classes: The classes of all units.
+        maps: The units of every axis.
+        asked: What is asked of them.
+        named: The unit of each feature, by its name.
+    """
+    for members in asked.groups.values():
+        units = [named[name] for name in members if name in named]
+        if units:
+            classes.tie(torch.tensor(units))
+    kept = [named[name] for name in asked.keep if name in named]
+    if kept:
+        classes.fix(classes.label[torch.tensor(kept)], "keep asks for it")
+    for block in trace.blocks:
+        if block.kind == "hidden" and (module := inside(block.name, asked.keep)):
+            classes.fix(classes.of(block), f"keep asks for {module}")
+    for (name, _), units in maps.items():
+        if module := inside(name, asked.exclude):
+            classes.fix(classes.label[units[units > 0]], f"exclude asks for {module} as it is")
+
+
+def _prices(
+    trace: Trace,
+    classes: UnitClasses,
+    asked: Constraints,
+    named: dict[str, int],
+    gate_of: Int[Tensor, " classes"],
+    groups: list[Group],
+) -> Float[Tensor, " _"]:
+    """Return what an open gate of each unit costs; nothing where each costs one."""
+    if not asked.prices:
+        return torch.zeros(0)
+    prices = torch.ones(1 + max((g.stop for g in groups), default=0))
+    for block in trace.blocks:
+        if block.kind == "hidden" and (module := inside(block.name, asked.prices)):
+            prices[gate_of[classes.of(block)]] = float(asked.prices[module])
+    columns: dict[int, list[str]] = {}
+    for name, unit in named.items():
+        columns.setdefault(int(gate_of[classes.label[unit]]), []).append(name)
+    for gate, names in columns.items():
+        prices[gate] = asked.price_of_columns(names)
+    return prices[1:]
 
 
 def _gate_sites(trace: Trace, classes: UnitClasses) -> dict[Axis, Tensor]:
@@ -305,7 +373,7 @@ def _all_in(units: Tensor, group: Group, pairs: Tensor) -> bool:
 
 
 def _add_input_gates(
-    trace: Trace, groups: list[Group], maps: dict[Axis, Tensor], sites: dict[Axis, Tensor]
+    trace: Trace, groups: list[Group], maps: dict[Axis, Tensor], sites: dict[Axis, Tensor], exclude: Iterable[str]
 ) -> dict[str, str]:
     """Add gates of its own for each linear layer that reads units which others keep, and return those layers.
 
@@ -316,7 +384,7 @@ def _add_input_gates(
     for c in trace.contractions:
         axis = (c.weight, c.in_dim)
         fixed = not maps[axis].any() if axis in maps else False
-        if c.direct and calls[c.weight] == 1 and fixed:
+        if c.direct and calls[c.weight] == 1 and fixed and not inside(c.module, exclude):
             start = max((g.stop for g in groups), default=0)
             size = len(maps[axis])
             groups.append(Group(f"{c.module}.input", "hidden", start, start + size))

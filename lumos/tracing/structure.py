@@ -174,6 +174,7 @@ class Structure:
         constant_macs: The multiply-accumulates of what is not followed.
         unreached: The modules with weights that the example does not reach.
         trains_otherwise: Whether the model makes other calls in train mode.
+        prices: What an open gate of each unit costs, in the price of one that none is given for; empty: one each.
 
     Example:
         >>> import torch, lumos
@@ -211,6 +212,7 @@ class Structure:
     constant_macs: float = 0.0
     unreached: tuple[str, ...] = ()
     trains_otherwise: bool = False
+    prices: Float[Tensor, " _"] = field(default_factory=lambda: torch.zeros(0), repr=False)
 
     # ---- units --------------------------------------------------------------------------------------------------
 
@@ -236,6 +238,10 @@ class Structure:
             return torch.cat([values.new_ones(1), values])
         one, other = (self.pairs.to(values.device).flip(0) - 1).unbind(1)
         return torch.cat([values.new_ones(1), values, values[one] * values[other]])
+
+    def priced(self, values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
+        """Return values of the units, each times what its gate costs."""
+        return values * self.prices.to(values.device, values.dtype) if len(self.prices) else values
 
     def touches(self, units: Tensor, group: Group) -> bool:
         """Return whether a unit map has units of a group."""
@@ -275,6 +281,7 @@ class Structure:
             products=tuple(replace(p, units=tuple(new_id[u] for u in p.units)) for p in self.products),
             module_maps={name: new_id[units] for name, units in self.module_maps.items()},
             pairs=pairs.clamp(min=1) if groups else pairs[:0],
+            prices=torch.cat([self.prices[:0], *(self.prices[g.gates] for g in keep)]),
             scales=tuple(replace(s, units=new_id[s.units]) for s in self.scales if new_id[s.units].any()),
         )
 

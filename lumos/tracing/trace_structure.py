@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lumos.errors import StructureError
 from lumos.tracing.build_structure import build_structure
+from lumos.tracing.constraints import Constraints
 from lumos.tracing.containers import tensors_in
 from lumos.tracing.inputs import InputPath, input_tensors, map_inputs
 from lumos.tracing.modules import named_modules, reads_training
@@ -30,6 +31,7 @@ def trace_structure(
     features: Sequence[str] | None = None,
     options: StructureOptions | None = None,
     examples: Sequence[tuple[Any, ...]] = (),
+    constraints: Constraints | None = None,
 ) -> Structure:
     """Trace a model on example inputs and return its structure. The model and the inputs stay as they are.
 
@@ -43,9 +45,11 @@ def trace_structure(
         features: The names of the input features, in order; x0, x1… by default.
         options: What more of the model is made removable.
         examples: Further positional inputs, which reach what the first ones do not.
+        constraints: What is asked of the units.
 
     Raises:
-        StructureError: The model cannot be copied or does not run on the example, or the names are too many or too few.
+        StructureError: The model cannot be copied or does not run on the example, the names are too many or too few, or
+            the constraints name what the model does not have.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
@@ -53,17 +57,21 @@ def trace_structure(
         tensor([ 6,  7,  8,  9, 10, 11, 12])
     """
     leaves, options = input_tensors(inputs), options or StructureOptions()
+    asked = (options, examples, constraints or Constraints(), tuple(features or ()))
     likely, possible = _feature_dims(leaves)
-    best, dims = _trace_and_build(model, inputs, likely, options, examples), likely
+    best, dims = _trace_and_build(model, inputs, likely, *asked), likely
     for path, dim in possible:
         if leaves[path].ndim > 3 and _features_found(best, path) == leaves[path].shape[1]:
             continue  # an image or a volume with its channels first
         tried = {p: dim if p == path else dims[p] for p in leaves if p == path or p in dims}
-        other = _trace_and_build(model, inputs, tried, options, examples)
+        other = _trace_and_build(model, inputs, tried, *asked)
         if _gates(other, "feature") > _gates(best, "feature") and _gates(other, "hidden") >= _gates(best, "hidden"):
             best, dims = other, tried
     size = sum(len(selection.units) for selection in best.inputs)
-    return replace(best, feature_names=_feature_names(features, size) if size else tuple(features or ()))
+    names = _feature_names(features, size) if size else tuple(features or ())
+    if constraints:
+        constraints.check(names, (path for path, _ in named_modules(model)))
+    return replace(best, feature_names=names)
 
 
 def run_tracer(
@@ -205,9 +213,14 @@ def _trace_and_build(
     dims: dict[InputPath, int],
     options: StructureOptions,
     examples: Sequence[tuple[Any, ...]],
+    constraints: Constraints,
+    features: tuple[str, ...],
 ) -> Structure:
-    tracer, features = run_tracer(model, inputs, dims, options, examples=examples)
-    structure = build_structure(tracer.trace, features, input_tensors(inputs), dims, tracer.attention)
+    tracer, found = run_tracer(model, inputs, dims, options, examples=examples)
+    size = sum(map(len, found.values()))
+    # Names that are too many or too few are an error, once the features' dimensions are known.
+    names = features if len(features) == size else () if features else _feature_names(None, size)
+    structure = build_structure(tracer.trace, found, input_tensors(inputs), dims, tracer.attention, constraints, names)
     return replace(
         structure,
         example=inputs,
