@@ -18,7 +18,7 @@ from lumos.suite.config import compose, read
 from lumos.suite.paths import PROJECT
 
 SLOW = ("table", "sklearn", "graph", "pretrained", "from-c")
-TUTORIALS = ["own-loop", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+TUTORIALS = [pytest.param(name, marks=pytest.mark.slow) for name in ("own-loop", *SLOW)]
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.S | re.M)
 PACKAGES = "timm|sklearn|torch_geometric|onnxruntime|lightning|transformers|accelerate"
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e-?\d+)?")

@@ -55,7 +55,7 @@ def test_the_right_features_are_found(target):
     assert f"{len(found.kept)} of 6: {', '.join(found.kept)}" in str(found)
 
 
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("norm", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("stop", [(3, "dense"), (2, "gated"), (6, "compact")], ids=str)
 def test_a_stopped_training_ends_in_the_same_numbers(tmp_path, norm, stop):
     def run(**more):

@@ -87,7 +87,7 @@ def test_after_the_cut_there_is_nothing_to_cut_or_compare():
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("cut", ["training", "end"])
+@pytest.mark.parametrize("cut", ["training", pytest.param("end", marks=pytest.mark.slow)])
 def test_a_target_is_met_with_any_optimizer(name, cut):
     model, x, y = problem()
     gated = lumos.gate(model, x[:8])

@@ -27,6 +27,7 @@ STOCHASTIC = {"check_sample_weight_equivalence_on_dense_data": "rows are drawn i
 CHECKED = QUICK | {"max_iter": 12, "batch_size": 32}
 
 
+@pytest.mark.slow
 @parametrize_with_checks([LumosRegressor(**CHECKED)], expected_failed_checks=lambda _estimator: STOCHASTIC)
 def test_scikit_learn_finds_nothing_wrong_with_the_regressor(estimator, check):
     check(estimator)

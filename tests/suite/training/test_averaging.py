@@ -69,7 +69,11 @@ def test_what_is_validated_kept_and_returned_is_the_average(kind, gated, monkeyp
 
 @pytest.mark.parametrize(
     "settings",
-    [{"lambda_": 0.02}, {"lambda_": None, "target": TargetConfig(params=0.5)}, {"lambda_": None, "tolerance": 0.3}],
+    [
+        {"lambda_": 0.02},
+        pytest.param({"lambda_": None, "target": TargetConfig(params=0.5)}, marks=pytest.mark.slow),
+        pytest.param({"lambda_": None, "tolerance": 0.3}, marks=pytest.mark.slow),
+    ],
     ids=["lambda", "budget", "tolerance"],
 )
 def test_a_training_that_dies_ends_in_the_same_average(settings, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_a_tolerance_needs_the_dense_score(tiny):
         train(tiny, tiny.loaders(), run_config(lambda_=None, tolerance=0.01), CPU, gated=True)
 
 
-@pytest.mark.parametrize("epochs", [2, 10])
+@pytest.mark.parametrize("epochs", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lambda_", [10.0**k for k in range(-5, 2)])
 def test_over_six_decades_lambda_ends_in_a_usable_model_or_a_clear_error(tiny, lambda_, epochs):
     tiny = replace(tiny, epochs=epochs)
