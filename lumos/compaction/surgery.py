@@ -57,6 +57,8 @@ _SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
     nn.Embedding: {"num_embeddings": ("weight", 0), "embedding_dim": ("weight", 1)},
     nn.modules.batchnorm._NormBase: {"num_features": ("weight", 0)},
     nn.PReLU: {"num_parameters": ("weight", 0)},
+    nn.RNNBase: {"input_size": ("weight_ih_l0", 1)},
+    nn.RNNCellBase: {"input_size": ("weight_ih", 1), "hidden_size": ("weight_hh", 1)},
 }
 
 
@@ -76,6 +78,11 @@ def _follow_sizes(module: nn.Module) -> None:
         module.normalized_shape = tuple(module.weight.shape)
     if isinstance(module, nn.Embedding) and (module.padding_idx or 0) >= module.num_embeddings:
         module.padding_idx = None  # its row is gone
+    if isinstance(module, nn.RNNBase):
+        blocks = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+        _set(module, "hidden_size", module.get_parameter("weight_ih_l0").shape[0] // blocks)
+        module._init_flat_weights()
+        module.flatten_parameters()  # for cuDNN; nothing elsewhere
     if isinstance(module, nn.modules.conv._ConvNd):
         _follow_convolution(module)
     elif isinstance(module, nn.GroupNorm) and module.affine:

@@ -126,6 +126,8 @@ def ungated_copy(model: nn.Module, private: Collection[str] = ()) -> nn.Module:
 def _gated_class(plain: type[nn.Module], names: tuple[str, ...], at_input: bool, linear: bool) -> type[nn.Module]:
     """Make the class of a module with gated parameters of these names."""
     members: dict[str, Any] = {name: _gated_parameter(name) for name in names}
+    if issubclass(plain, nn.RNNBase):
+        members |= {"_flat_weights": _flat_weights(), "_update_flat_weights": lambda self: None}
     if at_input:
         members["forward"] = _with_gated_input(plain)
     elif linear:
@@ -144,6 +146,18 @@ def _gated_parameter(name: str) -> property:
 
     def write(module: nn.Module, value: Any) -> None:
         module.__dict__[name] = value  # a plain tensor in place of the parameter, as replicas of a model have
+
+    return property(read, write)
+
+
+def _flat_weights() -> property:
+    """The list that recurrent layers read their weights from, with the gates of each."""
+
+    def read(module: nn.RNNBase) -> list[Any]:
+        return [getattr(module, name, None) for name in module._flat_weights_names]
+
+    def write(module: nn.Module, value: list[Any]) -> None:
+        module.__dict__["_flat_weights"] = value  # what the plain class reads when the gates are gone
 
     return property(read, write)
 

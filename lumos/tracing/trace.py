@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +58,23 @@ class QueryKey:
     keys: Int[Tensor, "heads dims"]
     heads: Int[Tensor, " heads"]
     dynamic: bool
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A fresh constant (``zeros``: the state that a recurrence begins with), or where it stands in what has it.
+
+    Args:
+        module: The path of the module that made it.
+        dim: The dimension along which it was put together with others; None where it is all of the tensor.
+        start: Its first position along that.
+        size: The number of its positions.
+    """
+
+    module: str
+    dim: int | None = None
+    start: int = 0
+    size: int = 0
 
 
 class RunningModule(NamedTuple):
@@ -125,6 +142,9 @@ class Trace:
         """The names of the parameters and buffers that some call read."""
         self.scopes: dict[str, list[Tensor]] = {}
         """For each module, the unit ids of what it took and of what the modules in it returned."""
+        self.constants: TensorTable[tuple[Fresh, ...]] = TensorTable()
+        """The fresh constants in a tensor: itself, or what was put together to make it."""
+        self._read_constants: list[tuple[Fresh, Axis, int]] = []
         self._shaping_calls: dict[str, int] = {}
         self._indexing_calls: dict[str, int] = {}
 
@@ -245,8 +265,7 @@ class Trace:
         Returns:
             The units of the axis, or of its part.
         """
-        axis = (name, dim)
-        units = units.clamp(min=NO_UNIT)
+        axis = (name, dim)  # what reads a fresh constant may read units later: ANY_UNIT stays so
         whole = part is None or (part.start == 0 and part.stop == part.size)
         if whole and axis not in self.maps:
             self.maps[axis] = units
@@ -337,6 +356,38 @@ class Trace:
                 place = (order, d) if shaping else None
                 self.sizes.append(Size(path, t.shape[d], slices.clone(), place=place))
 
+    def record_made_sizes(self, t: Tensor, ids: Tensor) -> None:
+        """Remember that a fresh constant got its sizes along dimensions of units from the module that made it.
+
+        Args:
+            t: What met units, one by one.
+            ids: The unit ids, of at least as many dimensions.
+        """
+        ids = ids[(0,) * (ids.ndim - t.ndim)]
+        for d in range(t.ndim):
+            if t.shape[d] == ids.shape[d] and varies_along(ids, d):
+                for fresh in self.constants.get(t) or ():
+                    if fresh.dim in (None, d):
+                        self._record_made_size(fresh, self.units_along(ids, d, "constant")[fresh.start :])
+
+    def read_constants(self, x: Tensor, dim: int, axis: Axis, start: int) -> None:
+        """Remember that fresh constants are read along an axis: those that follow, of the same size, have its units.
+
+        Args:
+            x: What is read.
+            dim: The dimension of it that is.
+            axis: The axis that reads it.
+            start: The first position of that.
+        """
+        fresh = self.constants.get(x) or ()
+        whole = [replace(f, size=x.shape[dim]) if f.dim is None else f for f in fresh if f.dim in (None, dim % x.ndim)]
+        self._read_constants += [(f, axis, start + f.start) for f in whole]
+
+    def _record_made_size(self, fresh: Fresh, units: Int[Tensor, " positions"]) -> None:
+        units = units[: fresh.size or None]
+        if bool((units > 0).any()) and (self.first or fresh.module not in self._seen):
+            self.sizes.append(Size(fresh.module, len(units), units[:, None].clone()))
+
     def record_bounds(self, ids: Tensor, index: object) -> None:
         """Remember the numbers by which a call picks positions along axes of units.
 
@@ -369,6 +420,8 @@ class Trace:
         self.fix_outputs(outputs)
         self.dataflow = self.recorder.finish(outputs)
         self.maps = {axis: units.clamp(min=NO_UNIT) for axis, units in self.maps.items()}
+        for fresh, axis, start in self._read_constants:
+            self._record_made_size(fresh, self.maps[axis][start:])
 
     # ---- where we are -------------------------------------------------------------------------------------------
 

@@ -36,8 +36,8 @@ def trace_structure(
     """Trace a model on example inputs and return its structure. The model and the inputs stay as they are.
 
     Inputs of floats with two or more dimensions get one unit per feature: along dimension 1 (columns, channels), or
-    along the last one where the model reads that as its features. So do the columns of whole numbers that index
-    embedding tables.
+    along the last one (of five, also dimension 2) where the model reads that as its features. So do the columns of
+    whole numbers that index embedding tables.
 
     Args:
         model: The model.
@@ -233,11 +233,12 @@ def _trace_and_build(
 
 def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int], list[tuple[InputPath, int]]]:
     """Return the dimension that most likely holds each float input's features, and what else may be tried: the last
-    dimension, and the columns of whole numbers."""
+    dimension, the third one of five, and the columns of whole numbers."""
     floats = {path: x for path, x in leaves.items() if x.is_floating_point() and x.ndim >= 2}
     integers = [p for p, x in leaves.items() if x.dtype in (torch.int32, torch.int64) and x.ndim == 2]
     last = [(path, x.ndim - 1) for path, x in floats.items() if x.ndim > 2]
-    return dict.fromkeys(floats, 1), [*last, *((p, 1) for p in integers if leaves[p].shape[1] <= _MOST_COLUMNS)]
+    third = [(path, 2) for path, x in floats.items() if x.ndim == 5]  # the channels of images over time
+    return dict.fromkeys(floats, 1), [*third, *last, *((p, 1) for p in integers if leaves[p].shape[1] <= _MOST_COLUMNS)]
 
 
 def _features_found(structure: Structure, path: InputPath) -> int:

@@ -11,6 +11,7 @@ from lumos.tracing.rules import attention as a
 from lumos.tracing.rules import contraction as c
 from lumos.tracing.rules import mixing as m
 from lumos.tracing.rules import movement as v
+from lumos.tracing.rules import recurrent as r
 from lumos.tracing.trace import Rule
 
 _ROWS: list[tuple[Rule, str]] = [
@@ -81,6 +82,10 @@ _ROWS: list[tuple[Rule, str]] = [
     (a.attention, "scaled_dot_product_attention"),
     (c.embedding, "embedding"),
     (c.weight_norm, "_weight_norm"),
+    (r.layers, "lstm gru rnn_tanh rnn_relu"),
+    (r.cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+    (r.pack, "_pack_padded_sequence"),
+    (r.unpack, "_pad_packed_sequence"),
 ]
 
 RULES: dict[str, Rule] = {name: rule for rule, names in _ROWS for name in names.split()}

@@ -177,6 +177,7 @@ def contract(
         return
     path, module = trace.module
     trace.assign(name, of_in.dim, trace.units_along(trace.unit_ids(x), x_dim, call.name), of_in)
+    trace.read_constants(x, x_dim, (name, of_in.dim), of_in.start)
     trace.consumers[name, of_in.dim] = None
     call.axis = (name, of_in.dim)
     units = trace.produce(name, of_out.dim, weight.shape[out_dim], path or name, of_out)

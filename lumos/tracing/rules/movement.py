@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lumos.tracing.calls import SHAPING, Call, tensor_leaves
-from lumos.tracing.trace import Trace, indexed_dims
+from lumos.tracing.trace import Fresh, Trace, indexed_dims
 from lumos.tracing.unit_ids import ANY_UNIT, any_units, has_values, varies_along
 
 _WRITES_SIZES = {"view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "broadcast_to"}
 
 
+_PUTS_TOGETHER = {"cat", "concat", "concatenate"}
 _INDEXED = {"getitem", "index_select", "gather", "take_along_dim", "repeat_interleave"}
 """Calls whose first tensor moves to where the others say."""
 
@@ -26,9 +27,24 @@ def move(trace: Trace, call: Call) -> None:
     moved = _moved(trace, call, lambda ids: ids)
     for t, ids in zip(call.outputs, moved, strict=True) if moved else ():
         trace.set_unit_ids(t, ids)
+    if call.name in _PUTS_TOGETHER:
+        _keep_constants(trace, call)
     if call.name in _WRITES_SIZES:
         for t in call.outputs:
             trace.record_sizes(t, call.name in SHAPING)
+
+
+def _keep_constants(trace: Trace, call: Call) -> None:
+    """Remember where fresh constants stand in what ``cat`` made of them and others."""
+    out = call.outputs[0]
+    dim, start, found = call.arg(1, "dim", 0) % out.ndim, 0, []
+    for t in call.tensors:
+        size = t.shape[dim]
+        whole = [f for f in trace.constants.get(t) or () if f.dim is None]
+        found += [Fresh(f.module, dim, start, size) for f in whole]
+        start += size
+    if found:
+        trace.constants.set(out, tuple(found))
 
 
 def _hold_picked(trace: Trace, call: Call) -> None:
@@ -116,6 +132,8 @@ def elementwise(trace: Trace, call: Call) -> None:
             merged = trace.merge(merged, ids, trace.where(call.name))
         elif trace.name_of(t) is None:
             trace.fix(ids, f"spread over other units by {trace.where(call.name)}")
+    for t in call.tensors:
+        trace.record_made_sizes(t, merged)
     trace.set_unit_ids(out, merged)
 
 
@@ -124,6 +142,7 @@ def constant(trace: Trace, call: Call) -> None:
     trace.hold_values(call.tensors[call.name.startswith("new_") :], call)
     for t in call.outputs:
         trace.set_unit_ids(t, any_units())
+        trace.constants.set(t, (Fresh(trace.module[0]),))
 
 
 def setitem(trace: Trace, call: Call) -> None:
