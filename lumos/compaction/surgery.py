@@ -101,9 +101,9 @@ def _follow_convolution(module: nn.modules.conv._ConvNd) -> None:
     out_dim, in_dim = (1, 0) if module.transposed else (0, 1)
     if module.groups > 1 and module.groups == module.in_channels:
         each = module.out_channels // module.groups
-        _set(module, "groups", module.weight.shape[0] // each)
+        _set(module, "groups", module.weight.shape[0] // (1 if module.transposed else each))
         _set(module, "in_channels", module.groups)
-        _set(module, "out_channels", module.weight.shape[0])
+        _set(module, "out_channels", module.groups * each)
     else:
         _set(module, "in_channels", module.weight.shape[in_dim] * (1 if module.transposed else module.groups))
         _set(module, "out_channels", module.weight.shape[out_dim] * (module.groups if module.transposed else 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from lumos.tracing.rules import attention as a
 from lumos.tracing.rules import contraction as c
+from lumos.tracing.rules import einsum as e
 from lumos.tracing.rules import mixing as m
 from lumos.tracing.rules import movement as v
 from lumos.tracing.rules import recurrent as r
@@ -69,6 +70,7 @@ _ROWS: list[tuple[Rule, str]] = [
     (m.group_norm, "group_norm"),
     (m.layer_norm, "layer_norm rms_norm"),
     (m.prelu, "prelu"),
+    (m.glu, "glu"),
     (
         m.fourier,
         """fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn
@@ -78,9 +80,10 @@ _ROWS: list[tuple[Rule, str]] = [
     (c.convolution, "conv1d conv2d conv3d"),
     (c.transposed_convolution, "conv_transpose1d conv_transpose2d conv_transpose3d"),
     (c.matmul, "matmul mm addmm bmm baddbmm"),
-    (c.einsum, "einsum"),
+    (e.einsum, "einsum"),
+    (e.tensordot, "tensordot"),
     (a.attention, "scaled_dot_product_attention"),
-    (c.embedding, "embedding"),
+    (c.embedding, "embedding embedding_bag"),
     (c.weight_norm, "_weight_norm"),
     (r.layers, "lstm gru rnn_tanh rnn_relu"),
     (r.cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +34,7 @@ def transposed_convolution(trace: Trace, call: Call) -> None:
     if call.arg(6, "groups", 1) == 1:
         contract(trace, call, x, weight, bias, x_dim=1 - weight.ndim, in_dim=0, out_dim=1)
     else:
-        trace.freeze(call, "grouped transposed convolutions are not followed:")
+        _grouped_transposed(trace, call, x, weight, bias, call.arg(6, "groups", 1))
 
 
 def _grouped(trace: Trace, call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, x_dim: int, groups: int) -> None:
@@ -64,6 +62,31 @@ def _grouped(trace: Trace, call: Call, x: Tensor, weight: Tensor, bias: Tensor |
     trace.set_unit_ids(out, made.view(-1, *[1] * (weight.ndim - 2)))
     macs = out.numel() // len(made) * weight[0, 0].numel()
     trace.contractions.append(Contraction(name, 1, 0, macs, macs, trace.module[0], False))
+
+
+def _grouped_transposed(trace: Trace, call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    """Grouped transposed convolutions: as grouped ones, but that the weight's first axis has all inputs, and the second
+    one the outputs of one group."""
+    name = trace.name_of(weight)
+    if name is None or (bias is not None and trace.name_of(bias) is None):
+        trace.freeze(call)
+        return
+    units = trace.units_along(trace.unit_ids(x), 1 - weight.ndim, call.name)
+    per_input, per_output = len(units) // groups, weight.shape[1]
+    trace.assign(name, 0, units)
+    if per_input == 1:
+        made = units.repeat_interleave(per_output)
+    else:
+        blocks = units.view(groups, per_input)
+        trace.merge(blocks, blocks[:1].expand(blocks.shape), trace.where(call.name))
+        trace.consumers[name, 0] = None
+        call.axis = (name, 0)
+        made = trace.produce(name, 1, per_output, trace.module[0] or name).repeat(groups)
+    trace.assign_vector(bias, made)
+    out = call.outputs[0]
+    trace.set_unit_ids(out, made.view(-1, *[1] * (weight.ndim - 2)))
+    macs = x.numel() // len(units) * weight[0, 0].numel()
+    trace.contractions.append(Contraction(name, 0, 1, macs, macs, trace.module[0], False))
 
 
 def matmul(trace: Trace, call: Call) -> None:
@@ -97,50 +120,6 @@ def _mixes_rows(ids: Tensor) -> bool:
     return varies_along(ids, ids.ndim - 1) and not varies_along(ids, ids.ndim - 2)
 
 
-def einsum(trace: Trace, call: Call) -> None:
-    """A product with one parameter, written with letters (the spectral convolution of a Fourier operator)."""
-    equation, operands = call.args[0], call.args[1:]
-    operands = operands[0] if len(operands) == 1 and isinstance(operands[0], tuple | list) else operands
-    named = [trace.source_parameter(t) is not None for t in operands]
-    written_out = isinstance(equation, str) and "->" in equation and "." not in equation
-    if not written_out or len(operands) != 2 or sum(named) != 1:
-        trace.freeze(call)
-        return
-    left, to = equation.replace(" ", "").split("->")
-    of = left.split(",")
-    w = named.index(True)
-    x, weight, of_x, of_w = operands[1 - w], operands[w], of[1 - w], of[w]
-    ins = [letter for letter in of_w if letter in of_x and letter not in to]
-    outs = [letter for letter in of_w if letter in to and letter not in of_x]
-    ids = trace.unit_ids(x)
-    varying = {letter for i, letter in enumerate(of_x) if varies_along(ids, i)}
-    if varying and varying.isdisjoint(of_w) and varying <= set(to):
-        sizes = dict(zip(of_x + of_w, [*x.shape, *weight.shape], strict=True))
-        _mix_places(trace, call, ids, of_x, to, math.prod(sizes.values()))
-        return
-    beside = [i for i, letter in enumerate(of_x) if letter not in ins and varies_along(ids, i)]
-    if len(ins) != 1 or len(outs) != 1 or beside:
-        trace.freeze(call)
-        return
-    dims = {"x_dim": of_x.index(ins[0]), "in_dim": of_w.index(ins[0]), "out_dim": of_w.index(outs[0])}
-    contract(trace, call, x, weight, None, **dims, made_dim=to.index(outs[0]))
-
-
-def _mix_places(trace: Trace, call: Call, ids: Tensor, of_x: str, to: str, macs: int) -> None:
-    """A product that mixes places and no units: these pass through it."""
-    out = call.outputs[0]
-    for dim, letter in reversed(list(enumerate(of_x))):
-        ids = ids if letter in to else ids.select(dim, 0)
-    left = [letter for letter in of_x if letter in to]
-    ids = ids.permute([left.index(letter) for letter in to if letter in left])
-    for dim, letter in enumerate(to):
-        ids = ids if letter in left else ids.unsqueeze(dim)
-    ids = ids.expand(out.shape)
-    dim = next(d for d in range(out.ndim) if varies_along(ids, d))
-    trace.products.append(Product((trace.units_along(ids, dim, call.name),), macs / out.shape[dim]))
-    trace.set_unit_ids(out, ids)
-
-
 def contract(
     trace: Trace,
     call: Call,
@@ -152,6 +131,7 @@ def contract(
     in_dim: int,
     out_dim: int,
     made_dim: int | None = None,
+    macs: int | None = None,
 ) -> None:
     """Follow a contraction of an activation with a weight.
 
@@ -165,6 +145,7 @@ def contract(
         in_dim: The weight's dimension that consumes.
         out_dim: The weight's dimension that makes units.
         made_dim: The result's dimension along which they are; ``x_dim`` by default.
+        macs: Multiply-accumulates for each pair of a consumed and a made unit; by default those of a layer's product.
     """
     source, of_bias = trace.source_parameter(weight), None if bias is None else trace.source_parameter(bias)
     if source is None or (bias is not None and (of_bias is None or bias.ndim != 1)):
@@ -193,7 +174,7 @@ def contract(
     spread = x if call.name.startswith("conv_transpose") else out
     places = spread.numel() // max(1, weight.shape[in_dim if spread is x else out_dim])
     inside = weight.numel() // max(1, weight.shape[in_dim] * weight.shape[out_dim])
-    macs = places if call.name == "einsum" else places * inside
+    macs = places * inside if macs is None else macs
     if (of_in.stop - of_in.start, of_out.stop - of_out.start) != (of_in.size, of_out.size):
         trace.products.append(Product((trace.maps[call.axis][of_in.start : of_in.stop].clamp(min=0), units), macs))
         return

@@ -153,6 +153,13 @@ def prelu(trace: Trace, call: Call) -> None:
     trace.set_unit_ids(call.outputs[0], ids)
 
 
+def glu(trace: Trace, call: Call) -> None:
+    """One half is a gate for the other: a unit is a position in both."""
+    x, dim = call.args[0], call.arg(1, "dim", -1)
+    one, other = trace.unit_ids(x).chunk(2, dim)
+    trace.set_unit_ids(call.outputs[0], trace.merge(one, other, trace.where(call.name)))
+
+
 def fourier(trace: Trace, call: Call) -> None:
     """Transforms mix along space; channels beside it keep their units."""
     x, out = call.args[0], call.outputs[0]
