@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lumos.pruning.pruner import Pruner
     from lumos.pruning.settings import Lambda, Target, Tolerance
     from lumos.suite.own_run import write_record
+    from lumos.tabular.encoding import Encoding, encode
     from lumos.tracing.structure import Structure
 
 __version__ = "0.2.0"
@@ -43,6 +44,7 @@ __all__ = [
     "CompactModel",
     "CompactionError",
     "Comparison",
+    "Encoding",
     "ExportError",
     "Exported",
     "FitResult",
@@ -56,6 +58,7 @@ __all__ = [
     "Tolerance",
     "compact",
     "compare",
+    "encode",
     "explain",
     "export",
     "fit",
@@ -66,6 +69,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Encoding": "tabular.encoding",
+    "encode": "tabular.encoding",
     "explain": "compaction.explain",
     "Comparison": "measure.comparison",
     "compare": "measure.comparison",

@@ -52,6 +52,7 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         params: float | None = None,
         features: int | None = None,
         strength: float | None = None,
+        encoding: str = "quantiles",
         bins: int = 8,
         activation: str = "relu",
         dropout: float = 0.0,
@@ -73,6 +74,7 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         self.params = params
         self.features = features
         self.strength = strength
+        self.encoding = encoding
         self.bins = bins
         self.activation = activation
         self.dropout = dropout
@@ -201,7 +203,7 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
             torch.manual_seed(seed)
             network = TableNetwork(
                 numbers, counts, self._outputs(y), tuple(self.hidden), bins=self.bins, dropout=self.dropout,
-                missing=bool(x[:, :numbers].isnan().any()), activation=self.activation,
+                missing=bool(x[:, :numbers].isnan().any()), activation=self.activation, encoding=self.encoding,
             )  # fmt: skip
         return network.scaled_by(x, y if y.is_floating_point() else None)
 
@@ -352,7 +354,9 @@ class LumosRegressor(RegressorMixin, _LumosEstimator):
         params: Share of the dense network's parameters.
         features: Number of columns.
         strength: The coefficient of the penalty, in units of the loss for each gate.
-        bins: Quantile bins of the piecewise linear encoding of each number; 0 for its standardised value alone.
+        encoding: How a number is taken: ``quantiles`` (its standardised value and its place in quantile bins, piecewise
+            linear), ``plain`` (the standardised value alone) or ``periodic`` (sines and cosines besides).
+        bins: Bins, or frequencies, of each number; 0 for the standardised value alone.
         activation: ``relu``, ``silu`` or ``tanh``.
         dropout: Share of the hidden units that training leaves out.
         max_iter: Passes over the training rows; None for as many as make some 4,000 steps.

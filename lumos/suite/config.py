@@ -145,7 +145,7 @@ def read(cfg: DictConfig) -> RunConfig:
         raise ConfigError("method=lumos sets lumos.target.params to method.target; set no other lambda or target")
     # What is not used is no part of an id, as if there were no such key.
     unused_trainer = (resolved["trainer"], ("ema", "compile", "log"))
-    optional = ((resolved, ("method",)), unused_trainer, (resolved["workload"], ("label",)))
+    optional = ((resolved, ("method",)), unused_trainer, (resolved["workload"], ("label", "encoding")))
     for group, unused in optional:
         for key in unused:
             if group.get(key) is None or group[key] is False:

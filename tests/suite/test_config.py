@@ -53,6 +53,7 @@ def test_what_is_not_used_is_no_part_of_an_id_and_what_is_of_both():
     assert not {"ema", "compile"} & set(base.resolved["trainer"])
     assert read(config("trainer.compile=true")).baseline_id != base.baseline_id
     assert read(config("workload=cfd", "lumos.lambda=1e-3")).run_id == "13d7bcc5a9d4"
+    assert "encoding" not in read(config("workload=table")).resolved["workload"]
     averaged = read(config("trainer.ema=0.999"))
     assert averaged.trainer.ema == 0.999
     assert averaged.run_id != base.run_id

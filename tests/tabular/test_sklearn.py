@@ -114,6 +114,15 @@ def test_it_works_in_pipelines_and_searches():
     assert np.array_equal(again.predict(x), search.predict(x))
 
 
+@pytest.mark.parametrize("encoding", ["plain", "periodic"])
+def test_numbers_are_encoded_as_asked_for(encoding):
+    x = np.random.default_rng(0).random((120, 3))
+    model = LumosRegressor(hidden=(8,), encoding=encoding, bins=2, strength=0.0, max_iter=2, random_state=0)
+    model.fit(x, x[:, 0])
+    width = {"plain": 3, "periodic": 15}[encoding]
+    assert model.model_.layers[0].in_features == width
+
+
 def test_several_outputs_in_units_far_apart_are_predicted():
     x, y = frame()
     both = np.stack([1e-27 * y, 1e12 * y], 1)

@@ -62,6 +62,7 @@ class TableFile(BaseWorkload):
     test_share: float = 0.15
     max_categories: int = 64
     widths: Sequence[int] = (256, 256)
+    encoding: str | None = None
     bins: int = 8
     activation: str = "relu"
     dropout: float = 0.0
@@ -280,6 +281,7 @@ class TableFile(BaseWorkload):
             "outputs": y.shape[1] if self._classes is None else len(self._classes),
             "widths": list(self.widths),
             "bins": self.bins,
+            **({} if self.encoding is None else {"encoding": self.encoding}),
             "missing": bool(x[:, :numbers].isnan().any()),
             "activation": self.activation,
             "dropout": self.dropout,
