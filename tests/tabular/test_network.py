@@ -10,7 +10,16 @@ import lumos
 from lumos.tabular.categories import codes, find_categories
 from lumos.tabular.network import TableNetwork
 
-KINDS = [{}, {"bins": 4}, {"missing": True}, {"bins": 3, "missing": True}, {"bins": 2, "encoding": "periodic", "missing": True}]
+KINDS = [
+    {}, {"bins": 4}, {"missing": True}, {"bins": 3, "missing": True},
+    {"bins": 2, "encoding": "periodic", "missing": True},
+]  # fmt: skip
+    {},
+    {"bins": 4},
+    {"missing": True},
+    {"bins": 3, "missing": True},
+    {"bins": 2, "encoding": "periodic", "missing": True},
+]
 
 
 def table(numbers, categories, rows=32):
