@@ -14,12 +14,6 @@ KINDS = [
     {}, {"bins": 4}, {"missing": True}, {"bins": 3, "missing": True},
     {"bins": 2, "encoding": "periodic", "missing": True},
 ]  # fmt: skip
-    {},
-    {"bins": 4},
-    {"missing": True},
-    {"bins": 3, "missing": True},
-    {"bins": 2, "encoding": "periodic", "missing": True},
-]
 
 
 def table(numbers, categories, rows=32):
