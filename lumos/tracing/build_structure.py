@@ -193,6 +193,8 @@ def _attach_elementwise_params(trace: Trace, classes: UnitClasses, maps: dict[Ax
         if not labels.any():
             continue
         axes = [d for d in sorted(range(labels.ndim), key=lambda d: -labels.shape[d]) if _one_a_line(labels, unmet, d)]
+        if axes and (name, axes[0]) in maps:  # a product along it has said so
+            continue
         if axes and not any((name, d) in maps for d in range(labels.ndim)):
             lines = (labels.movedim(axes[0], 0).reshape(labels.shape[axes[0]], -1),
                      elements.movedim(axes[0], 0).reshape(labels.shape[axes[0]], -1))  # fmt: skip

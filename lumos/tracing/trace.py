@@ -118,6 +118,8 @@ class Trace:
         """Parameters that met activations element by element: the first id, and the id of each element."""
         self.stream_norms: dict[str, Tensor] = {}
         """The units that a norm over a removable stream reads, by the norm's path."""
+        self.scaled: TensorTable[tuple[str, list[AxisSlice | None]]] = TensorTable()
+        """Activations that met a parameter in a product, one by one: its name, and its axis along each dimension."""
         self.contractions: list[Contraction] = []
         self.products: list[Product] = []
         self.constant_macs = 0.0
@@ -332,6 +334,10 @@ class Trace:
                 start, stop = int(place[0]), int(place[0]) + len(place)
                 if torch.equal(place, torch.arange(start, stop)):
                     axes[-1] = AxisSlice(start, stop, size, moving[0])
+        # A dimension of size one is one of the parameter's, if it has one that is no other's.
+        spare = [p for p, size in enumerate(elements.shape) if size == 1]
+        for d in (d for d, axis in enumerate(axes) if axis is None and t.shape[d] == 1 and spare):
+            axes[d] = AxisSlice(0, 1, 1, spare.pop(0))
         return name, axes
 
     def record_sizes(self, t: Tensor, shaping: bool = False) -> None:

@@ -234,7 +234,9 @@ def _trace_and_build(
 def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int], list[tuple[InputPath, int]]]:
     """Return the dimension that most likely holds each float input's features, and what else may be tried: the last
     dimension, the third one of five, and the columns of whole numbers."""
-    floats = {path: x for path, x in leaves.items() if x.is_floating_point() and x.ndim >= 2}
+    floats = {
+        path: x for path, x in leaves.items() if x.is_floating_point() and x.ndim >= 2 and x.layout == torch.strided
+    }
     integers = [p for p, x in leaves.items() if x.dtype in (torch.int32, torch.int64) and x.ndim == 2]
     last = [(path, x.ndim - 1) for path, x in floats.items() if x.ndim > 2]
     third = [(path, 2) for path, x in floats.items() if x.ndim == 5]  # the channels of images over time

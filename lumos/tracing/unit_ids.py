@@ -33,7 +33,8 @@ def any_units(shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
 def collapse_repeats(*ids: Tensor, keep: int | None = None) -> list[Tensor]:
     """Reduce each dimension along which all the given ids repeat to one position.
 
-    Only repetition that the strides show is seen, which is what expansion leaves.
+    Only repetition that the strides show is seen, which is what expansion leaves. A dimension without any position (an
+    expert that gets no rows) has one too: the ids that others would have.
 
     Args:
         ids: Unit ids of one common shape.
@@ -44,7 +45,7 @@ def collapse_repeats(*ids: Tensor, keep: int | None = None) -> list[Tensor]:
     """
     strides = [x.stride() for x in ids]
     size = list(ids[0].shape)
-    repeats = [d for d, n in enumerate(size) if n > 1 and d != keep and not any(stride[d] for stride in strides)]
+    repeats = [d for d, n in enumerate(size) if n != 1 and d != keep and not any(stride[d] for stride in strides)]
     if not repeats:
         return list(ids)
     for d in repeats:

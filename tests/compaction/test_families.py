@@ -36,7 +36,7 @@ GROUPS = {
     "GIN, virtual node, JK last": {"input": 5, "atoms": 8, "convs.0.mlp.0": 16, "vn.0": 16, "convs.1.mlp.0": 16},
     "GCN, virtual node, JK cat": {"input": 5, "atoms": 8, "vn.0": 16},
     "SAGE (PyG)": {"input0": 6, "a.lin_l": 8, "b.lin_l": 8},
-    "GAT (PyG)": {"input0": 6, "a.lin": 4},
+    "GAT (PyG)": {"input0": 6, "a.lin": 4, "b.lin": 8},
     # heads are units, also where there are as many heads as dimensions in a head
     "ViT, matmul attention": {"input": 1, "blocks.0.1.qkv": 4, "blocks.0.3": 24, "blocks.1.1.qkv": 4, "blocks.1.3": 24},
     "ViT, fused attention": {"input": 1, "blocks.0.1.qkv": 4, "blocks.0.3": 24, "blocks.1.1.qkv": 4, "blocks.1.3": 24},

@@ -49,6 +49,17 @@ def heads():
     return {"q": nn.Linear(6, 12), "k": nn.Linear(6, 12), "v": nn.Linear(6, 12), "o": nn.Linear(12, 2)}
 
 
+def additive(m, x):
+    """Bahdanau's: a vector of parameters times what a layer makes, summed."""
+    scores = (m.w * m.a(x).tanh()).sum(-1, keepdim=True).softmax(1)
+    return m.o((scores * m.v(x)).sum(1))
+
+
+def shifted(m, x):
+    spectrum = torch.fft.fftshift(torch.fft.fft2(m.a(x)), dim=(-2, -1))
+    return m.o(torch.fft.ifft2(torch.fft.ifftshift(2 * spectrum, dim=(-2, -1))).real)
+
+
 def experts(m, x):
     """A mixture of three experts: stacked weights, and a router whose choice stays whole."""
     h = torch.einsum("nd,edh->neh", m.a(x), m.w1).relu()
@@ -85,6 +96,27 @@ MODELS = {
     "scores of heads by a vector": (
         lambda: Weights(lambda m, x: m.o(torch.einsum("nhd,hd->nh", m.a(x).unflatten(-1, (4, 3)), m.w)),
                         {"w": weight(4, 3)}, a=nn.Linear(6, 12), o=nn.Linear(4, 2)), X, {"a": 4},
+    ),
+    "additive attention": (
+        lambda: Weights(additive, {"w": weight(8)}, a=nn.Linear(6, 8), v=nn.Linear(6, 7), o=nn.Linear(7, 2)), TOKENS,
+        {"input": 6, "a": 8, "v": 7},
+    ),
+    "scores by a row": (
+        lambda: Weights(lambda m, x: m.o((m.a(x).tanh() @ m.w.t()).sigmoid() * m.v(x)), {"w": weight(1, 8)},
+                        a=nn.Linear(6, 8), v=nn.Linear(6, 7), o=nn.Linear(7, 2)), X, {"a": 8, "v": 7},
+    ),
+    "a stack of matrices": (
+        lambda: Weights(lambda m, x: torch.matmul(torch.matmul(x, m.w1).relu(), m.w2).mean(0),
+                        {"w1": weight(3, 6, 8), "w2": weight(3, 8, 2)}), X, {"input": 6, "w1": 8},
+    ),
+    "patches": (
+        lambda: Net(lambda m, x: m.o(F.fold(F.unfold(m.a(x), 2, stride=2).relu(), (4, 4), 2, stride=2)),
+                    a=nn.Conv2d(6, 8, 1), o=nn.Conv2d(8, 2, 1)), IMAGE, {"a": 8},
+    ),
+    "a shifted spectrum": (lambda: Net(shifted, a=nn.Conv2d(6, 8, 1), o=nn.Conv2d(8, 2, 1)), IMAGE, {"a": 8}),
+    "nothing is written": (
+        lambda: Net(lambda m, x: m.o(m.a(x).relu().index_copy(0, torch.zeros(0, dtype=torch.int64), m.b(x[:0]))),
+                    a=nn.Linear(6, 8), b=nn.Linear(6, 8), o=nn.Linear(8, 2)), X, {"a": 8},
     ),
     "glu": (lambda: Net(lambda m, x: m.o(F.glu(m.a(x))), a=nn.Linear(6, 16), o=nn.Linear(8, 2)), X, {"a": 8}),
     "glu of channels": (
@@ -180,6 +212,15 @@ def test_letters_say_what_torch_computes(data):
     assert found is not None
     plain = f"{','.join(found.operands)}->{found.out}"
     torch.testing.assert_close(torch.einsum(plain, *operands), torch.einsum(equation, *operands))
+
+
+def test_a_sparse_matrix_is_an_input_without_features():
+    model = Net(lambda m, x, a: a @ m.o((a @ m.a(x)).relu()), a=nn.Linear(6, 8), o=nn.Linear(8, 2)).double()
+    x, a = torch.randn(5, 6).double(), (torch.rand(5, 5) < 0.5).double().to_sparse()
+    gated = lumos.gate(model, (x, a))
+    assert {g.name: g.size for g in gated.structure.groups} == {"input": 6, "a": 8}
+    gated.gates.log_alpha.data[::2] = -9.0
+    torch.testing.assert_close(lumos.compact(gated.eval())(x, a), gated(x, a), rtol=0, atol=1e-12)
 
 
 def test_a_diagonal_is_held_with_the_reason():

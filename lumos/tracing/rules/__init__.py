@@ -22,7 +22,7 @@ _ROWS: list[tuple[Rule, str]] = [
         moveaxis squeeze unsqueeze expand expand_as view_as reshape_as contiguous clone detach cat concat concatenate
         stack hstack vstack chunk split split_with_sizes tensor_split unbind getitem index_select narrow select repeat
         tile repeat_interleave roll flip fliplr flipud take_along_dim gather diagonal broadcast_to ravel atleast_2d
-        broadcast_tensors unsafe_chunk unsafe_split adjoint ensure_tensor""",
+        broadcast_tensors unsafe_chunk unsafe_split adjoint ensure_tensor fft_fftshift fft_ifftshift""",
     ),
     (v.move_as_float, "pad pixel_shuffle pixel_unshuffle unfold channel_shuffle native_channel_shuffle"),
     (v.as_real, "view_as_real"),
@@ -71,6 +71,7 @@ _ROWS: list[tuple[Rule, str]] = [
     (m.layer_norm, "layer_norm rms_norm"),
     (m.prelu, "prelu"),
     (m.glu, "glu"),
+    (m.fold, "fold"),
     (
         m.fourier,
         """fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn
@@ -79,7 +80,7 @@ _ROWS: list[tuple[Rule, str]] = [
     (c.linear, "linear"),
     (c.convolution, "conv1d conv2d conv3d"),
     (c.transposed_convolution, "conv_transpose1d conv_transpose2d conv_transpose3d"),
-    (c.matmul, "matmul mm addmm bmm baddbmm"),
+    (e.matmul, "matmul mm addmm bmm baddbmm"),
     (e.einsum, "einsum"),
     (e.tensordot, "tensordot"),
     (a.attention, "scaled_dot_product_attention"),

@@ -13,6 +13,7 @@ from lumos.tracing.calls import Call
 from lumos.tracing.costs import Product
 from lumos.tracing.rules.attention import product
 from lumos.tracing.rules.contraction import contract
+from lumos.tracing.rules.contraction import matmul as matrices
 from lumos.tracing.rules.mixing import mixed
 from lumos.tracing.trace import Trace
 from lumos.tracing.unit_ids import varies_along
@@ -61,6 +62,29 @@ def einsum(trace: Trace, call: Call) -> None:
         trace.freeze(call)
     else:
         follow(trace, call, letters, operands)
+
+
+def matmul(trace: Trace, call: Call) -> None:
+    """A product of matrices; of a stack of weights, each with a matrix of its own or all with the same one."""
+    a, b = call.args[0], call.arg(1, "other", call.kwargs.get("mat2"))
+    stacked = call.name in ("matmul", "bmm") and b.ndim > 2 and a.ndim > 1
+    if not stacked or trace.source_parameter(b) is None or trace.source_parameter(a) is not None:
+        matrices(trace, call)
+        return
+    out = call.outputs[0]
+    places = string.ascii_letters[: out.ndim - 2]
+    # What is the same for all of a stack has letters of its own, of size one.
+    spare = iter(string.ascii_letters[out.ndim :])
+    of = [
+        "".join(
+            p if t.shape[d] == out.shape[n] else next(spare)
+            for n, p in enumerate(places)
+            if (d := n - (len(places) - (t.ndim - 2))) >= 0
+        )
+        for t in (a, b)
+    ]
+    row, inner, column = (next(spare) for _ in range(3))
+    follow(trace, call, Letters((of[0] + row + inner, of[1] + inner + column), places + row + column), [a, b])
 
 
 def tensordot(trace: Trace, call: Call) -> None:
@@ -161,12 +185,12 @@ def _of_activations(trace: Trace, call: Call, letters: Letters, operands: list[T
     summed = [c for c in a if c in b and c not in to]
     rows, columns = [c for c in a if c not in b], [c for c in b if c not in a]
 
-    def matrices(of: Tensor, have: str, first: list[str], second: list[str]) -> Tensor:
+    def flat(of: Tensor, have: str, first: list[str], second: list[str]) -> Tensor:
         of = of.permute([have.index(c) for c in (*both, *first, *second)])
         shape = [math.prod(sizes[c] for c in some) for some in (first, second)]
         return of.reshape([*(sizes[c] for c in both), *shape])
 
-    one, other = matrices(ids[0], a, rows, summed), matrices(ids[1], b, summed, columns)
+    one, other = flat(ids[0], a, rows, summed), flat(ids[1], b, summed, columns)
     found = product(trace, one, other, where)
     order = [*both, *rows, *columns]
     found = found.reshape([sizes[c] for c in order])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ def reduce(trace: Trace, call: Call) -> None:
     """Mixes positions along dimensions: units along them are fixed, unless whole blocks of them can go."""
     x = call.tensors[0]
     dims = _dims(call, x.ndim)
+    if call.name == "sum" and _sum_of_scaled(trace, call, x, dims):
+        return
     ids = mixed(trace, trace.unit_ids(x), dims, trace.where(call.name))
     for t in call.outputs:
         if t.shape == x.shape:
@@ -26,6 +29,28 @@ def reduce(trace: Trace, call: Call) -> None:
             line = line.narrow(d, 0, 1) if t.ndim == x.ndim else line.select(d, 0)
         fits = all(a in (1, b) for a, b in zip(line.shape, t.shape, strict=True)) if line.ndim == t.ndim else False
         trace.set_unit_ids(t, line if fits else no_units())
+
+
+def _sum_of_scaled(trace: Trace, call: Call, x: Tensor, dims: list[int]) -> bool:
+    """Follow the sum of what was multiplied with a vector of parameters: a product that makes no units.
+
+    Returns:
+        False where it is no such sum, or several dimensions have units.
+    """
+    ids = trace.unit_ids(x)
+    along = [d for d in range(x.ndim) if varies_along(ids, d)]
+    scaled = trace.scaled.get(x)
+    if len(along) != 1 or along[0] not in dims or scaled is None or scaled[1][along[0]] is None:
+        return False
+    name, part = scaled[0], scaled[1][along[0]]
+    assert part is not None
+    axis = (name, part.dim)
+    trace.assign(name, part.dim, trace.units_along(ids, along[0], call.name), part)
+    trace.consumers[axis] = None
+    call.axis = axis
+    for t in call.outputs:
+        trace.set_unit_ids(t, no_units())
+    return True
 
 
 def mixed(trace: Trace, ids: Tensor, dims: list[int], where: str) -> Tensor:
@@ -158,6 +183,15 @@ def glu(trace: Trace, call: Call) -> None:
     x, dim = call.args[0], call.arg(1, "dim", -1)
     one, other = trace.unit_ids(x).chunk(2, dim)
     trace.set_unit_ids(call.outputs[0], trace.merge(one, other, trace.where(call.name)))
+
+
+def fold(trace: Trace, call: Call) -> None:
+    """Patches as an image: all positions of a patch of one channel are one unit."""
+    x, kernel = call.arg(0, "input"), call.arg(2, "kernel_size")
+    places = kernel * kernel if isinstance(kernel, int) else math.prod(kernel)
+    units = trace.units_along(trace.unit_ids(x), -2, call.name).view(-1, places)
+    trace.merge(units, units[:, :1].expand(units.shape), trace.where(call.name))
+    trace.set_unit_ids(call.outputs[0], units[:, :1, None])
 
 
 def fourier(trace: Trace, call: Call) -> None:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from lumos.tracing.calls import SHAPING, Call, tensor_leaves
 from lumos.tracing.trace import Fresh, Trace, indexed_dims
-from lumos.tracing.unit_ids import ANY_UNIT, any_units, has_values, varies_along
+from lumos.tracing.unit_ids import ANY_UNIT, any_units, collapse_repeats, has_values, varies_along
 
 _WRITES_SIZES = {"view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "broadcast_to"}
 
@@ -135,6 +135,17 @@ def elementwise(trace: Trace, call: Call) -> None:
     for t in call.tensors:
         trace.record_made_sizes(t, merged)
     trace.set_unit_ids(out, merged)
+    if call.name in ("mul", "multiply") and len(call.tensors) == 2:
+        _keep_scale(trace, call)
+
+
+def _keep_scale(trace: Trace, call: Call) -> None:
+    """Remember a product with a parameter: its sum is a product with a vector."""
+    sources = [trace.source_parameter(t) for t in call.tensors]
+    of, out = [source for source in sources if source is not None], call.outputs[0]
+    if len(of) == 1:
+        (name, axes), weight = of[0], call.tensors[0 if sources[0] is not None else 1]
+        trace.scaled.set(out, (name, [None] * (out.ndim - weight.ndim) + axes))
 
 
 def constant(trace: Trace, call: Call) -> None:
@@ -173,6 +184,10 @@ def scatter(trace: Trace, call: Call) -> None:
     trace.hold_values([t for t in call.tensors if t is not x and t is not source], call)
     reason = trace.where(call.name)
     ids = trace.unit_ids(source)
+    ids = ids if ids.shape[dim] else collapse_repeats(ids)[0]  # nothing is written, and would have these units
+    if not ids.numel():
+        trace.set_unit_ids(call.outputs[0], trace.unit_ids(x))
+        return
     row = ids.narrow(dim, 0, 1)
     if varies_along(ids, dim):
         trace.merge(ids, row, reason)
