@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lumos.measure.comparison import Comparison, compare
     from lumos.pruning.fit import FitResult, fit
     from lumos.pruning.pruner import Pruner
-    from lumos.pruning.settings import Lambda, Target, Tolerance
+    from lumos.pruning.settings import Call, Lambda, Target, Tolerance
     from lumos.suite.own_run import write_record
     from lumos.tabular.encoding import Encoding, encode
     from lumos.tracing.structure import Structure
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "Call",
     "CompactModel",
     "CompactionError",
     "Comparison",
@@ -91,6 +92,7 @@ _HOME = {
     "FitResult": "pruning.fit",
     "fit": "pruning.fit",
     "Pruner": "pruning.pruner",
+    "Call": "pruning.settings",
     "Lambda": "pruning.settings",
     "Target": "pruning.settings",
     "Tolerance": "pruning.settings",

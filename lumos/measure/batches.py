@@ -80,6 +80,6 @@ def _memory_line(model: nn.Module, inputs: tuple[Any, ...], device: torch.device
     return per_sample, max(0.0, one - per_sample)
 
 
-def held_bytes(model: nn.Module, inputs: tuple[Any, ...], device: torch.device) -> int:
+def held_bytes(model: nn.Module, inputs: tuple[Any, ...], device: torch.device, precision: str | None = None) -> int:
     """Measure the bytes of inputs and activations of one call."""
-    return input_bytes(inputs) + peak_bytes(inference(model, inputs), device)
+    return input_bytes(inputs) + peak_bytes(inference(model, inputs, precision), device)

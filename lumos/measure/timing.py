@@ -23,13 +23,16 @@ WARM_UP = 3
 Call = Callable[[], Any]
 
 
-def latencies(calls: dict[str, Call], device: torch.device, seconds: float | None = None) -> dict[str, list[float]]:
+def latencies(
+    calls: dict[str, Call], device: torch.device, seconds: float | None = None, most_calls: int = MOST_CALLS
+) -> dict[str, list[float]]:
     """Time calls that take turns in rotating order, after a warm-up, without garbage collection.
 
     Args:
         calls: What is timed, by name.
         device: Where the calls run.
         seconds: How long each call is timed in all; None: ``SECONDS``.
+        most_calls: How often each is called at most.
 
     Returns:
         Seconds of every call, by name. Entry ``i`` of all lists was measured within one round: a disturbance of the
@@ -42,7 +45,7 @@ def latencies(calls: dict[str, Call], device: torch.device, seconds: float | Non
     order = list(calls)
     with _no_garbage_collection():
         end = time.perf_counter() + (SECONDS if seconds is None else seconds) * len(calls)
-        for turn in range(MOST_CALLS):
+        for turn in range(most_calls):
             if turn >= FEWEST_CALLS and time.perf_counter() > end:
                 break
             for name in order:
@@ -79,8 +82,22 @@ def ratio(base: list[float], other: list[float]) -> dict[str, Any]:
     return {"p50": float(p50), "p25": float(p25), "p75": float(p75)}
 
 
-def inference(model: torch.nn.Module, inputs: tuple[Any, ...]) -> Call:
-    """Make a call of the model on these inputs, without gradients."""
+def inference(model: torch.nn.Module, inputs: tuple[Any, ...], precision: str | None = None) -> Call:
+    """Make a call of the model on these inputs, without gradients.
+
+    Args:
+        model: The model, on the device of the inputs.
+        inputs: Positional inputs.
+        precision: ``bfloat16`` or ``float16``: under ``torch.autocast`` of that type.
+    """
+    if precision not in (None, "float32"):
+        kind, dtype = next((p.device.type for p in model.parameters()), "cpu"), getattr(torch, str(precision))
+
+        def cast() -> Any:
+            with torch.inference_mode(), torch.autocast(kind, dtype):
+                return model(*inputs)
+
+        return cast
 
     def call() -> Any:
         with torch.inference_mode():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lumos.errors import ConfigError
 from lumos.gating.gates import rounded_up
+from lumos.pruning.calibration import Calibration
 from lumos.pruning.settings import Target
 from lumos.shapes import Bool, Float
 from lumos.tracing.structure import Structure
@@ -26,17 +27,24 @@ class Budget:
     """Turns a target into numbers for a traced model: its size for given gates, and the gates that meet it.
 
     Args:
-        target: A share of the dense network's parameters or multiply-accumulates, or a number of input features.
+        target: A share of what the dense network has or costs, or a number of input features.
         align: The kept units of each hidden group are rounded up to a multiple of it, which the limit counts.
+        calibration: What calls cost, for a target that is measured.
     """
 
     target: Target
     align: int = 1
+    calibration: Calibration | None = None
 
     @property
     def limit(self) -> float:
         """The target's value."""
         return self.target.value
+
+    def at(self, limit: float) -> Budget:
+        """Return the same budget with another limit, a share."""
+        limit = min(limit, 1 - 1e-9)
+        return replace(self, target=replace(self.target, **{self.target.quantity: limit}))
 
     def size(self, structure: Structure, gates: Float[Tensor, " units"]) -> Float[Tensor, ""]:
         """Compute the expected size for gates that are open with these probabilities.
@@ -50,6 +58,9 @@ class Budget:
         """
         if self.target.quantity == "features":
             return expected_features(structure, gates)
+        if self.target.measured:
+            assert self.calibration is not None
+            return self.calibration.cost.share(gates)
         which = {"params": 0, "macs": 1}[self.target.quantity]
         return structure.expected_sizes(gates)[which] / max(1.0, structure.dense_sizes[which])
 
@@ -61,6 +72,13 @@ class Budget:
         """
         if self.target.quantity == "features" and not len(_feature_units(structure)):
             raise ConfigError(f"{self.target.key}={self.limit:g}: no input feature of this model can be removed")
+        if self.calibration and self.calibration.floor > self.limit:
+            raise ConfigError(
+                f"{self.target.key}={self.limit:g}: this model can only have {self.calibration.floor:.3g} to 1, as "
+                f"measured with {self.calibration.call}; `lumos explain` says what is fixed and why"
+            )
+        if self.calibration:
+            return
         floor = torch.zeros(structure.units, dtype=torch.float64)
         floor[[g.start for g in structure.groups]] = 1.0
         floor = rounded_up(structure.groups, torch.zeros_like(floor), floor > 0, self.align).double()
@@ -88,7 +106,8 @@ class Budget:
         """Choose the gates to keep: the widest open ones that meet the budget from below.
 
         They come within ``SLACK`` of the budget, where units are small enough for that. In each group the widest one
-        stays, and each hidden group is rounded up. For a budget of features the other gates stay as they are.
+        stays, and each hidden group is rounded up. For a budget of features the other gates stay as they are; for one
+        that is measured, groups that have closed as a whole do.
 
         Args:
             structure: The traced model.
@@ -104,6 +123,9 @@ class Budget:
             movable[:] = False
             movable[_feature_units(structure)] = True
         keep = is_open.cpu() & ~movable
+        gone = structure.closed_groups(is_open) if self.target.measured else []
+        for group in gone:
+            movable[group.gates] = False
         for group in structure.groups:
             if movable[group.gates].any():
                 keep[group.start + int(values[group.gates].argmax())] = True

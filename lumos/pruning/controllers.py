@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.averaging import AveragedGated, snapshot, swapped
 from lumos.pruning.budget import Budget, expected_cost_of_features
+from lumos.pruning.measuring import Measuring, decide
 from lumos.pruning.resumable import Resumable
-from lumos.pruning.settings import DEFAULT_LAMBDA, Goal, Lambda, Schedule, Target, Tolerance, warm_up
+from lumos.pruning.settings import DEFAULT_LAMBDA, Cost, Goal, Lambda, Schedule, Target, Tolerance, measured, warm_up
 from lumos.shapes import Float
 
 SHRINK_OVER = 0.3
@@ -24,6 +26,9 @@ CHECKS = 40
 """How often a tolerance checks the validation score before the cut."""
 ROUNDING_EVERY = 20
 """Steps after which it is counted anew how much rounding the widths adds to a size."""
+LOOKS = (0.4, 0.6, 0.8, 0.9)
+"""Shares of the gated steps at which the network that a target has come to is measured: training finds the widths where
+a prediction is wrong."""
 PATIENCE = 5
 """Checks without a new best score after which a network that is below the threshold counts as held down by lambda."""
 
@@ -35,8 +40,8 @@ class Controller(Resumable):
     ``after_step``, and ``finalize`` before the cut.
     """
 
-    def __init__(self, goal: Goal, schedule: Schedule) -> None:
-        self.goal, self.schedule = goal, schedule
+    def __init__(self, goal: Goal, schedule: Schedule, measuring: Measuring | None = None) -> None:
+        self.goal, self.schedule, self.measuring = goal, schedule, measuring
 
     def coefficient(self, step: int) -> float:
         """Lambda at this step."""
@@ -52,17 +57,37 @@ class Controller(Resumable):
     def penalty_terms(self, gated: GatedModel) -> tuple[Tensor, ...]:
         """Scalars, differentiable in the gates."""
         assert not isinstance(self.goal, Target)
-        return (gated.penalty(self.goal.penalty),)
+        return (self.penalty_of(gated, self.goal.penalty),)
+
+    def penalty_of(self, gated: GatedModel, kind: Cost) -> Tensor:
+        """The complexity L_C, in units of gates, as ``GatedModel.penalty`` has it; of what is measured too."""
+        if measured(kind):
+            assert self.measuring is not None
+            return self.measuring.calibration.cost.share(gated.gates.open_probability()) * gated.structure.units
+        return gated.penalty(kind)  # pyright: ignore[reportArgumentType]
 
     def after_step(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer], step: int) -> None:
         """Note what the step did."""
 
     def finalize(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Bring the gates to what the cut shall keep."""
+        if self.measuring is not None:
+            self.measuring.round_up(gated)
 
     def report(self, valid_score: float | None = None) -> dict[str, Any]:
         """What was asked for and reached, for the record, given the finished network's validation score if known."""
-        return {"key": self.goal.key, "asked": self.goal.value}
+        found = {} if self.measuring is None else self.measuring.report()
+        return {"key": self.goal.key, "asked": self.goal.value, **found}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes on the way, and what was measured."""
+        return super().state_dict() | ({} if self.measuring is None else {"measuring": self.measuring.state_dict()})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`state_dict` returned."""
+        super().load_state_dict(state)
+        if self.measuring is not None:
+            self.measuring.load_state_dict(state["measuring"])
 
 
 class FixedLambda(Controller):
@@ -95,9 +120,12 @@ class TargetController(Controller):
     first, damping, rise, most = DEFAULT_LAMBDA / 10, 4.0, 20.0, 0.5
     memory = ("start", "log_lambda", "excess", "cut_size", "moved", "rounding")
 
-    def __init__(self, goal: Target, schedule: Schedule, gated: GatedModel, align: int = 1) -> None:
-        super().__init__(goal, schedule)
-        self.budget = Budget(goal, align)
+    def __init__(
+        self, goal: Target, schedule: Schedule, gated: GatedModel, align: int = 1, measuring: Measuring | None = None
+    ) -> None:
+        super().__init__(goal, schedule, measuring)
+        # What is measured is rounded on trial, where that is faster.
+        self._budget = Budget(goal, 1 if measuring else align)
         self.budget.check(gated.structure)
         self.units = gated.structure.units
         self.start = self._size(gated)
@@ -106,6 +134,11 @@ class TargetController(Controller):
         self.excess = 0.0
         self.cut_size, self.moved = math.nan, 0
         self.rounding = 1.0
+
+    @property
+    def budget(self) -> Budget:
+        """The target in numbers, by the latest measurements where it is measured."""
+        return replace(self._budget, calibration=self.measuring.calibration) if self.measuring else self._budget
 
     def _size(self, gated: GatedModel) -> float:
         gates = gated.gates
@@ -135,6 +168,13 @@ class TargetController(Controller):
         price = self.budget.target.feature_price * self.schedule.warm_up(step)
         return self.coefficient(step) * self.units, price
 
+    def after_step(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer], step: int) -> None:
+        """Measure now and then what the training has come to."""
+        if self.measuring and step in {round(share * self.schedule.gated_steps) for share in LOOKS}:
+            gates = gated.gates
+            keep = self.budget.at(self.limit(step)).fit(gated.structure, gates.log_alpha, gates.is_open())
+            self.measuring.look(step, keep, gates.log_alpha)
+
     def penalty_terms(self, gated: GatedModel) -> tuple[Tensor, ...]:
         """The size in the unit of the budget, and what that one does not price: hidden units, or input features."""
         probability = gated.gates.open_probability()
@@ -145,15 +185,14 @@ class TargetController(Controller):
 
     def finalize(self, gated: GatedModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Close and open the few gates that it takes to meet the budget, lowest and highest rank first."""
-        gates, shift = gated.gates, gated.gates.settings.shift
-        is_open = gates.is_open()
-        keep = self.budget.fit(gated.structure, gates.log_alpha, is_open).to(is_open.device)
-        with torch.no_grad():
-            gates.log_alpha[is_open & ~keep] = shift - 1.0
-            # Barely open: the function hardly changes, and the weights behind the gate can learn again.
-            gates.log_alpha[keep & ~is_open] = shift + 0.5
-        self.moved = int((is_open != keep).sum())
-        self.cut_size = float(self.budget.size(gated.structure, keep.double()))
+        gates, is_open = gated.gates, gated.gates.is_open()
+        if self.measuring is None:
+            keep = self.budget.fit(gated.structure, gates.log_alpha, is_open)
+            self.cut_size = float(self.budget.size(gated.structure, keep.double()))
+        else:
+            keep = self.measuring.settle(self.budget, gates.log_alpha, is_open)
+            self.cut_size = self.measuring.measured
+        self.moved = decide(gated, keep.to(is_open.device))
 
     def report(self, valid_score: float | None = None) -> dict[str, Any]:
         """The budget, and the size at the cut in its unit."""
@@ -179,9 +218,10 @@ class ToleranceController(Controller):
     goal: Tolerance
 
     def __init__(
-        self, goal: Tolerance, schedule: Schedule, gated: GatedModel, average: AveragedGated | None = None
-    ) -> None:
-        super().__init__(goal, schedule)
+        self, goal: Tolerance, schedule: Schedule, gated: GatedModel, average: AveragedGated | None = None,
+        measuring: Measuring | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(goal, schedule, measuring)
         self.device = gated.gates.log_alpha.device
         if goal.baseline is None or not math.isfinite(goal.baseline):
             raise TrainingError(f"{goal.key} needs the dense network's validation score; train it first")
@@ -225,11 +265,22 @@ class ToleranceController(Controller):
             score = self.score(self.average.model)
         self.seen = 0
         self._adapt(score)
-        size = int(gated.gates.is_open().sum())
-        self.checks.append((step, score, math.exp(self.log_lambda), size))
+        is_open = gated.gates.is_open()
+        self.checks.append((step, score, math.exp(self.log_lambda), int(is_open.sum())))
+        size = self._smallness(gated, is_open)
         if self.within(score) and (self.kept is None or size <= self.kept[0]):
             state = {n: t.detach().clone() for n, t in gated.state_dict().items()}
             self.kept = (size, state, deepcopy([o.state_dict() for o in optimizers]), *snapshot(self.average))
+
+    def _smallness(self, gated: GatedModel, is_open: Tensor) -> float:
+        """What is minimised, of the network with these units."""
+        kind = self.goal.penalty
+        if kind == "gates":
+            return int(is_open.sum())
+        if measured(kind):
+            assert self.measuring is not None
+            return self.measuring.calibration.share(is_open.cpu())
+        return float(gated.structure.expected_sizes(is_open.double())[{"params": 0, "macs": 1}[kind]])
 
     def _follow(self, weights: list[Tensor]) -> None:
         """Take a step's weights into their mean since the last check."""
@@ -258,6 +309,7 @@ class ToleranceController(Controller):
                 optimizer.load_state_dict(kept)
             if self.average is not None:
                 self.average.load_state_dict(self.kept[3])
+        super().finalize(gated, optimizers)
 
     def report(self, valid_score: float | None = None) -> dict[str, Any]:
         """The threshold, and whether the finished network keeps to it."""
@@ -268,8 +320,9 @@ class ToleranceController(Controller):
 
 
 def make_controller(
-    goal: Goal, schedule: Schedule, gated: GatedModel, *, align: int = 1, average: AveragedGated | None = None
-) -> Controller:
+    goal: Goal, schedule: Schedule, gated: GatedModel, *, align: int = 1, average: AveragedGated | None = None,
+    measuring: Measuring | None = None,
+) -> Controller:  # fmt: skip
     """Make the controller of a goal.
 
     Args:
@@ -278,13 +331,14 @@ def make_controller(
         gated: The model that it trains.
         align: The multiple to which the kept units of each hidden group are rounded up.
         average: The averaged copy that is scored, where there is one.
+        measuring: What is measured, for a goal that asks for it.
 
     Raises:
         ConfigError: This model cannot meet the target.
         TrainingError: A tolerance comes without a score and a baseline.
     """
     if isinstance(goal, Lambda):
-        return FixedLambda(goal, schedule)
+        return FixedLambda(goal, schedule, measuring)
     if isinstance(goal, Target):
-        return TargetController(goal, schedule, gated, align)
-    return ToleranceController(goal, schedule, gated, average)
+        return TargetController(goal, schedule, gated, align, measuring)
+    return ToleranceController(goal, schedule, gated, average, measuring)

@@ -23,6 +23,7 @@ from lumos.files import atomic
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
 from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics, recalibrate
+from lumos.pruning.calibration import Calibration
 from lumos.pruning.pruner import Pruner
 from lumos.pruning.report import gate_columns
 from lumos.pruning.settings import Goal, Lambda, Tolerance
@@ -248,13 +249,17 @@ class _Training:
         inner = model.model if isinstance(model, GatedModel) else model
         self.optimizer = recipe.optimizer([p for p in inner.parameters() if p.requires_grad])
         self.scheduler = recipe.scheduler(self.optimizer, recipe.steps)
+        self.goal = goal
+        self.saved = self._read()
         self.pruner: Pruner | None = None
         if goal is not None:
+            options = dict(options or {})
+            if self.saved and goal.measured and isinstance(model, GatedModel):  # it is not measured again
+                options["calibration"] = Calibration.in_state(model.structure, self.saved["pruner"])
             self.pruner = Pruner(
                 model, self.optimizer, recipe.steps, goal, cut="training", schedulers=[self.scheduler],
-                seed=recipe.seed, **(options or {}),
+                seed=recipe.seed, **options,
             )  # fmt: skip
-        self.goal = goal
         self.epoch, self.best, self.best_epoch = 0, math.nan, 0
         self.best_state: dict[str, Tensor] | None = None
         self.curve: list[dict[str, Any]] = []
@@ -349,9 +354,10 @@ class _Training:
         with atomic(self._file) as temporary:
             torch.save(state, temporary)
 
-    def _resume(self) -> None:
+    def _read(self) -> dict[str, Any] | None:
+        """What the checkpoint of this very training holds; None where there is none."""
         if self._file is None or not self._file.exists():
-            return
+            return None
         try:
             state = torch.load(self._file, map_location=self.recipe.device, weights_only=True)
             theirs = state["identity"]
@@ -361,6 +367,13 @@ class _Training:
             if theirs.get(key) != value:
                 raise ConfigError(f"{self._file} is of another training: {key} was {theirs.get(key)}, here {value}; "
                                   "give another folder")  # fmt: skip
+        return state
+
+    def _resume(self) -> None:
+        state = self.saved
+        if state is None:
+            return
+        self.saved = None
         if self.pruner is not None:
             self.pruner.load_state_dict(state["pruner"])
         self.model.load_state_dict(state["model"])

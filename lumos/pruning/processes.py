@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch.distributed as dist
 from torch import Tensor
+
+from lumos.errors import LumosError
+
+T = TypeVar("T")
 
 
 def started() -> bool:
@@ -38,3 +45,19 @@ def shared(number: int) -> int:
     found = [number]
     dist.broadcast_object_list(found)
     return found[0]
+
+
+def of_first(make: Callable[[], T]) -> T:
+    """Return what the first process makes, on all of them; what it raises is raised by all. Plain values only."""
+    if count() == 1:
+        return make()
+    found: list[T | Exception | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            found = [make()]
+        except Exception as error:  # the others wait for an answer
+            found = [error if isinstance(error, LumosError) else LumosError(f"{type(error).__name__}: {error}")]
+    dist.broadcast_object_list(found)
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]  # pyright: ignore[reportReturnType]

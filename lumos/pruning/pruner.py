@@ -25,9 +25,12 @@ from lumos.gating.gated_model import GatedModel
 from lumos.pruning import processes
 from lumos.pruning.averaging import AveragedGated, average_of_gated
 from lumos.pruning.batch_statistics import Calls, has_statistics, kept_modes
+from lumos.pruning.bench import Bench, Clock
+from lumos.pruning.calibration import Calibration
 from lumos.pruning.collapse_detection import CollapseDetector, open_widths
 from lumos.pruning.controllers import make_controller
 from lumos.pruning.feature_history import FeatureHistory
+from lumos.pruning.measuring import Measuring
 from lumos.pruning.optimizers import carry_over, matrix_sizes, rate_gain
 from lumos.pruning.report import gate_columns, gate_report, summary
 from lumos.pruning.restoring import compact_of
@@ -75,9 +78,15 @@ class Pruner:
             over the last inputs that ``gated`` was called with.
         dense_loss: The mean training loss of the dense network, where it is known; it tells :meth:`observe` what a
             good loss is.
+        clock: Times the calls that a latency is asked for: takes models by name, inputs, and for how many seconds each
+            may be called; returns the seconds of each round by name. By default torch's eager mode is timed here;
+            another runtime, or another machine, can stand in its place.
+        calibration: What an earlier pruner measured of the same calls (:attr:`calibration`), so that it is not measured
+            again.
 
     Raises:
-        ConfigError: This model cannot meet the target, or an argument is out of its range.
+        ConfigError: This model cannot meet the target, or an argument is out of its range. For a latency that is
+            measured here, before the training.
         TrainingError: A tolerance comes without a score or a baseline.
 
     Example:
@@ -119,6 +128,8 @@ class Pruner:
         seed: int | None = 0,
         recalibrate: Callable[[nn.Module], Any] | None = None,
         dense_loss: float = 0.0,
+        clock: Clock | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         if not isinstance(gated, GatedModel):
             raise ConfigError(f"gated={type(gated).__name__}: expected what lumos.gate returned")
@@ -170,7 +181,13 @@ class Pruner:
         if isinstance(goal, Tolerance) and goal.score is not None:
             goal = replace(goal, score=partial(self._scored, goal.score))
         average = self.copies[0] if self.copies else None
-        self.controller = make_controller(goal, self.schedule, gated, align=align, average=average)
+        measuring = None
+        if goal.measured:
+            bench = Bench(self._whole(gated), goal.measured, goal.call, clock, align if align > 1 else None)
+            measuring = Measuring(bench, calibration)
+        self.controller = make_controller(
+            goal, self.schedule, gated, align=align, average=average, measuring=measuring
+        )  # fmt: skip
         self.controller.before_step(gated, 0)
         self._draw()
 
@@ -191,6 +208,12 @@ class Pruner:
             self._recalibrate(model)
             found = float(score(model))
         return float(processes.mean(torch.tensor(found, dtype=torch.float64)))
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What was measured of calls, for another pruner of the same model; None where nothing is."""
+        measuring = self.controller.measuring
+        return None if measuring is None else measuring.calibration
 
     # ---- in the loop, by itself -------------------------------------------------------------------------------------
 

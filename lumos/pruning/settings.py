@@ -4,17 +4,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from lumos.errors import ConfigError
-from lumos.gating.settings import Penalty
 
 DEFAULT_LAMBDA = 1e-3
 """What lambda is where neither it nor a target nor a tolerance is given."""
 
-Quantity = Literal["params", "macs", "features"]
+Measured = Literal["latency", "memory"]
+"""What of a call is measured: its time; or the bytes of weights, inputs and activations at its peak."""
+Quantity = Literal["params", "macs", "latency", "memory", "features"]
 """What a target can limit."""
+Cost = Literal["gates", "params", "macs", "latency", "memory"]
+"""What lambda can multiply."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Say how the compact model will be called, where its time or its memory is asked for.
+
+    Args:
+        batch: Samples of a call; those of the example by default.
+        device: Where it is called, ``cpu`` or ``cuda``; where it trains by default.
+        threads: Threads of a call on a CPU; torch's by default.
+        precision: ``float32``, or ``bfloat16`` or ``float16`` for calls under ``torch.autocast``.
+
+    Raises:
+        ConfigError: A value is out of its range.
+
+    Example:
+        >>> from lumos.pruning.settings import Call, Target
+        >>> Target(latency=0.33, call=Call(batch=1, threads=1)).call.batch
+        1
+    """
+
+    batch: int | None = None
+    device: str | None = None
+    threads: int | None = None
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "threads"):
+            value = getattr(self, name)
+            good = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+            _expect(good, f"lumos.call.{name}", value, "a whole number >= 1")
+        good = self.precision in (None, "float32", "bfloat16", "float16")
+        _expect(good, "lumos.call.precision", self.precision, "float32, bfloat16 or float16")
 
 
 @dataclass(frozen=True)
@@ -23,8 +59,9 @@ class Lambda:
 
     Args:
         value: The coefficient, >= 0, in units of the loss per gate.
-        penalty: What is penalised: the expected number of open ``gates``, or the expected share of ``params`` or
-            ``macs`` times the number of gates.
+        penalty: What is penalised: the expected number of open ``gates``, or the expected share of the dense network's
+            ``params``, ``macs``, ``latency`` or ``memory`` times the number of gates.
+        call: How the compact model will be called, for ``latency`` and ``memory``.
 
     Raises:
         ConfigError: The value is negative or not a number.
@@ -36,12 +73,19 @@ class Lambda:
     """
 
     value: float = DEFAULT_LAMBDA
-    penalty: Penalty = "gates"
+    penalty: Cost = "gates"
+    call: Call = field(default_factory=Call)
 
     key: ClassVar[str] = "lumos.lambda"
 
     def __post_init__(self) -> None:
         _expect(0 <= self.value < math.inf, self.key, self.value, "a number >= 0")
+        _expect_cost(self.penalty)
+
+    @property
+    def measured(self) -> Measured | None:
+        """What of a call has to be measured for it."""
+        return measured(self.penalty)
 
     @property
     def remedy(self) -> str:
@@ -56,9 +100,12 @@ class Target:
     Args:
         params: Share of the dense network's parameters, between 0 and 1.
         macs: Share of the dense network's multiply-accumulates, between 0 and 1.
+        latency: Share of the time of a dense call, between 0 and 1, as measured on this machine.
+        memory: Share of what a dense call holds at its peak, between 0 and 1: weights, inputs and activations.
         features: Number of input features, >= 1.
-        feature_price: What each input feature costs beside a budget of parameters or multiply-accumulates, which hardly
-            price one, in units of the loss; 0 for nothing.
+        feature_price: What each input feature costs beside a budget of another quantity, which hardly prices one, in
+            units of the loss; 0 for nothing.
+        call: How the compact model will be called, for ``latency`` and ``memory``.
 
     Raises:
         ConfigError: None or several of them are given, or a value is out of its range.
@@ -74,6 +121,9 @@ class Target:
     macs: float | None = None
     features: int | None = None
     feature_price: float = DEFAULT_LAMBDA
+    latency: float | None = None
+    memory: float | None = None
+    call: Call = field(default_factory=Call)
 
     def __post_init__(self) -> None:
         given = [name for name in get_args(Quantity) if getattr(self, name) is not None]
@@ -85,6 +135,11 @@ class Target:
             _expect(self.value >= 1 and float(self.value).is_integer(), self.key, self.value, "a whole number >= 1")
         else:
             _expect(0 < self.value < 1, self.key, self.value, "a share between 0 and 1")
+
+    @property
+    def measured(self) -> Measured | None:
+        """What of a call has to be measured for it."""
+        return measured(self.quantity)
 
     @property
     def quantity(self) -> Quantity:
@@ -116,7 +171,8 @@ class Tolerance:
         score: Scores a model on validation data.
         baseline: The score of the trained dense network.
         higher_is_better: Whether a higher score is better.
-        penalty: What is penalised, see :class:`Lambda`.
+        penalty: What is penalised, see :class:`Lambda`; the smallest model is the one that has least of it.
+        call: How the compact model will be called, for ``latency`` and ``memory``.
 
     Raises:
         ConfigError: The share is out of its range.
@@ -131,12 +187,19 @@ class Tolerance:
     score: Callable[[Any], float] | None = None
     baseline: float | None = None
     higher_is_better: bool = True
-    penalty: Penalty = "gates"
+    penalty: Cost = "gates"
+    call: Call = field(default_factory=Call)
 
     key: ClassVar[str] = "lumos.tolerance"
 
     def __post_init__(self) -> None:
         _expect(0 <= self.share < 1, self.key, self.share, "a share in [0, 1)")
+        _expect_cost(self.penalty)
+
+    @property
+    def measured(self) -> Measured | None:
+        """What of a call has to be measured for it."""
+        return measured(self.penalty)
 
     @property
     def value(self) -> float:
@@ -193,6 +256,15 @@ def warm_up(step: int, total: int, share: float) -> float:
     return min(1.0, step / (share * total)) if share > 0 else 1.0
 
 
-def _expect(condition: bool, key: str, value: float, expected: str) -> None:
+def measured(quantity: Cost | Quantity) -> Measured | None:
+    """Return the quantity where it has to be measured; None where the trace counts it."""
+    return quantity if quantity in ("latency", "memory") else None
+
+
+def _expect_cost(penalty: str) -> None:
+    _expect(penalty in get_args(Cost), "lumos.penalty", penalty, f"one of {', '.join(get_args(Cost))}")
+
+
+def _expect(condition: bool, key: str, value: Any, expected: str) -> None:
     if not condition:
         raise ConfigError(f"{key}={value}: expected {expected}")

@@ -29,9 +29,16 @@ def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     if (kept.get("method") or {}).get("name", "lumos") not in WITH_GATES:
         del kept["lumos"]
         return kept
-    target = {k: v for k, v in kept["lumos"].get("target", {}).items() if v is not None}
-    kept["lumos"] = {k: v for k, v in {**kept["lumos"], "target": target or None}.items() if v is not None}
+    kept["lumos"] = {key: _given(value) for key, value in kept["lumos"].items()}
+    kept["lumos"] = {key: value for key, value in kept["lumos"].items() if value is not None}
     return kept
+
+
+def _given(value: Any) -> Any:
+    """What of a group of keys has a value; None where none has."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: inner for key, inner in value.items() if inner is not None} or None
 
 
 def without(config: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:

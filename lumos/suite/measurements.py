@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from lumos import measure
 from lumos.errors import DataError
+from lumos.pruning.bench import CallMeter
 from lumos.suite.config import RunConfig
 from lumos.suite.data_files import files_of, fingerprint
 from lumos.suite.feature_statistics import relevance
@@ -17,6 +19,9 @@ from lumos.suite.training.evaluation import evaluate, on_device
 from lumos.suite.training.loading import set_epoch
 from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Loaders, Workload
+
+CONFIRM_SECONDS = 1.0
+"""How long each network is called where a promise is measured once more."""
 
 
 def measure_both(
@@ -44,10 +49,22 @@ def measure_both(
         "dense": {**scored(workload, dense, loaders, device), **figures["dense"], **_training(dense)},
         "compact": {**scored(workload, other, loaders, device), **figures["compact"], **_training(other)},
         "gates": other.gates,
-        "steering": other.steering,
+        "steering": _confirmed(config, workload, dense, other, device),
         "training": training,
         "equivalence": asdict(other.equivalence) if other.equivalence else None,
     }  # fmt: skip
+
+
+def _confirmed(
+    config: RunConfig, workload: Workload, dense: Trained, other: Trained, device: torch.device
+) -> dict[str, Any] | None:
+    """What became of what was asked for; a measured promise is measured once more, of the finished networks."""
+    goal, steering = config.lumos.goal, other.steering
+    if goal.measured is None or steering is None or "measured" not in steering:
+        return steering
+    meter = CallMeter(goal.measured, goal.call, workload.example(), device)
+    models = [copy.deepcopy(trained.model).to(meter.device).eval() for trained in (dense, other)]
+    return {**steering, "finished": meter.shares(models[0], models[1:], CONFIRM_SECONDS)[0]}
 
 
 def scored(workload: Workload, trained: Trained, loaders: Loaders, device: torch.device) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lumos.errors import ConfigError
-from lumos.gating.settings import GateSettings, Penalty
-from lumos.pruning.settings import DEFAULT_LAMBDA, Goal, Lambda, Target, Tolerance
+from lumos.gating.settings import GateSettings
+from lumos.pruning.settings import DEFAULT_LAMBDA, Call, Cost, Goal, Lambda, Target, Tolerance
 from lumos.suite.wording import did_you_mean, one_of
 from lumos.tracing.options import StructureOptions
 
@@ -31,6 +31,10 @@ def _expected(holds: Callable[[Any], bool], phrase: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _is_device(name: str) -> bool:
+    return bool(re.fullmatch(r"cpu|cuda(:\d+)?", name))
 
 
 Positive = Annotated[float, _expected(lambda x: x > 0, "a number > 0")]
@@ -51,6 +55,17 @@ class TargetConfig(Settings):
     params: float | None = None
     macs: float | None = None
     features: int | None = None
+    latency: float | None = None
+    memory: float | None = None
+
+
+class CallConfig(Settings):
+    """How the compact model will be called, where its time or its memory is asked for."""
+
+    batch: Count | None = None
+    device: Annotated[str, _expected(_is_device, "cpu, cuda or cuda:N")] | None = None
+    threads: Count | None = None
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
 
 
 class LumosConfig(Settings):
@@ -60,8 +75,9 @@ class LumosConfig(Settings):
     """
 
     lambda_: float | None = Field(alias="lambda")
-    penalty: Penalty
+    penalty: Cost
     target: TargetConfig = TargetConfig()
+    call: CallConfig = CallConfig()
     tolerance: float | None = None
     tau: float
     t_l: float
@@ -118,12 +134,13 @@ class LumosConfig(Settings):
     @property
     def goal(self) -> Goal:
         """What steers the training, as the engine takes it."""
+        call = Call(**self.call.model_dump())
         if self.tolerance is not None:
-            return Tolerance(self.tolerance, penalty=self.penalty)
+            return Tolerance(self.tolerance, penalty=self.penalty, call=call)
         if self.lambda_ is None:
             # A price of features would give the same id to another run; it is for loops of one's own so far.
-            return Target(**self.target.model_dump(), feature_price=0.0)
-        return Lambda(self.lambda_, self.penalty)
+            return Target(**self.target.model_dump(), feature_price=0.0, call=call)
+        return Lambda(self.lambda_, self.penalty, call)
 
     @property
     def structure(self) -> StructureOptions:

@@ -13,7 +13,7 @@ from lumos import measure
 from lumos.api import gate
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning.pruner import Pruner
-from lumos.pruning.settings import DEFAULT_LAMBDA, Lambda
+from lumos.pruning.settings import DEFAULT_LAMBDA, Lambda, measured
 from lumos.suite.settings import LumosConfig
 from lumos.suite.training.objective import compiled_loss
 from lumos.suite.training.optimizer import make_optimizer
@@ -44,7 +44,9 @@ def step_cost(
         optimizer = make_optimizer(model, workload)
         if isinstance(model, GatedModel):
             value = DEFAULT_LAMBDA if settings.lambda_ is None else settings.lambda_
-            Pruner(model, optimizer, NEVER, Lambda(value, settings.penalty), cut="call", seed=None)
+            # What is measured costs a step as much as what is counted, and needs no measuring for that.
+            penalty = "macs" if measured(settings.penalty) else settings.penalty
+            Pruner(model, optimizer, NEVER, Lambda(value, penalty), cut="call", seed=None)
 
         def step() -> Tensor:
             loss = loss_of(model, batch)

@@ -16,7 +16,7 @@ from lumos.pruning.settings import Lambda, Schedule, Target, Tolerance, warm_up
         (lambda: Target(params=1.0), "lumos.target.params=1.0: expected a share between 0 and 1"),
         (lambda: Target(macs=float("nan")), "lumos.target.macs=nan: expected a share"),
         (lambda: Target(features=0), "lumos.target.features=0: expected a whole number >= 1"),
-        (lambda: Target(), "a target has none: expected one of params, macs, features"),
+        (lambda: Target(), "a target has none: expected one of params, macs, latency, memory, features"),
         (lambda: Target(params=0.1, macs=0.2), "a target has params and macs: expected one of"),
         (lambda: Tolerance(1.0), r"lumos.tolerance=1.0: expected a share in \[0, 1\)"),
     ],

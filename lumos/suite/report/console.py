@@ -153,10 +153,34 @@ def _training_lines(entry: dict[str, Any]) -> list[str]:
 def _steering_lines(entry: dict[str, Any]) -> list[str]:
     """Say what became of a target or a tolerance; nothing where lambda was given."""
     steering = entry.get("steering") or {}
+    if "measured" in steering:
+        return [*_measured_lines(steering), *_tolerance_lines(entry, steering)]
     if "reached" in steering:
         share = steering["reached"] / steering["asked"]
         reached = f"{steering['reached']:.4g} at the cut ({100 * share:.1f}% of the budget)"
         return [f"{steering['key']}={steering['asked']:g}: {reached}"]
+    return _tolerance_lines(entry, steering)
+
+
+def _measured_lines(steering: dict[str, Any]) -> list[str]:
+    """Say what was asked of a call, predicted and measured, in shares of the dense network's."""
+    call = ", ".join(f"{key} {value}" for key, value in steering["call"].items() if value is not None)
+    what, finished, error = steering["measures"], steering.get("finished"), steering["calibration_error"]
+    shares = {"predicted": steering["predicted"], "measured at the cut": steering["measured"], "finished": finished}
+    said = ", ".join(f"{name} {value:.3f}" for name, value in shares.items() if value is not None)
+    lines = [f"{what} of a call ({call}), as a share of dense: {said}"]
+    if "reached" in steering:
+        kept = steering["reached"] <= steering["asked"]
+        lines[0] = f"{steering['key']}={steering['asked']:g}: {'kept' if kept else 'MISSED'}; {lines[0]}"
+    lines.append(
+        f"{what} was fitted to measured networks; for those held out it is off by {100 * error['median']:.1f}% "
+        f"(at most {100 * error['largest']:.1f}%); the smallest network has {steering['least']:.3f}"
+    )
+    return lines
+
+
+def _tolerance_lines(entry: dict[str, Any], steering: dict[str, Any]) -> list[str]:
+    """Say whether a tolerance was kept; nothing where none was asked for."""
     if "line" in steering:
         met = "kept" if steering["met"] else "MISSED; ask for a larger tolerance, or train longer"
         against = f"validation {entry['compact']['valid_score']:.4f} against a line of {steering['line']:.4f}"

@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
+from lumos.pruning.calibration import Calibration
 from lumos.pruning.pruner import Pruner
 from lumos.pruning.report import gate_columns
 from lumos.pruning.settings import Tolerance
@@ -94,11 +96,11 @@ def train(
     if gated and total < 2:
         raise TrainingError(f"{workload.name}: a gated training needs two steps or more, this one has {total}")
 
-    def fresh() -> TrainState:
+    def fresh(saved: dict[str, Any] | None) -> TrainState:
         state = TrainState(workload, config, device, gated=gated)
         state.method = setup(state, total) if setup else None
         state.keep_average()
-        state.method = state.method or _lumos_method(state, loaders, dense, total)
+        state.method = state.method or _lumos_method(state, loaders, dense, total, (saved or {}).get("phase"))
         return state
 
     reader = Reader(loaders.train, distributed.world())
@@ -176,8 +178,10 @@ def steps_of(workload: Workload, loaders: Loaders, config: RunConfig) -> int:
     return min(total, config.trainer.max_steps or total)
 
 
-def _lumos_method(state: TrainState, loaders: Loaders, dense: Trained | None, total: int) -> LumosMethod | None:
-    """Our method on a gated network; None for a dense one."""
+def _lumos_method(
+    state: TrainState, loaders: Loaders, dense: Trained | None, total: int, saved: dict[str, Any] | None
+) -> LumosMethod | None:
+    """Our method on a gated network; None for a dense one. What a checkpoint has measured is not measured again."""
     if not isinstance(state.model, GatedModel):
         return None
     settings, goal = state.config.lumos, state.config.lumos.goal
@@ -192,6 +196,7 @@ def _lumos_method(state: TrainState, loaders: Loaders, dense: Trained | None, to
         warmup=settings.warmup, rate_gain=settings.rate_gain, align=settings.align or 1, seed=None,
         averaged=[state.average] if state.average else [], dense_loss=loss,
         recalibrate=lambda model: recalibrate(state.workload, model, state.recent),
+        calibration=Calibration.in_state(state.model.structure, saved) if saved and goal.measured else None,
     )  # fmt: skip
     return LumosMethod(pruner)
 
@@ -205,19 +210,23 @@ def _valid_score(state: TrainState, loaders: Loaders, model: nn.Module) -> float
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
 
-def _resumed(fresh: Callable[[], TrainState], reader: Reader, label: str, store: Store | None) -> TrainState:
+def _resumed(
+    fresh: Callable[[dict[str, Any] | None], TrainState], reader: Reader, label: str, store: Store | None
+) -> TrainState:
     """The state to go on from: that of the newest checkpoint that can be used, or a fresh one."""
     found = distributed.from_main(lambda: list(store.candidates()) if store else [])
-    state = fresh()
+    state = None
     for path, saved in found:
         try:
+            state = fresh(saved)
             state.load_state_dict(saved, reader)
         except Exception as error:  # a checkpoint of other code can fail in any way; the training then starts anew
             log.warning(f"{path}: does not fit this training ({type(error).__name__}: {error}); passed over")
-            state = fresh()
+            state = None
             continue
         log.info(f"{label}: going on from step {state.step}, {path}")
         break
+    state = state or fresh(None)
     if store:
         store.last_step = state.step
     state.prepare(reader)
