@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lumos.api import gate
     from lumos.compaction.compact import compact
     from lumos.compaction.explain import explain
+    from lumos.compaction.input_relations import Folded, Relation, fold_inputs
     from lumos.compaction.model import CompactModel, load
     from lumos.compaction.verify import verify
     from lumos.errors import CompactionError, ExportError, StructureError
@@ -49,10 +50,12 @@ __all__ = [
     "ExportError",
     "Exported",
     "FitResult",
+    "Folded",
     "GateSettings",
     "GatedModel",
     "Lambda",
     "Pruner",
+    "Relation",
     "Structure",
     "StructureError",
     "Target",
@@ -63,6 +66,7 @@ __all__ = [
     "explain",
     "export",
     "fit",
+    "fold_inputs",
     "gate",
     "load",
     "verify",
@@ -72,6 +76,9 @@ __all__ = [
 _HOME = {
     "Encoding": "tabular.encoding",
     "encode": "tabular.encoding",
+    "Folded": "compaction.input_relations",
+    "Relation": "compaction.input_relations",
+    "fold_inputs": "compaction.input_relations",
     "explain": "compaction.explain",
     "Comparison": "measure.comparison",
     "compare": "measure.comparison",

@@ -21,6 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lumos.compaction.input_relations import Folded, fold_inputs
 from lumos.compaction.model import CompactModel
 from lumos.errors import ConfigError
 from lumos.exporting import Exported, export
@@ -65,6 +66,7 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         validation_fraction: float = 0.15,
         categorical_features: Any = "from_dtype",
         max_categories: int = 64,
+        fold_inputs: bool = True,
         device: str = "cpu",
         random_state: Any = None,
         verbose: int = 0,
@@ -87,6 +89,7 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.categorical_features = categorical_features
         self.max_categories = max_categories
+        self.fold_inputs = fold_inputs
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -159,7 +162,7 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
             learning_rate=self.learning_rate, weight_decay=self.weight_decay, clip_norm=1.0, device=self.device,
             seed=seed, features=self._names(self._order), progress=bool(self.verbose),
         )  # fmt: skip
-        self._keep(found, [t.to("cpu") for t in valid], seed)
+        self._keep(found, table, [t.to("cpu") for t in valid], seed)
         return self
 
     def _goal(self) -> Goal:
@@ -218,13 +221,15 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
             weights += float(weight.sum())
         return 1.0 - total / weights
 
-    def _keep(self, found: Any, valid: list[Tensor], seed: int) -> None:
+    def _keep(self, found: Any, table: Tensor, valid: list[Tensor], seed: int) -> None:
         """Note what the training found, in the order of the columns of X."""
-        self.model_: CompactModel = found.model.cpu()
+        folded = fold_inputs(found.model.cpu(), table) if self.fold_inputs else Folded(found.model.cpu(), ())
+        self.model_: CompactModel = folded.model
+        self.relations_ = list(folded.relations)
         self.history_ = found.curve
         self.n_iter_ = max(row["epoch"] for row in found.curve)
         self.validation_score_, self.dense_score_ = found.score, found.dense_score
-        self.n_parameters_ = found.params
+        self.n_parameters_ = (found.params[0], sum(p.numel() for p in self.model_.parameters()))
         width = len(self._order)
         self.support_ = np.zeros(width, bool)
         self.ranking_ = np.ones(width, int)
@@ -235,6 +240,10 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
                 self.ranking_[column] = 2 + len({p for p in places if p > row["order"]})
         if not found.features:  # a single column has no gate
             self.support_[:] = True
+        names = self._names(range(width))
+        for relation in self.relations_:
+            column = names.index(relation.feature)
+            self.support_[column], self.ranking_[column] = False, 2
         self.feature_importances_ = np.zeros(width)
         self.feature_importances_[self._order] = self._importances(valid, seed)
 
@@ -369,6 +378,8 @@ class LumosRegressor(RegressorMixin, _LumosEstimator):
         categorical_features: Columns that are categories: their places, names or a mask; ``from_dtype`` for those of a
             data frame that hold text or have the type ``category``; None for none.
         max_categories: The largest number of categories of a column; the rarer ones count as unknown.
+        fold_inputs: Whether columns go that are constant, copies or linear functions of other kept ones on all rows of
+            the training; see :func:`lumos.fold_inputs`.
         device: Where to train.
         random_state: Of the split, the weights, the order of the rows and the gates.
         verbose: 1 writes a line for each pass to the log ``lumos``.
@@ -376,6 +387,7 @@ class LumosRegressor(RegressorMixin, _LumosEstimator):
     Attributes:
         model_: The compact network.
         support_: Which columns it reads; ``ranking_`` is 1 for these, and higher the earlier a column went.
+        relations_: What the columns are that went because others stand for them.
         feature_importances_: By how much the validation loss rises when a column is shuffled, as shares of the whole.
         validation_score_: R2 on the validation rows; ``dense_score_`` that of the dense network.
         n_parameters_: Parameters of the dense and of the compact network.

@@ -114,6 +114,17 @@ def test_it_works_in_pipelines_and_searches():
     assert np.array_equal(again.predict(x), search.predict(x))
 
 
+@pytest.mark.parametrize("fold", [True, False])
+def test_of_copies_one_stays(fold, tmp_path):
+    x = np.random.default_rng(0).random((120, 4))
+    x[:, 2], x[:, 3] = 10 * x[:, 0] - 5, 4.0
+    model = LumosRegressor(hidden=(8,), strength=0.0, max_iter=3, fold_inputs=fold, random_state=0).fit(x, x[:, 0])
+    assert model.get_support().sum() == (2 if fold else 4)
+    assert len(model.relations_) == (2 if fold else 0)
+    assert model.predict(x).shape == (120,)
+    model.export(tmp_path / "net.onnx", reduced=True)
+
+
 @pytest.mark.parametrize("encoding", ["plain", "periodic"])
 def test_numbers_are_encoded_as_asked_for(encoding):
     x = np.random.default_rng(0).random((120, 3))
