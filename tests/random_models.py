@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tests.networks import ACTIVATIONS
 
 KINDS = """plain skip concat norm buffer mixed masked tied twice flag index branch slices blocks noise rare aux kept
-halves""".split()  # noqa: SIM905
+halves heads grouped turned""".split()  # noqa: SIM905
 
 
 class Block(nn.Module):
@@ -23,9 +23,18 @@ class Block(nn.Module):
         self.kind = kind
         same = kind in ("skip", "norm", "masked", "tied", "twice", "slices", "rare", "halves")
         self.width = width if same else rng.randint(2, 12)
+        if kind in ("heads", "grouped", "turned"):
+            self.heads, self.size = 4, 2 * rng.randint(1, 3)
+            self.width = self.heads * self.size
+            self.few = rng.choice([1, 2]) if kind == "grouped" else self.heads
+            self.made = (self.heads + 2 * self.few) * self.size
+            self.out_of_heads = nn.Linear(self.width, self.width)
+        if kind == "turned":
+            self.register_buffer("frequencies", torch.rand(self.size // 2))
         if kind in ("blocks", "halves"):
             self.width, self.blocks = 4 * (self.width // 4 + 1), 4
-        self.layer = nn.Linear(width, self.width, bias=rng.random() < 0.8)
+        made = self.made if kind in ("heads", "grouped", "turned") else self.width
+        self.layer = nn.Linear(width, made, bias=rng.random() < 0.8)
         self.column, self.cut = rng.randrange(inputs), rng.randint(1, max(1, self.width - 1))
         if kind == "norm":
             self.norm = nn.BatchNorm1d(self.width)
@@ -90,6 +99,28 @@ class Block(nn.Module):
         u = y.view(len(y), self.blocks, -1).softmax(-1).flatten(1)
         v = self.second(h).view(len(y), self.blocks, -1).softmax(-1).flatten(1)
         return self.back(torch.cat([u, v], 1))
+
+    def _heads(self, y, h, x, extra):
+        q, k, v = y.reshape(len(y), 3, self.heads, self.size).permute(1, 2, 0, 3).unbind(0)
+        return self._attend(q, k, v)
+
+    def _turned(self, y, h, x, extra):
+        q, k, v = y.reshape(len(y), 3, self.heads, self.size).permute(1, 2, 0, 3).unbind(0)
+        angles = torch.outer(torch.arange(len(y), dtype=y.dtype), self.frequencies)
+        angles = torch.cat([angles, angles], -1)
+        q, k = (
+            t * angles.cos() + torch.cat([-t.chunk(2, -1)[1], t.chunk(2, -1)[0]], -1) * angles.sin() for t in (q, k)
+        )
+        return self._attend(q, k, v)
+
+    def _grouped(self, y, h, x, extra):
+        first, second = self.heads * self.size, (self.heads + self.few) * self.size
+        parts = y[:, :first], y[:, first:second], y[:, second:]
+        q, k, v = (part.reshape(len(y), -1, self.size).transpose(0, 1) for part in parts)
+        return self._attend(q, k.repeat_interleave(len(q) // len(k), 0), v.repeat_interleave(len(q) // len(k), 0))
+
+    def _attend(self, q, k, v):
+        return self.out_of_heads(F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
 
     def _noise(self, y, h, x, extra):
         return F.dropout(y + torch.randn_like(y), 0.3, training=True)

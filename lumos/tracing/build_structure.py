@@ -7,10 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from lumos.shapes import Bool, Float, Int
@@ -23,6 +20,7 @@ from lumos.tracing.modules import int_attributes
 from lumos.tracing.query_key import pair_units, query_and_key_units, score_scales
 from lumos.tracing.structure import INPUT, Bound, Fixed, Group, InputSelection, Size, Structure
 from lumos.tracing.trace import Block, Trace
+from lumos.tracing.unit_classes import UnitClasses, connected
 from lumos.tracing.unit_ids import has_values
 
 
@@ -102,64 +100,6 @@ def build_structure(
         scales=score_scales(trace, of_unit),
         prices=_prices(trace, classes, constraints, named, gate_of, groups),
     )
-
-
-class UnitClasses:
-    """Equivalence classes of merged units: what must stay or go together. Each has a number, its label.
-
-    Args:
-        trace: The trace whose units are merged.
-
-    Attributes:
-        label: The class of every unit.
-        reason: Why a class is fixed, for those that are.
-    """
-
-    label: Int[Tensor, " units"]
-    reason: dict[int, str]
-
-    def __init__(self, trace: Trace) -> None:
-        count = trace.next_unit
-        pairs = torch.cat([*trace.merges, torch.zeros(0, 2, dtype=torch.int64)]).numpy()
-        self.label = torch.from_numpy(_components(pairs[:, 0], pairs[:, 1], count))
-        self.reason = {}
-        for reason, units in trace.reasons.items():
-            self.fix(self.label[torch.cat(units)], reason)
-        self._made = torch.zeros(count, dtype=torch.bool)
-        for block in trace.blocks:
-            self._made[self.of(block)] = True
-
-    def of(self, block: Block) -> Int[Tensor, " units"]:
-        """Return the class of each unit of a block."""
-        return self.label[block.first : block.stop]
-
-    def fix(self, labels: Tensor, reason: str) -> None:
-        """Fix classes, unless they are fixed for another reason already."""
-        for label in labels.unique().tolist():
-            self.reason.setdefault(label, reason)
-
-    def tie(self, units: Tensor) -> None:
-        """Make one class of those of some units."""
-        labels = self.label[units].unique()
-        first = int(labels[0])
-        reasons = [self.reason.pop(label) for label in labels.tolist() if label in self.reason]
-        if reasons:
-            self.reason[first] = reasons[0]
-        self._made[first] = self._made[labels].any()
-        self.label[torch.isin(self.label, labels)] = first
-
-    def removable(self) -> Bool[Tensor, " classes"]:
-        """Return whether each class has a place in the network and no reason to stay."""
-        free = self._made.clone()
-        free[list(self.reason)] = False
-        free[self.label[0]] = False
-        return free
-
-
-def _components(left: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:
-    """Return the connected component of each of ``count`` nodes, whose edges go from ``left`` to ``right``."""
-    graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _tie_params(trace: Trace, classes: UnitClasses, maps: dict[Axis, Tensor]) -> None:
@@ -345,7 +285,7 @@ def _coupled_blocks(blocks: list[Block], classes: UnitClasses, free: Bool[Tensor
     label = torch.cat([torch.zeros(0, dtype=torch.int64), *labels])
     shared = free[label]
     # A graph of blocks and, behind them, the classes that they have units of.
-    component = _components(
+    component = connected(
         owner[shared].numpy(), (label[shared] + len(blocks)).numpy(), len(blocks) + len(classes.label)
     )
     found: dict[int, list[Block]] = {}

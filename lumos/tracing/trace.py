@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lumos.shapes import Int
 from lumos.tracing.calls import Axis, Call, tensor_leaves
-from lumos.tracing.costs import Contraction, Product
+from lumos.tracing.costs import COUNTED, Contraction, Product
 from lumos.tracing.dataflow import Dataflow, DataflowRecorder
 from lumos.tracing.modules import named_tensors
 from lumos.tracing.options import StructureOptions
@@ -77,6 +77,49 @@ class Fresh:
     size: int = 0
 
 
+@dataclass(frozen=True)
+class Rectangle:
+    """A tensor whose units vary along several dimensions: what stays of it has to be a rectangle.
+
+    Args:
+        units: Its unit ids, along these dimensions.
+        where: The call that made it.
+    """
+
+    units: Tensor
+    where: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A parameter that met units and repeats along one of their dimensions: a rotary embedding beside several heads.
+
+    Args:
+        units: Unit ids of what it met.
+        elements: The ids of its elements, of a shape that broadcasts with them.
+        where: The call.
+    """
+
+    units: Tensor
+    elements: Tensor
+    where: str
+
+
+@dataclass(frozen=True)
+class Contracted:
+    """Units along which two activations are multiplied and summed: the dimensions of an attention's one head.
+
+    Args:
+        units: Their ids.
+        dynamic: Whether the sum is divided by the root of their number.
+        where: The call.
+    """
+
+    units: Int[Tensor, " dims"]
+    dynamic: bool
+    where: str
+
+
 class RunningModule(NamedTuple):
     """A module that is running: its path, the module and its first input."""
 
@@ -132,6 +175,9 @@ class Trace:
         """The unit ids of what each module returned last."""
         self.sizes: list[Size] = []
         self.bounds: list[Bound] = []
+        self.rectangles: list[Rectangle] = []
+        self.spreads: list[Spread] = []
+        self.contracted: list[Contracted] = []
         self.query_keys: list[QueryKey] = []
         self.units_in_heads: list[tuple[Tensor, Tensor]] = []
         """Units of dimensions inside heads, and for each the unit of its head."""
@@ -186,6 +232,17 @@ class Trace:
         for row in rows[1:]:
             first = self.merge(first, row, self.where(what))
         return first
+
+    def of_parameters(self, ids: Tensor) -> bool:
+        """Return whether all unit ids are those of elements of parameters and buffers, which no call made."""
+        if not self.elements:
+            return False
+        first = torch.tensor([first for first, _ in self.elements.values()])
+        stop = first + torch.tensor([elements.numel() for _, elements in self.elements.values()])
+        first, order = first.sort()
+        found = collapse_repeats(ids)[0].reshape(-1).contiguous()
+        place = torch.searchsorted(first, found, right=True) - 1
+        return bool(((place >= 0) & (found < stop[order][place])).all())
 
     # ---- units --------------------------------------------------------------------------------------------------
 
@@ -252,6 +309,8 @@ class Trace:
             source = self.source_parameter(t)
             if source is not None:
                 self.frozen_parameters.setdefault(source[0], reason)
+            if source is not None and t.ndim > 1 and call.name in COUNTED and self.first:
+                self.fix(self.new_block(self.module[0] or source[0], "hidden", len(t)), reason)
         for t in call.outputs:
             self.set_unit_ids(t, no_units())
 
@@ -296,11 +355,37 @@ class Trace:
         """Say which units index a vector parameter or buffer, or a part of one; False where the vector is neither."""
         if t is None:
             return True
+        parts = self.source_parts(t)
+        for name, part, start, stop in parts or ():
+            self.assign(name, 0, units[start:stop], part)
+        return parts is not None
+
+    def source_parts(self, t: Tensor) -> list[tuple[str, AxisSlice, int, int]] | None:
+        """Find the parameters that a vector is put together of (one, a part of one, several by ``cat``).
+
+        Returns:
+            For each part the parameter's name, the positions along it, and the vector's first position and the one
+            after its last. None where some of the vector is of no parameter with one dimension.
+        """
+        if t.ndim != 1:
+            return None
         source = self.source_parameter(t)
-        if source is None or source[1][0] is None:
-            return False
-        self.assign(source[0], 0, units, source[1][0])
-        return True
+        if source is not None:
+            (part,) = source[1]
+            return None if part is None else [(source[0], part, 0, len(t))]
+        ids, found, start = self.unit_ids(t), [], 0
+        while start < len(ids):
+            first = int(ids[start])
+            owners = [(n, f, e) for n, (f, e) in self.elements.items() if f <= first < f + e.numel() and e.ndim == 1]
+            if not owners:
+                return None
+            name, of_element, elements = owners[0]
+            most = min(len(ids) - start, of_element + len(elements) - first)
+            run = int((ids[start : start + most] == torch.arange(first, first + most)).long().cumprod(0).sum())
+            part = AxisSlice(first - of_element, first - of_element + run, len(elements))
+            found.append((name, part, start, start + run))
+            start += run
+        return found
 
     def source_parameter(self, t: Tensor) -> tuple[str, list[AxisSlice | None]] | None:
         """Find the parameter that a tensor is, or is a moved view or a part of.
@@ -393,6 +478,15 @@ class Trace:
         units = units[: fresh.size or None]
         if bool((units > 0).any()) and (self.first or fresh.module not in self._seen):
             self.sizes.append(Size(fresh.module, len(units), units[:, None].clone()))
+
+    def record_rectangle(self, ids: Tensor, call: str) -> None:
+        """Remember that what stays of a tensor is a rectangle, where its units vary along several dimensions."""
+        ids = collapse_repeats(ids)[0]
+        along = [d for d in range(ids.ndim) if varies_along(ids, d)]
+        if len(along) > 1:
+            for d in set(range(ids.ndim)).difference(along):
+                ids = ids.narrow(d, 0, 1)
+            self.rectangles.append(Rectangle(ids, self.where(call)))
 
     def record_bounds(self, ids: Tensor, index: object) -> None:
         """Remember the numbers by which a call picks positions along axes of units.

@@ -67,7 +67,8 @@ class CutInHalves(nn.Module):
         self.c, self.d = nn.Linear(8, 3), nn.Linear(8, 3)
 
     def forward(self, x):
-        u, v = torch.cat([self.a(x), self.b(x)], 1).relu().chunk(2, 1)
+        h = torch.cat([self.a(x), self.b(x)], 1).relu()
+        u, v = h.split(h.shape[1] // 2, 1)
         return self.c(u) + self.d(v)
 
 

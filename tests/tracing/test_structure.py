@@ -72,7 +72,13 @@ def test_flatten_and_reshape_are_followed():
     )
     structure = trace_structure(model, (torch.randn(4, 3),))
     start = structure.group("a").start
-    assert (structure.maps["c.weight", 1] - 1 - start).tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
+    # What stays of a view is a rectangle: the two units of a row go together, wherever they are put.
+    assert (structure.maps["a.weight", 0] - 1 - start).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert (structure.maps["c.weight", 1] - 1 - start).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    gated = lumos.gate(model, torch.randn(4, 3)).eval()
+    gated.gates.log_alpha.data[gated.structure.group("a").start] = -8.0
+    assert lumos.compact(gated).model.a.weight.shape == (6, 3)
+    lumos.verify(gated, torch.randn(4, 3))
 
 
 def test_halves_that_are_multiplied_are_tied():

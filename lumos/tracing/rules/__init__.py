@@ -83,6 +83,7 @@ _ROWS: list[tuple[Rule, str]] = [
     (e.matmul, "matmul mm addmm bmm baddbmm"),
     (e.einsum, "einsum"),
     (e.tensordot, "tensordot"),
+    (e.outer, "outer ger"),
     (a.attention, "scaled_dot_product_attention"),
     (c.embedding, "embedding embedding_bag"),
     (c.weight_norm, "_weight_norm"),

@@ -10,18 +10,26 @@ from torch import Tensor
 from lumos.tracing.calls import Call
 from lumos.tracing.costs import Product
 from lumos.tracing.multihead_attention import PrunedAttention
-from lumos.tracing.trace import QueryKey, Trace
-from lumos.tracing.unit_ids import no_units, varies_along
+from lumos.tracing.rules.movement import aligned, meet
+from lumos.tracing.trace import Contracted, QueryKey, Trace
+from lumos.tracing.unit_ids import any_units, no_units, varies_along
 
 
 def attention(trace: Trace, call: Call) -> None:
-    """``softmax(q k^T) v``: the two products of :func:`product`, head by head."""
-    q, k, v = (trace.unit_ids(call.arg(i, name)) for i, name in enumerate(("query", "key", "value")))
-    if q.shape[:-2] != k.shape[:-2]:
-        trace.freeze(call, "grouped queries are not followed:")
-        return
+    """``softmax(q k^T + mask) v``: the two products of :func:`product`, head by head."""
+    tensors = [call.arg(i, name) for i, name in enumerate(("query", "key", "value"))]
+    q, k, v = (trace.unit_ids(t) for t in tensors)
+    if call.kwargs.get("enable_gqa") and q.ndim > 2:
+        # Each head of keys and values serves as many heads of queries, in their order.
+        k, v = (x.repeat_interleave(q.shape[-3] // x.shape[-3], -3) if x.shape[-3] > 1 else x for x in (k, v))
     reason = trace.where(call.name)
-    scores = product(trace, q, k.transpose(-2, -1), reason, dynamic=call.kwargs.get("scale") is None)
+    dynamic = call.kwargs.get("scale") is None
+    scores = product(trace, q, k.transpose(-2, -1), reason, dynamic)
+    mask = call.arg(3, "attn_mask")
+    if isinstance(mask, Tensor):
+        shape = torch.broadcast_shapes(scores.shape, mask.shape)
+        pair = [(call.outputs[0], scores.expand(shape)), (mask, aligned(trace.unit_ids(mask), len(shape)))]
+        meet(trace, pair, call.name)
     trace.set_unit_ids(call.outputs[0], product(trace, scores, v, reason))
 
 
@@ -34,10 +42,11 @@ def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = Fal
     Args:
         trace: The trace.
         a: Unit ids (..., m, k).
-        b: Unit ids (..., k, n), of the same leading dimensions.
+        b: Unit ids (..., k, n), of leading dimensions that broadcast with those of ``a``.
         reason: The call, for the message why units are fixed.
         dynamic: Whether the product is divided by the root of the k dimensions that are left.
     """
+    a, b = _shared_among_heads(trace, a, b, reason)
     heads = [d for d in range(a.ndim - 2) if varies_along(a, d) or varies_along(b, d)]
     _record_cost(trace, a, b, heads)
     inner = varies_along(a, a.ndim - 1) or varies_along(b, b.ndim - 2)
@@ -58,6 +67,19 @@ def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = Fal
     trace.merge(b, head.expand(b.shape), reason)
     # The columns of the second operand are still its own units (tied to their head), so that a reshape finds them.
     return b[..., :1, :].expand(shape) if outer[1] and not inner else head.expand(shape)
+
+
+def _shared_among_heads(trace: Trace, a: Tensor, b: Tensor, reason: str) -> tuple[Tensor, Tensor]:
+    """Bring two operands to the same leading dimensions. Where one of them is the same for all heads of the other (one
+    head of keys for many of queries), its own units stay, so that each head can go alone."""
+    shape, sides = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), []
+    for x, other in ((a, b), (b, a)):
+        x, other = (aligned(t, len(shape) + 2) for t in (x, other))
+        if any(x.shape[d] == 1 and varies_along(other, d) for d in range(len(shape))):
+            trace.fix(x, f"all heads share it: {reason}")
+            x = any_units(x.shape)
+        sides.append(x.expand(*shape, *x.shape[-2:]))
+    return sides[0], sides[1]
 
 
 def _record_cost(trace: Trace, a: Tensor, b: Tensor, heads: list[int]) -> None:
@@ -92,8 +114,10 @@ def _of_one_head(
     if inner:
         left = trace.units_along(a, -1, "matmul")
         right = trace.units_along(b, -2, "matmul")
-        trace.merge(left, right, reason)
-        if trace.options.query_key and outer == (False, False) and trace.first:
+        units = trace.merge(left, right, reason)
+        if not trace.options.query_key:
+            trace.contracted.append(Contracted(units, dynamic, reason))
+        elif outer == (False, False) and trace.first:
             none = torch.zeros(1, dtype=torch.int64)
             trace.query_keys.append(QueryKey(left[None], right[None], none, dynamic))
         return no_units(shape)

@@ -107,10 +107,8 @@ def matmul(trace: Trace, call: Call) -> None:
     elif trace.source_parameter(a) and a.ndim == 2 and bias is None:
         contract(trace, call, b, a, None, x_dim=-2, in_dim=1, out_dim=0)
     elif bias is None:
-        out = call.outputs[0]
-        shape = out.shape[:-2]
-        a, b = (trace.unit_ids(t).expand(*shape, *t.shape[-2:]) for t in (a, b))
-        trace.set_unit_ids(out, product(trace, a, b, trace.where(call.name)))
+        ids = product(trace, trace.unit_ids(a), trace.unit_ids(b), trace.where(call.name))
+        trace.set_unit_ids(call.outputs[0], ids)
     else:
         trace.freeze(call)
 
@@ -147,8 +145,8 @@ def contract(
         made_dim: The result's dimension along which they are; ``x_dim`` by default.
         macs: Multiply-accumulates for each pair of a consumed and a made unit; by default those of a layer's product.
     """
-    source, of_bias = trace.source_parameter(weight), None if bias is None else trace.source_parameter(bias)
-    if source is None or (bias is not None and (of_bias is None or bias.ndim != 1)):
+    source, of_bias = trace.source_parameter(weight), [] if bias is None else trace.source_parts(bias)
+    if source is None or of_bias is None:
         trace.freeze(call)
         return
     name, axes = source
@@ -163,8 +161,7 @@ def contract(
     call.axis = (name, of_in.dim)
     units = trace.produce(name, of_out.dim, weight.shape[out_dim], path or name, of_out)
     trace.assign_vector(bias, units)
-    if of_bias:
-        trace.producers[of_bias[0], 0] = None
+    trace.producers |= dict.fromkeys((part[0], 0) for part in of_bias)
     out = call.outputs[0]
     shape = [1] * out.ndim
     shape[x_dim if made_dim is None else made_dim] = len(units)

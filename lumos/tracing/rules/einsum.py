@@ -100,6 +100,11 @@ def tensordot(trace: Trace, call: Call) -> None:
     follow(trace, call, Letters(("".join(of_a), "".join(of_b)), "".join(out)), operands)
 
 
+def outer(trace: Trace, call: Call) -> None:
+    """Every element of one vector with every one of another."""
+    follow(trace, call, Letters(("a", "b"), "ab"), call.tensors[:2])
+
+
 def follow(trace: Trace, call: Call, letters: Letters, operands: list[Tensor]) -> None:
     """Follow a product of two operands.
 

@@ -9,13 +9,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lumos.tracing.calls import SHAPING, Call, tensor_leaves
-from lumos.tracing.trace import Fresh, Trace, indexed_dims
-from lumos.tracing.unit_ids import ANY_UNIT, any_units, collapse_repeats, has_values, varies_along
+from lumos.tracing.trace import Fresh, Spread, Trace, indexed_dims
+from lumos.tracing.unit_ids import ANY_UNIT, NO_UNIT, any_units, collapse_repeats, has_values, varies_along
 
 _WRITES_SIZES = {"view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "broadcast_to"}
 
 
 _PUTS_TOGETHER = {"cat", "concat", "concatenate"}
+_EQUAL_PARTS = {"chunk", "stack"}
+"""Calls whose parts have one size."""
 _INDEXED = {"getitem", "index_select", "gather", "take_along_dim", "repeat_interleave"}
 """Calls whose first tensor moves to where the others say."""
 
@@ -32,6 +34,16 @@ def move(trace: Trace, call: Call) -> None:
     if call.name in _WRITES_SIZES:
         for t in call.outputs:
             trace.record_sizes(t, call.name in SHAPING)
+    if call.name in SHAPING or call.name in _EQUAL_PARTS:
+        trace.record_rectangle(_in_parts(trace, call), call.name)
+
+
+def _in_parts(trace: Trace, call: Call) -> Tensor:
+    """The unit ids of what a call gave a shape; of equal parts, those of all of them, along a dimension of its own."""
+    shapes = {t.shape for t in call.outputs}
+    if call.name == "chunk" and len(shapes) == 1:
+        return torch.stack([trace.unit_ids(t) for t in call.outputs])
+    return trace.unit_ids(call.outputs[0])
 
 
 def _keep_constants(trace: Trace, call: Call) -> None:
@@ -118,25 +130,45 @@ def same(trace: Trace, call: Call) -> None:
 def elementwise(trace: Trace, call: Call) -> None:
     """Elementwise with several operands: units that meet stay or go together. This is what a residual is."""
     out = call.outputs[0]
-    operands = [(t, _aligned(trace.unit_ids(t), out.ndim)) for t in call.tensors]
+    operands = [(t, aligned(trace.unit_ids(t), out.ndim)) for t in call.tensors]
     if len({(s.data_ptr(), s.shape, s.stride()) for _, s in operands}) == 1:
         trace.set_unit_ids(out, operands[0][1])
         return
+    ids = meet(trace, operands, call.name)
+    for t in call.tensors:
+        trace.record_made_sizes(t, ids)
+    trace.set_unit_ids(out, ids)
+    if call.name in ("mul", "multiply") and len(call.tensors) == 2:
+        _keep_scale(trace, call)
+
+
+def meet(trace: Trace, operands: list[tuple[Tensor, Tensor]], call: str) -> Tensor:
+    """Merge the units of operands that are combined element by element.
+
+    Args:
+        trace: The trace.
+        operands: The tensors, each with its unit ids, of as many dimensions as the result.
+        call: The call's plain name.
+
+    Returns:
+        The unit ids of the result.
+    """
     # Whole operands first: what repeats along an axis of units is judged by the axis that it repeats along.
-    operands.sort(key=lambda pair: -pair[1].numel())
+    operands = sorted(operands, key=lambda pair: -pair[1].numel())
     merged = operands[0][1] if operands else any_units()
     for t, ids in operands[1:]:
         axes = [d for d in range(merged.ndim) if merged.shape[d] > 1 and varies_along(merged, d)]
         repeats = [d for d in axes if ids.shape[d] == 1]
-        if len(repeats) < len(axes) or not axes:
-            merged = trace.merge(merged, ids, trace.where(call.name))
+        if 0 < len(repeats) < len(axes) and _lies_across(trace, merged, ids):
+            units, elements = collapse_repeats(*torch.broadcast_tensors(merged, ids))
+            trace.spreads.append(Spread(units, collapse_repeats(elements)[0], trace.where(call)))
+        elif len(repeats) < len(axes) or not axes:
+            merged = trace.merge(merged, ids, trace.where(call))
+            if axes and not repeats:
+                _take_units(trace, t, ids, merged)
         elif trace.name_of(t) is None:
-            trace.fix(ids, f"spread over other units by {trace.where(call.name)}")
-    for t in call.tensors:
-        trace.record_made_sizes(t, merged)
-    trace.set_unit_ids(out, merged)
-    if call.name in ("mul", "multiply") and len(call.tensors) == 2:
-        _keep_scale(trace, call)
+            trace.fix(ids, f"spread over other units by {trace.where(call)}")
+    return merged
 
 
 def _keep_scale(trace: Trace, call: Call) -> None:
@@ -198,10 +230,24 @@ def scatter(trace: Trace, call: Call) -> None:
     trace.set_unit_ids(out, trace.merge(trace.unit_ids(x), row.expand(out.shape), reason))
 
 
+def _take_units(trace: Trace, t: Tensor, ids: Tensor, met: Tensor) -> None:
+    """Give a fresh constant the units that it met: what meets it later has the same number of them."""
+    if ids.numel() and bool((collapse_repeats(ids)[0] == ANY_UNIT).all()) and bool((met > NO_UNIT).any()):
+        for d, size in enumerate(ids.shape):
+            met = met.narrow(d, 0, 1) if size == 1 else met
+        trace.set_unit_ids(t, met.reshape(met.shape[met.ndim - t.ndim :]))
+
+
+def _lies_across(trace: Trace, units: Tensor, ids: Tensor) -> bool:
+    """Return whether what meets units of activations everywhere is made of parameters alone."""
+    made = bool((collapse_repeats(units)[0] > 0).all()) and not trace.of_parameters(units)
+    return made and trace.of_parameters(ids)
+
+
 def _same_units(trace: Trace, x: Tensor, mask: Tensor) -> bool:
     return mask.dtype == torch.bool and mask.shape == x.shape and torch.equal(trace.unit_ids(x), trace.unit_ids(mask))
 
 
-def _aligned(ids: Tensor, ndim: int) -> Tensor:
+def aligned(ids: Tensor, ndim: int) -> Tensor:
     """Return the ids with leading dimensions of size one, as broadcasting adds them."""
     return ids.view([1] * (ndim - ids.ndim) + list(ids.shape)) if ids.ndim < ndim else ids
