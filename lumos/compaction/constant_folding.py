@@ -95,7 +95,7 @@ def _run(
     outputs: dict[str, Tensor] = {}
     handles = [gated.model.get_submodule(path).register_forward_hook(_keep(outputs, path)) for path in paths]
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(gated.structure.gradients):
             return (run or gated)(*inputs), outputs
     finally:
         for handle in handles:
@@ -103,7 +103,7 @@ def _run(
 
 
 def _keep(outputs: dict[str, Tensor], path: str) -> Any:
-    return lambda _module, _inputs, out: outputs.__setitem__(path, out)
+    return lambda _module, _inputs, out: outputs.__setitem__(path, out.detach())
 
 
 def _channels(out: Tensor, shape_in: torch.Size, units: Tensor) -> tuple[int, Tensor, Tensor] | None:

@@ -55,7 +55,7 @@ def gap_between(a: Any, b: Any) -> Gap:
     mine, other = dict(leaves_in(a)), dict(leaves_in(b))
     if mine.keys() != other.keys():
         return _APART
-    gaps = [_of_tensor(torch.as_tensor(x), torch.as_tensor(other[path])) for path, x in mine.items()]
+    gaps = [_of_tensor(torch.as_tensor(x).detach(), torch.as_tensor(other[path]).detach()) for path, x in mine.items()]
     gaps = [gap for gap in gaps if gap is not None]
     return Gap(*map(max, zip(*gaps, strict=True))) if gaps else _APART
 

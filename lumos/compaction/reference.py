@@ -52,7 +52,8 @@ class Reference(TorchFunctionMode):
         """Compute the gated model's output in eval mode."""
         handles = [module.register_forward_pre_hook(_multiply(values)) for module, values in self.inputs]
         try:
-            with torch.no_grad(), self.gated.without_gates(lambda weight: self.read.get(id(weight), weight)), self:
+            reader = self.gated.without_gates(lambda weight: self.read.get(id(weight), weight))
+            with torch.set_grad_enabled(self.gated.structure.gradients), reader, self:
                 return self.gated.model(*inputs)
         finally:
             for handle in handles:

@@ -21,7 +21,7 @@ from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
 from lumos.tracing.inputs import input_tensors, map_inputs, replace_inputs
 from lumos.tracing.modules import named_modules, named_tensors, structural_copy
-from lumos.tracing.protection import TensorProtection
+from lumos.tracing.protection import TensorProtection, own_grads
 from lumos.tracing.structure import Structure
 
 SINGLE_TOLERANCE = 1e-5
@@ -121,7 +121,8 @@ class Trial:
         inputs = map_inputs(inputs, lambda _path, x: x.to(device))
         structure, small, self.broken, self.ran = gated.structure, None, None, False
         reference = self._protected(gated, Reference(gated).run)
-        with torch.no_grad():
+        grads = own_grads(gated.parameters())
+        with torch.set_grad_enabled(structure.gradients), grads:
             try:
                 attribute_sizes(structure, structure.with_placeholders(gated.gates.is_open()))
                 want, known = run_recording(gated, inputs, lambda *x: run_once(reference, x, gated))

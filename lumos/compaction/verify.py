@@ -68,7 +68,7 @@ def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equi
         double = _own_copy(gated).cpu().eval()
         to_double(double)
     inputs = map_inputs(inputs, lambda _path, x: _to_double(x))
-    with torch.no_grad(), DoublePrecision():
+    with torch.set_grad_enabled(gated.structure.gradients), DoublePrecision():
         small = compact(double)
         want = run_once(double, inputs, double)
         try:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lumos.gating.gated_model import GatedModel
 from lumos.pruning import processes
 
 STATISTICS_BATCHES = 16
@@ -45,7 +46,8 @@ def recalibrate(model: nn.Module, calls: Iterable[Callable[[], Any]]) -> None:
             layer.momentum = None  # a cumulative mean
             layer.train()
         # Named devices: with several in sight and none named, torch warns.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+        gradients = isinstance(model, GatedModel) and model.structure.gradients
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.set_grad_enabled(gradients):
             for call in calls:
                 call()
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -13,6 +13,9 @@ Axis = tuple[str, int]
 SHAPING = ("view", "reshape", "unflatten")
 """Calls that give a tensor a shape: a compact model can exchange the sizes that a model's code writes in them."""
 
+DIFFERENTIATES = ("grad", "backward")
+"""Calls that differentiate: forces in a potential, derivatives in a network of a differential equation."""
+
 
 @dataclass
 class Call:

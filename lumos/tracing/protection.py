@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,21 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lumos.tracing.calls import tensor_leaves
+
+
+@contextmanager
+def own_grads(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Give tensors their gradients back at the end of a ``with`` block: a model's own code may differentiate."""
+    kept = [(t, t.grad) for t in tensors if t.is_leaf and t.requires_grad]
+    try:
+        for t, grad in kept:
+            if grad is not None:
+                t.grad = None
+        yield
+    finally:
+        for t, grad in kept:
+            if t.grad is not grad:
+                t.grad = grad
 
 
 class _Original(NamedTuple):

@@ -175,6 +175,7 @@ class Structure:
         unreached: The modules with weights that the example does not reach.
         trains_otherwise: Whether the model makes other calls in train mode.
         prices: What an open gate of each unit costs, in the price of one that none is given for; empty: one each.
+        gradients: Whether the model's own code asks for gradients, so that it runs with them alone.
 
     Example:
         >>> import torch, lumos
@@ -213,6 +214,7 @@ class Structure:
     unreached: tuple[str, ...] = ()
     trains_otherwise: bool = False
     prices: Float[Tensor, " _"] = field(default_factory=lambda: torch.zeros(0), repr=False)
+    gradients: bool = False
 
     # ---- units --------------------------------------------------------------------------------------------------
 

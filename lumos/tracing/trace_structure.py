@@ -81,6 +81,7 @@ def run_tracer(
     options: StructureOptions,
     skip_compute: bool = True,
     examples: Sequence[tuple[Any, ...]] = (),
+    gradients: bool = False,
 ) -> tuple[Tracer, dict[InputPath, Tensor]]:
     """Run the model once with units on its inputs.
 
@@ -91,11 +92,12 @@ def run_tracer(
         options: What more of the model is made removable.
         skip_compute: Do not compute costly products, as long as no value is asked for.
         examples: Further positional inputs.
+        gradients: Whether the model runs with gradients; if its own code asks for some, it does.
 
     Returns:
         The tracer after its run, and the units of each input's features.
     """
-    tracer = Tracer(model, RULES, options, skip_compute)
+    tracer = Tracer(model, RULES, options, skip_compute, gradients)
     trace = tracer.trace
     inputs = map_inputs(example, lambda _path, x: x.clone())  # the model may write into them
     leaves = input_tensors(inputs)
@@ -112,6 +114,8 @@ def run_tracer(
     try:
         out = tracer.run(inputs)
     except Exception as error:
+        if tracer.gradients_asked:
+            return run_tracer(model, example, dims, options, False, examples, True)
         failed = True
         if not tracer.skipped:
             text = f"the model does not run on the example: {type(error).__name__}: {error}"
@@ -225,6 +229,7 @@ def _trace_and_build(
         structure,
         example=inputs,
         written=tracer.written,
+        gradients=tracer.gradients,
         noisy=tracer.noisy or tracer.trains_otherwise,
         unreached=tracer.unreached,
         trains_otherwise=tracer.trains_otherwise,

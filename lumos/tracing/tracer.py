@@ -12,13 +12,13 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from lumos.errors import StructureError
-from lumos.tracing.calls import Call, draws_noise, plain_name, tensor_leaves
+from lumos.tracing.calls import DIFFERENTIATES, Call, draws_noise, plain_name, tensor_leaves
 from lumos.tracing.containers import map_tensors
 from lumos.tracing.costs import COUNTED, macs_of
 from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.multihead_attention import decompose_attention
 from lumos.tracing.options import StructureOptions
-from lumos.tracing.protection import TensorProtection
+from lumos.tracing.protection import TensorProtection, own_grads
 from lumos.tracing.shape_only import ValuesRead, reads_values, zeros_like_output
 from lumos.tracing.trace import Rule, Trace
 
@@ -33,6 +33,8 @@ class Tracer(TorchFunctionMode):
         model: The model.
         rules: The rule of each kind of call, by plain name. A call without a rule freezes the units that enter it.
         options: What more of the model is made removable.
+        gradients: Whether the model runs with gradients, since its own code asks for some (forces). A model that asks
+            without raises :class:`GradientsAsked`.
         skip_compute: Do not compute costly products; zeros of their shape stand in for them. A call that reads values
             after that raises :class:`ValuesRead`.
 
@@ -46,6 +48,7 @@ class Tracer(TorchFunctionMode):
         rules: Mapping[str, Rule],
         options: StructureOptions | None = None,
         skip_compute: bool = False,
+        gradients: bool = False,
     ) -> None:
         super().__init__()
         lazy = [name for name, t in named_tensors(model).items() if is_lazy(t)]
@@ -56,6 +59,7 @@ class Tracer(TorchFunctionMode):
         """The paths of torch's attention layers, which run in steps."""
         self.trace = Trace(self.model, options or StructureOptions())
         self.skipped = self.values_read = False
+        self.gradients, self.gradients_asked = gradients, False
         self.noisy = False
         """Whether the model drew random numbers."""
         self.used: set[int] = set()
@@ -70,7 +74,7 @@ class Tracer(TorchFunctionMode):
         self._rules, self._skip_compute = rules, skip_compute
 
     def run(self, inputs: tuple[Any, ...], training: bool = False) -> Any:
-        """Run the model without gradients, and return its output.
+        """Run the model, and return its output.
 
         Args:
             inputs: Positional inputs. The model may write into them.
@@ -79,7 +83,7 @@ class Tracer(TorchFunctionMode):
         trace, protection = self.trace, self._protection
         self.calls.clear()
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with self._running(), torch.random.fork_rng(devices=[]):
                 with protection:
                     self.model.train(training)
                 with self._modules(), self:
@@ -122,7 +126,7 @@ class Tracer(TorchFunctionMode):
         """Return the plain names of the calls that the model makes in train mode, without following them."""
         names = _Names(self._protection, self._skip_compute)
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with self._running(), torch.random.fork_rng(devices=[]):
                 with self._protection:
                     self.model.train()
                 copied = map_tensors(inputs, lambda _path, t: t.clone())
@@ -131,6 +135,26 @@ class Tracer(TorchFunctionMode):
         finally:
             self._protection.restore()
         return names.found
+
+    def _note_reads(self, operands: list[Tensor]) -> None:
+        trace = self.trace
+        names = [name for name in map(trace.name_of, operands) if name is not None]
+        if names:
+            trace.read.update(names)
+            trace.recorder.add_reads(names, [running.path for running in trace.running])
+
+    def _differentiated(self, name: str, args: Any, kwargs: Any) -> tuple[int, ...]:
+        """The values that derivatives depend on: those of what is differentiated."""
+        if not self.gradients:
+            self.gradients_asked = True
+            raise GradientsAsked(name)
+        return self.trace.recorder.values_of(tensor_leaves(args[:1] or kwargs.get("outputs"), []))
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Let the model run with gradients or without; what it leaves in the parameters' ``grad`` is taken back."""
+        with torch.set_grad_enabled(self.gradients), own_grads(self.trace.tensors.values()):
+            yield
 
     @property
     def written(self) -> frozenset[str]:
@@ -141,13 +165,12 @@ class Tracer(TorchFunctionMode):
         kwargs = kwargs or {}
         trace, operands = self.trace, tensor_leaves((args, kwargs), [])
         sources = trace.recorder.values_of(operands)
-        names = [name for name in map(trace.name_of, operands) if name is not None]
-        if names:
-            trace.read.update(names)
-            trace.recorder.add_reads(names, [running.path for running in trace.running])
+        self._note_reads(operands)
         name = plain_name(func)
         self.calls.append(name)
         self.noisy = self.noisy or draws_noise(name, args, kwargs)
+        if name in DIFFERENTIATES:
+            sources = self._differentiated(name, args, kwargs)
         rule = self._rules.get(name)
         if self.skipped:
             self.values_read |= reads_values(name, func, args, operands, rule is not None)
@@ -204,6 +227,10 @@ class Tracer(TorchFunctionMode):
         finally:
             pre.remove()
             post.remove()
+
+
+class GradientsAsked(Exception):
+    """The model's own code asks for gradients in a run without them."""
 
 
 class _Names(TorchFunctionMode):

@@ -38,7 +38,7 @@ _ROWS: list[tuple[Rule, str]] = [
         double half bfloat16 long int bool type_as cpu cuda requires_grad zeros_like ones_like full_like empty_like
         rand_like randn_like bernoulli dropout alpha_dropout feature_alpha_dropout feature_dropout dropout1d dropout2d
         dropout3d clip clamp_min clamp_max alias positive conj real imag fill zero normal uniform exponential angle
-        get_real get_imag type resolve_conj""",
+        get_real get_imag get_grad type resolve_conj""",
     ),
     (
         v.elementwise,
@@ -72,6 +72,7 @@ _ROWS: list[tuple[Rule, str]] = [
     (m.prelu, "prelu"),
     (m.glu, "glu"),
     (m.fold, "fold"),
+    (m.derivative, "grad backward"),
     (
         m.fourier,
         """fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from lumos.tracing.calls import Call
+from lumos.tracing.calls import Call, tensor_leaves
 from lumos.tracing.rules.movement import elementwise
 from lumos.tracing.trace import Trace
 from lumos.tracing.unit_ids import collapse_repeats, no_units, varies_along
@@ -166,6 +167,24 @@ def layer_norm(trace: Trace, call: Call) -> None:
             return
     dims = list(range(x.ndim - len(shape), x.ndim))
     trace.set_unit_ids(call.outputs[0], mixed(trace, ids, dims, trace.where(call.name)))
+
+
+def derivative(trace: Trace, call: Call) -> None:
+    """Derivatives with respect to a tensor are as that tensor is. What is differentiated is summed: its units stay."""
+    reason = f"differentiated by {trace.where(call.name)}"
+    for t in tensor_leaves(call.arg(0, "outputs"), []):
+        trace.fix(trace.unit_ids(t), reason)
+    # A derivative passes through every product so far once more.
+    trace.contractions = [replace(c, macs=2 * c.macs) for c in trace.contractions]
+    trace.products = [replace(p, macs=2 * p.macs) for p in trace.products]
+    trace.constant_macs *= 2
+    of = tensor_leaves(call.arg(1, "inputs"), [])
+    if len(of) != len(call.outputs) or any(x.shape != t.shape for x, t in zip(of, call.outputs, strict=True)):
+        if call.outputs:
+            trace.freeze(call)
+        return
+    for x, t in zip(of, call.outputs, strict=True):
+        trace.set_unit_ids(t, trace.unit_ids(x))
 
 
 def prelu(trace: Trace, call: Call) -> None:
