@@ -1,4 +1,4 @@
-"""Models that differentiate in their own forward: potentials with forces, Hamiltonian networks, differential equations."""
+"""Models that differentiate in their own forward: potentials with forces, Hamiltonian networks, heat equations."""
 
 import pytest
 import torch
