@@ -136,6 +136,11 @@ def _changed_layers(gated: GatedModel, plan: Plan) -> tuple[dict[str, dict[str, 
             values = at_inputs[path]
             layers[path] = {"kind": kind, "width": len(values)}
             buffers[f"{path}.scale"] = values[values > 0]
+        elif kind == "stream" and path in at_inputs and bool((at_inputs[path] != 1).any()):
+            values = at_inputs[path]
+            dim = next(dim for name, dim in gated.structure.sites if name == path and dim < 0)
+            layers[path] = {"kind": kind, "width": len(values), "dim": dim}
+            buffers[f"{path}.scale"] = values[values > 0]
         elif kind == "selected" and plan.shrinks(f"{path}.weight", 1):
             layers[path] = {"kind": kind}
             buffers[f"{path}.index"] = plan.kept[f"{path}.weight", 1]

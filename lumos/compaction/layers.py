@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lumos.compaction.streams import StreamModule, stream_class
 from lumos.tracing.modules import named_modules
 from lumos.tracing.multihead_attention import PrunedAttention
 
@@ -222,10 +223,15 @@ ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj
 KINDS: dict[str, Any] = {
     "attention": PrunedAttention,
     "norm": StreamNorm,
+    "stream": StreamModule,
     "selected": SelectedLinear,
     "constant": Constant,
     "resized": Resized,
 }
+
+
+MADE: dict[Any, Any] = {Resized: resized_class, StreamModule: stream_class}
+"""Kinds of which each module gets a class of its own: it stays the user's otherwise."""
 
 
 def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
@@ -239,7 +245,7 @@ def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) ->
         module = model.get_submodule(path)
         options = {key: value for key, value in facts.items() if key != "kind"}
         kind = KINDS[facts["kind"]]
-        module.__class__ = resized_class(type(module)) if kind is Resized else kind
+        module.__class__ = MADE[kind](type(module)) if kind in MADE else kind
         module.init_pruned(**options)  # type: ignore[operator]
     if layers:
         _without_fused_layers(model, layers)

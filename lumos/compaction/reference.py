@@ -22,7 +22,6 @@ from lumos.gating.layers import along
 from lumos.tracing.calls import plain_name, tensor_leaves
 from lumos.tracing.modules import named_tensors
 from lumos.tracing.shape_only import product_shape
-from lumos.tracing.structure import INPUT
 
 _CHANNELS = {"linear": -1, "conv1d": -2, "conv2d": -3, "conv3d": -4}
 """The products whose input may be multiplied: the dimension of its channels. All read dimension 1 of their weight."""
@@ -36,13 +35,13 @@ class Reference(TorchFunctionMode):
         with torch.no_grad():
             values = gated.structure.at_sites(median(gated.gates.log_alpha, gated.gates.settings))
         self.gated = gated
-        self.inputs = [(gated.model.get_submodule(path), v) for (path, dim), v in values.items() if dim == INPUT]
+        self.inputs = [(gated.model.get_submodule(path), v, dim) for (path, dim), v in values.items() if dim < 0]
         self.gates: dict[int, dict[int, Tensor]] = {}
         own = named_tensors(gated.model)
         self.read: dict[int, Tensor] = {}
         """For each weight that is not wholly open, by its identity, what its readers get."""
         for (name, dim), v in values.items():
-            if dim != INPUT:
+            if dim >= 0:
                 weight = own[name]
                 alias = self.read.setdefault(id(weight), weight.detach())
                 self.gates.setdefault(id(alias), {})[dim] = v
@@ -50,7 +49,7 @@ class Reference(TorchFunctionMode):
 
     def run(self, *inputs: Any) -> Any:
         """Compute the gated model's output in eval mode."""
-        handles = [module.register_forward_pre_hook(_multiply(values)) for module, values in self.inputs]
+        handles = [module.register_forward_pre_hook(_multiply(values, dim)) for module, values, dim in self.inputs]
         try:
             reader = self.gated.without_gates(lambda weight: self.read.get(id(weight), weight))
             with torch.set_grad_enabled(self.gated.structure.gradients), reader, self:
@@ -109,5 +108,9 @@ def _bias_only(
     return out.copy_(more[0].view(-1, *[1] * (-1 - dim))) if more[0] is not None else out.zero_()
 
 
-def _multiply(values: Tensor) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
-    return lambda _module, inputs: (inputs[0] * values.to(inputs[0].dtype), *inputs[1:])
+def _multiply(values: Tensor, dim: int) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
+    def hook(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = inputs[0]
+        return (x * along(values, dim % x.ndim, x.ndim).to(x.dtype), *inputs[1:])
+
+    return hook

@@ -74,7 +74,7 @@ def _follow_sizes(module: nn.Module) -> None:
                     t = getattr(module, "running_mean", None)
                 if t is not None:
                     _set(module, attribute, t.shape[dim])
-    if isinstance(module, nn.LayerNorm) and module.weight is not None:
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.weight is not None:
         module.normalized_shape = tuple(module.weight.shape)
     if isinstance(module, nn.Embedding) and (module.padding_idx or 0) >= module.num_embeddings:
         module.padding_idx = None  # its row is gone
@@ -86,8 +86,14 @@ def _follow_sizes(module: nn.Module) -> None:
     if isinstance(module, nn.modules.conv._ConvNd):
         _follow_convolution(module)
     elif isinstance(module, nn.GroupNorm) and module.affine:
-        block = module.num_channels // module.num_groups
-        module.num_channels = module.weight.shape[0]
+        _follow_groups(module)
+
+
+def _follow_groups(module: nn.GroupNorm) -> None:
+    """Channels from the weight, in groups of one size; one group for all channels stays one."""
+    block = module.num_channels // module.num_groups
+    module.num_channels = module.weight.shape[0]
+    if module.num_groups > 1:
         module.num_groups = module.num_channels // block
 
 

@@ -18,7 +18,7 @@ from lumos.gating.sites import Sites
 from lumos.shapes import Float
 from lumos.tracing.inputs import as_positional
 from lumos.tracing.modules import named_tensors
-from lumos.tracing.structure import INPUT, Axis, Structure
+from lumos.tracing.structure import Axis, Structure
 
 
 class GatedModel(nn.Module):
@@ -125,14 +125,14 @@ class GatedModel(nn.Module):
 
     def input_gates(self) -> dict[str, Tensor]:
         """Return the test-time gates that multiply inputs of modules (norms on a stream), by the module's path."""
-        return {path: value for (path, dim), value in self._test_time().items() if dim == INPUT}
+        return {path: value for (path, dim), value in self._test_time().items() if dim < 0}
 
     def multipliers(self) -> dict[str, Tensor]:
         """Return, for each gated weight, what the test-time gates multiply it with, broadcastable to its shape."""
         out: dict[str, Tensor] = {}
         own = named_tensors(self.model)
         for (name, dim), value in self._test_time().items():
-            if dim != INPUT:
+            if dim >= 0:
                 # In the weight's precision, as the weight is multiplied where it is read.
                 value = along(value, dim, own[name].ndim).to(torch.promote_types(value.dtype, _real(own[name].dtype)))
                 out[name] = out[name] * value if name in out else value
@@ -188,7 +188,7 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 
 def _holder_of_first(model: nn.Module, axes: Sequence[Axis]) -> tuple[nn.Module | None, str]:
     """The module that holds the first gated weight, and the weight's name in it."""
-    name = next((name for name, dim in axes if dim != INPUT), None)
+    name = next((name for name, dim in axes if dim >= 0), None)
     if name is None:
         return None, ""
     path, _, key = name.rpartition(".")

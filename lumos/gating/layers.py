@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lumos.gating.sites import Sites
 from lumos.shapes import Float
 from lumos.tracing.modules import PLAIN_CLASS, plain_class, structural_copy
-from lumos.tracing.structure import INPUT, Axis, Structure
+from lumos.tracing.structure import Axis, Structure
 
 GATES = "_lumos_gates"
 """The attribute of a gated module that holds its :class:`Place`; it is never set on a module of the user's."""
@@ -39,7 +39,7 @@ class Place:
     Attributes:
         sites: The gates' values.
         weights: For each gated parameter of the module, by its own name, the sites along its dimensions.
-        input: The site at the module's input, along its last dimension; None where there is none.
+        input: The site at the module's input, along the dimension that it names; None where there is none.
         rows: Of a plain linear layer: with fewer rows than that its input is multiplied and not its weight.
     """
 
@@ -63,7 +63,8 @@ class Place:
         """Multiply what the module takes with its gates."""
         if self.input is None or self.sites.reader is not None:
             return x
-        return x * self.sites.at(self.input).to(x.device, x.dtype)
+        values = self.sites.at(self.input).to(x.device, x.dtype)
+        return x * along(values, self.input[1] % x.ndim, x.ndim)
 
 
 def along(values: Float[Tensor, " n"], dim: int, ndim: int) -> Tensor:
@@ -84,7 +85,7 @@ def put_gates(model: nn.Module, structure: Structure, sites: Sites) -> None:
     owners = _owners(model)
     for axis in sites.axes:
         name, dim = axis
-        if dim == INPUT:
+        if dim < 0:
             places.setdefault(name, Place(sites)).input = axis
             continue
         for path, key in owners[name]:

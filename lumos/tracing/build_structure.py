@@ -69,12 +69,14 @@ def build_structure(
     gated = look_up(of_unit, sites)
     gated |= look_up(of_both, {axis: units for axis, units in sites.items() if axis in trace.consumers})
     gated |= {(path, INPUT): of_both[units] for path, units in trace.stream_norms.items()}
+    gated |= {(path, dim): of_both[units] for path, (dim, units) in trace.stream_modules.items()}
     for axis in trace.tables:
         # Where the feature goes, its table keeps one row, of zeros.
         maps[axis] = torch.cat([torch.zeros(1, dtype=torch.int64), maps[axis][1:]])
     resolved = look_up(of_both, maps)
     groups = _with_optional(groups, gated, trace.dataflow, pairs)
     layers = dict.fromkeys(attention, "attention") | dict.fromkeys(trace.stream_norms, "norm")
+    layers |= dict.fromkeys(trace.stream_modules, "stream")
     if trace.options.private:
         layers |= _add_input_gates(trace, groups, resolved, gated, constraints.exclude)
     first = next((x for x in leaves.values() if x.ndim), None)

@@ -18,7 +18,7 @@ from lumos.tracing.index_maps import FlatMaps
 from lumos.tracing.inputs import InputPath
 
 INPUT = -1
-"""In place of a dimension: what a module reads, along its last dimension."""
+"""In place of a dimension: what a module reads, along its last dimension; other negative ones likewise."""
 
 OUTPUT = "it is an output of the model"
 """The reason why a unit is fixed that the model returns."""

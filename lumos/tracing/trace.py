@@ -163,6 +163,12 @@ class Trace:
         """The units that a norm over a removable stream reads, by the norm's path."""
         self.scaled: TensorTable[tuple[str, list[AxisSlice | None]]] = TensorTable()
         """Activations that met a parameter in a product, one by one: its name, and its axis along each dimension."""
+        self.stream_modules: dict[str, tuple[int, Tensor]] = {}
+        """The same of modules that write a norm out: the dimension of the channels, from the end, and the units."""
+        self.stream_inputs: dict[str, tuple[int, Tensor]] = {}
+        """What such a module may read: the dimension of the channels of its input, and the input's unit ids."""
+        self.alike: TensorTable[tuple[str, int]] = TensorTable()
+        """Tensors whose closed channels all hold one value while a module runs, with the dimension of these."""
         self.contractions: list[Contraction] = []
         self.products: list[Product] = []
         self.constant_macs = 0.0

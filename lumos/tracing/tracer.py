@@ -19,6 +19,7 @@ from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.multihead_attention import decompose_attention
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.protection import TensorProtection, own_grads
+from lumos.tracing.rules import ELEMENTWISE, streams
 from lumos.tracing.shape_only import ValuesRead, reads_values, zeros_like_output
 from lumos.tracing.trace import Rule, Trace
 
@@ -200,6 +201,7 @@ class Tracer(TorchFunctionMode):
             except Exception as error:
                 # A call in a form that its rule does not know is an unknown call; the run of the model goes on.
                 trace.freeze(call, f"the rule does not follow this form ({type(error).__name__}: {error}) of")
+        streams.carry(trace, call, ELEMENTWISE)
         if trace.frozen > followed and name in COUNTED:
             trace.constant_macs += macs_of(func, args, kwargs)
         trace.recorder.add_call(sources, call.outputs, call.axis)
@@ -214,6 +216,7 @@ class Tracer(TorchFunctionMode):
             if id(module) in paths:
                 with torch._C.DisableTorchFunction():
                     self.trace.enter_module(paths[id(module)], module, inputs)
+                    streams.enter(self.trace, module, inputs)
 
         def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if id(module) in paths:

@@ -96,3 +96,10 @@ _ROWS: list[tuple[Rule, str]] = [
 
 RULES: dict[str, Rule] = {name: rule for rule, names in _ROWS for name in names.split()}
 """The rule of each call that can be followed, by plain name."""
+
+_DIFFERS = frozenset(
+    """rand_like randn_like bernoulli normal uniform exponential dropout alpha_dropout feature_alpha_dropout
+    feature_dropout dropout1d dropout2d dropout3d empty_like""".split()  # noqa: SIM905
+)
+ELEMENTWISE = frozenset(n for rule, names in _ROWS if rule in (v.same, v.elementwise) for n in names.split()) - _DIFFERS
+"""Calls that treat every value alike."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lumos.tracing.calls import Call, tensor_leaves
 from lumos.tracing.rules.movement import elementwise
+from lumos.tracing.rules.streams import MEANS, makes_up
 from lumos.tracing.trace import Trace
 from lumos.tracing.unit_ids import collapse_repeats, no_units, varies_along
 
@@ -17,8 +18,13 @@ from lumos.tracing.unit_ids import collapse_repeats, no_units, varies_along
 def reduce(trace: Trace, call: Call) -> None:
     """Mixes positions along dimensions: units along them are fixed, unless whole blocks of them can go."""
     x = call.tensors[0]
-    dims = _dims(call, x.ndim)
+    dims = reduced_dims(call, x.ndim)
     if call.name == "sum" and _sum_of_scaled(trace, call, x, dims):
+        return
+    if call.name in MEANS and makes_up(trace, call, x, dims):
+        line = collapse_repeats(trace.unit_ids(x))[0]
+        for t in call.outputs:
+            trace.set_unit_ids(t, line.expand(x.shape) if t.shape == x.shape else no_units())
         return
     ids = mixed(trace, trace.unit_ids(x), dims, trace.where(call.name))
     for t in call.outputs:
@@ -87,7 +93,7 @@ def _apart(ids: Tensor, dim: int) -> bool:
     return bool((line > 0).all()) and len(line.unique()) == len(line)
 
 
-def _dims(call: Call, ndim: int) -> list[int]:
+def reduced_dims(call: Call, ndim: int) -> list[int]:
     """The dimensions of a reduction: all of them where none is named."""
     dim = call.kwargs.get("dim", call.kwargs.get("axis"))
     if dim is None and call.name in ("norm", "topk", "vector_norm", "linalg_vector_norm", "normalize"):
@@ -139,7 +145,7 @@ def group_norm(trace: Trace, call: Call) -> None:
     """Normalises blocks of channels: a block goes as a whole, and its channels are merged."""
     x, groups = call.arg(0, "input"), call.arg(1, "num_groups")
     units = trace.units_along(trace.unit_ids(x), 1, call.name)
-    if len(units) > groups:
+    if len(units) > groups and not (groups == 1 and makes_up(trace, call, x, list(range(1, x.ndim)))):
         if groups == 1:
             trace.fix(units, f"mixed by {trace.where(call.name)}")
         blocks = units.view(groups, -1)
@@ -166,6 +172,12 @@ def layer_norm(trace: Trace, call: Call) -> None:
             trace.set_unit_ids(call.outputs[0], units)
             return
     dims = list(range(x.ndim - len(shape), x.ndim))
+    if len(shape) == 1 and makes_up(trace, call, x, dims):
+        units = trace.units_along(ids, -1, call.name)
+        vectors = ((2, "weight"), (3, "bias")) if call.name == "layer_norm" else ((2, "weight"),)
+        if all(trace.assign_vector(call.arg(i, key), units) for i, key in vectors):
+            trace.set_unit_ids(call.outputs[0], ids)
+            return
     trace.set_unit_ids(call.outputs[0], mixed(trace, ids, dims, trace.where(call.name)))
 
 
