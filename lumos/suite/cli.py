@@ -402,6 +402,31 @@ def feature_report(
     click.echo("\n".join(lines))
 
 
+@lumos.group("sweep")
+def sweep_group() -> None:
+    """Look after a sweep whose jobs are at work, or were.
+
+    \b
+    lumos sweep status results/sweeps/2026-11-27_02-00-00
+    """
+
+
+@sweep_group.command("status")
+@click.argument("folder", type=click.Path(path_type=Path))
+def sweep_status(folder: Path) -> None:
+    """Show what has become of each job of a sweep so far; the process that started it may have ended.
+
+    FOLDER is the sweep's folder, RESULTS/sweeps/DATE_TIME. The code is 1 where jobs failed.
+
+    \b
+    lumos sweep status results/sweeps/2026-11-27_02-00-00
+    """
+    from lumos.suite import sweep
+
+    if sweep.status(folder, _console()):
+        raise SystemExit(1)
+
+
 @lumos.command("in-the-loop")
 @click.argument("words", nargs=-1, metavar="RUN|[KEY=VALUE]...")
 @click.option("--steps", type=click.IntRange(min=1), help="How far to run on  [default: the simulation's own]")

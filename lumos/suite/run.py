@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lumos.errors import ConfigError, one_line
+from lumos.errors import ConfigError, LumosError, one_line
 from lumos.suite import record, report, sweep
 from lumos.suite.config import RunConfig, check_groups, describe_error, read, register_resolvers
 from lumos.suite.exit_codes import EXPECTED, exit_on_error, leave
@@ -52,6 +52,23 @@ def main(words: Sequence[str], program: str = "lumos run") -> None:
             _start()
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(describe_error(error)) from error
+        except Exception as error:
+            if (said := _said_by_scheduler(error)) is None:
+                raise
+            raise LumosError(said) from error
+
+
+def _said_by_scheduler(error: Exception) -> str | None:
+    """One line for what submitit raises: the scheduler takes a sweep's jobs not, or lost one of them."""
+    if not type(error).__module__.startswith("submitit"):
+        return None
+    if type(error).__name__ == "FailedJobError" and "sbatch" in str(error):
+        return (
+            f"the scheduler does not take the jobs: {one_line(error)}; expected keys of hydra.launcher that this "
+            "cluster allows (partition, account, mem_gb, timeout_min, …); nothing was started"
+        )
+    where = f"lumos sweep status {SweepFolder.folder}" if SweepFolder.folder else "lumos sweep status FOLDER"
+    return f"a job of the sweep ended without a result: {one_line(error)}; the others go on, and `{where}` says how far"
 
 
 def _run_or_job(cfg: DictConfig) -> float | None:
@@ -167,7 +184,11 @@ def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> flo
     """
     rank, log = _place()
     facts = {"job": number, "overrides": overrides, "node": os.environ.get("SLURMD_NODENAME") or platform.node(),
-             "log": log, "error": None, "record": None}  # fmt: skip
+             "log": log, "error": None, "record": None, **sweep.place()}  # fmt: skip
+    if cfg.get("stop_at_failure") is True and (other := sweep.failed_before(folder.parent)) is not None:
+        if rank == 0:
+            sweep.note(folder, **facts | {"status": "skipped", "error": f"job {other['job']} failed"})
+        return None
     if rank == 0:
         sweep.note(folder, **facts, status="running")
     outcome: dict[str, Any] = {"status": "failed"}

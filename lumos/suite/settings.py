@@ -233,6 +233,7 @@ class RunSettings(Settings):
     init_strict: bool | None = None
     freeze_backbone: bool | None = None
     force: bool
+    stop_at_failure: bool
     paths: PathsConfig
 
     @property

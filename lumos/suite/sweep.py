@@ -9,6 +9,10 @@ import csv
 import itertools
 import json
 import logging
+import os
+import platform
+import shutil
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -73,12 +77,80 @@ def note(folder: Path, **facts: Any) -> None:
         temporary.write_text(json.dumps({**known, **facts}, indent=1, default=str) + "\n")
 
 
-def jobs(folder: Path) -> list[Job]:
-    """Read all jobs of a sweep, by number; one that died is still ``running``, and then counts as ``died``."""
+def jobs(folder: Path, *, ended: bool = True) -> list[Job]:
+    """Read all jobs of a sweep, by number.
+
+    A job that died still says that it is ``running``. Where the batch system knows better, its word counts; else
+    that is taken for ``died``.
+
+    Args:
+        folder: The sweep's folder.
+        ended: No job is at work any more: the sweep is over.
+    """
     found = [job for path in folder.glob(f"*/{JOB}") if (job := _read(path))]
-    for job in found:
-        job["status"] = "died" if job["status"] == "running" else job["status"]
+    running = [job for job in found if job["status"] == "running"]
+    states = slurm_states([job["slurm"] for job in running if job.get("slurm")])
+    for job in running:
+        state = states.get(job.get("slurm") or "", "")
+        if state in AT_WORK:  # whatever the process that started it says
+            continue
+        if state:
+            job |= {"status": "cancelled" if state == "CANCELLED" else "died", "error": f"Slurm says {state}"}
+        elif ended or not _at_work(job):
+            job["status"] = "died"
     return sorted(found, key=lambda job: job["job"])
+
+
+AT_WORK = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "CONFIGURING", "SUSPENDED", "RESIZING", "REQUEUE_HOLD")
+"""Slurm's states of a job that may still say something."""
+
+
+def slurm_states(ids: Sequence[str]) -> dict[str, str]:
+    """Ask Slurm for the states of jobs: its accounting, or the controller where there is none.
+
+    Returns:
+        The state of each job that is known, without what follows it (``CANCELLED by 0``). Nothing without Slurm.
+    """
+    for command in (
+        ["sacct", "-n", "-X", "-P", "-o", "JobID,State", "-j"],
+        ["squeue", "-h", "-a", "-t", "all", "-o", "%i|%T", "-j"],
+    ):
+        if not ids or shutil.which(command[0]) is None:
+            continue
+        said = subprocess.run([*command, ",".join(ids)], capture_output=True, text=True, timeout=60, check=False)
+        pairs = [line.split("|")[:2] for line in said.stdout.splitlines() if "|" in line]
+        if pairs:
+            return {job: state.split()[0] for job, state in pairs if state}
+    return {}
+
+
+def place() -> dict[str, Any]:
+    """Say where this process is at work: what :func:`jobs` asks whether it still is."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:  # inside another job, whose number says nothing of this one
+        return {"slurm": None, "host": platform.node(), "pid": os.getpid()}
+    array = [os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK")]
+    slurm = "_".join(a for a in array if a) if all(array) else os.environ.get("SLURM_JOB_ID")
+    return {"slurm": slurm, "host": platform.node(), "pid": os.getpid()}
+
+
+def _at_work(job: Job) -> bool:
+    """Whether a job's process lives; on another machine it is believed what it says."""
+    if job.get("host") != platform.node() or not job.get("pid"):
+        return job.get("host") is not None
+    try:
+        os.kill(int(job["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def failed_before(folder: Path) -> Job | None:
+    """Return a job of a sweep that failed, if one did."""
+    return next(
+        (job for job in jobs(folder, ended=False) if job["status"] not in (*record.DONE, "running", "skipped")), None
+    )
 
 
 def _read(path: Path) -> Job | None:
@@ -168,6 +240,35 @@ def finish(folder: Path, console: Console | None = None, *, stopped: bool = Fals
     found = jobs(folder)
     if not found:
         return 0
+    return show(folder, found, console, stopped=stopped)
+
+
+def status(folder: Path, console: Console | None = None) -> int:
+    """Print how far a sweep is, from what its jobs and the batch system say, and write it to ``summary.csv``.
+
+    The process that started the sweep may have ended long ago.
+
+    Args:
+        folder: The sweep's folder.
+        console: Where it is printed.
+
+    Returns:
+        How many jobs failed.
+
+    Raises:
+        RecordError: The folder is none of a sweep.
+    """
+    found = jobs(folder, ended=False)
+    if not found:
+        raise RecordError(
+            f"{folder}: no job of a sweep has left a word there; expected the folder of one, "
+            "RESULTS/sweeps/DATE_TIME, whose jobs have begun"
+        )
+    return show(folder, found, console or Console())
+
+
+def show(folder: Path, found: Sequence[Job], console: Console, *, stopped: bool = False) -> int:
+    """Print jobs as a table, write ``summary.csv``, and say of each that failed why; returns how many did."""
     table = rows(found)
     console.print(summary(table))
     columns = list(dict.fromkeys(key for row in table for key in row))
@@ -175,7 +276,8 @@ def finish(folder: Path, console: Console | None = None, *, stopped: bool = Fals
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(table)
-    failed = [job for job in found if job["status"] not in record.DONE]
+    failed = [job for job in found if job["status"] not in (*record.DONE, "running", "skipped")]
+    at_work, skipped = (sum(job["status"] == what for job in found) for what in ("running", "skipped"))
     for job in found:
         if job["status"] == "unsupported":
             line = f"job {job['job']} unsupported: {' '.join(job['overrides'])}: {job.get('error')}"
@@ -186,5 +288,9 @@ def finish(folder: Path, console: Console | None = None, *, stopped: bool = Fals
         console.print(Text(f"  log: {job.get('log') or 'none'}"), soft_wrap=True)
     if failed:
         console.print(Text(f"{len(failed)} of {len(found)} failed; the same command runs only those again"))
+    if skipped:
+        console.print(Text(f"{skipped} of {len(found)} did not begin, since another one failed (stop_at_failure=true)"))
+    if at_work:
+        console.print(Text(f"{at_work} of {len(found)} at work"))
     console.print(Text(f"summary: {folder / SUMMARY}"), soft_wrap=True)
     return len(failed)

@@ -176,6 +176,25 @@ def test_a_sweep(tmp_path):
     assert records[0]["dense"]["score"] == records[1]["dense"]["score"]
 
 
+def test_a_scheduler_that_takes_no_jobs_is_one_line(tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, code in (("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"), ("srun", "")):
+        (programs / name).write_text(f"#!/bin/sh\n{code}\n")
+        (programs / name).chmod(0o755)
+    words = ["-m", "workload=synthetic", "scale=tiny", "seed=0,1", "hydra/launcher=slurm"]
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "run.py"), *words, f"paths.results={tmp_path}/results"], cwd=tmp_path, text=True,
+        capture_output=True, env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert (
+        "lumos: the scheduler does not take the jobs: sbatch: error: invalid partition specified: nope; expected"
+        in (done.stderr)
+    )
+
+
 @pytest.mark.slow
 def test_asked_to_stop_a_sweep_begins_no_other_job(tmp_path):
     changes = ("workload.epochs=100000", "trainer.checkpoint_steps=50")

@@ -1,10 +1,14 @@
 """A sweep's end: what became of each job, the Pareto front, and how many failed."""
 
 import io
+import os
+import subprocess
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from lumos.errors import RecordError
 from lumos.suite import record, run, sweep
 from lumos.suite.config import compose
 from tests.suite.test_record import entry
@@ -97,3 +101,57 @@ def test_a_job_that_fails_says_so_and_the_sweep_goes_on(tmp_path):
     (job,) = sweep.jobs(tmp_path)
     assert job["status"] == "failed"
     assert job["error"] == "lumos.lambda=-1.0: expected a number >= 0"
+
+
+def fake(folder, name, text):
+    """Put a program of that name on the path, which says a text."""
+    program = folder / name
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+    program.chmod(0o755)
+
+
+def test_the_status_of_jobs_is_what_slurm_says(tmp_path, monkeypatch):
+    """One at work, one waiting after it was queued again, one cancelled, and one whose memory was too little."""
+    folder, programs = tmp_path / "sweep", tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    fake(programs, "sacct", "7_0|RUNNING\n7_1|PENDING\n7_2|CANCELLED by 0\n7_3|OUT_OF_MEMORY")
+    for number in range(4):
+        sweep.note(folder / str(number), job=number, overrides=["workload=w"], status="running", slurm=f"7_{number}",
+                   host="far", pid=1)  # fmt: skip
+    out = io.StringIO()
+    assert sweep.status(folder, Console(file=out, width=160)) == 2
+    assert [job["status"] for job in sweep.jobs(folder)] == ["running", "running", "cancelled", "died"]
+    assert "job 2 cancelled: workload=w: Slurm says CANCELLED" in out.getvalue()
+    assert "job 3 died: workload=w: Slurm says OUT_OF_MEMORY" in out.getvalue()
+    assert "2 of 4 at work" in out.getvalue()
+    # Without accounting the controller is asked.
+    fake(programs, "sacct", "Slurm accounting storage is disabled")
+    fake(programs, "squeue", "7_0|RUNNING\n7_1|PENDING\n7_2|CANCELLED\n7_3|NODE_FAIL")
+    assert [job["status"] for job in sweep.jobs(folder)] == ["running", "running", "cancelled", "died"]
+
+
+def test_a_job_of_this_machine_is_at_work_while_its_process_is(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for number, pid in enumerate((os.getpid(), ended.pid)):
+        sweep.note(tmp_path / str(number), job=number, overrides=[], status="running", **sweep.place() | {"pid": pid})
+    assert [job["status"] for job in sweep.jobs(tmp_path, ended=False)] == ["running", "died"]
+    assert [job["status"] for job in sweep.jobs(tmp_path)] == ["died", "died"]
+
+
+def test_a_folder_of_no_sweep_is_said(tmp_path):
+    with pytest.raises(RecordError, match="no job of a sweep has left a word there; expected the folder of one"):
+        sweep.status(tmp_path)
+
+
+def test_after_a_failure_no_other_job_begins_where_that_is_asked_for(tmp_path):
+    sweep.note(tmp_path / "0", job=0, overrides=[], status="failed", error="bad")
+    cfg = OmegaConf.create({"stop_at_failure": True})
+    assert run.job(cfg, tmp_path / "1", 1, ["lumos.tau=1"]) is None
+    assert run.job(cfg, tmp_path / "2", 2, ["lumos.tau=2"]) is None
+    found = sweep.jobs(tmp_path)
+    assert [(job["status"], job["error"]) for job in found[1:]] == [("skipped", "job 0 failed")] * 2
+    out = io.StringIO()
+    assert sweep.finish(tmp_path, Console(file=out, width=160)) == 1
+    assert "2 of 3 did not begin, since another one failed (stop_at_failure=true)" in out.getvalue()
