@@ -70,7 +70,11 @@ def search(model: nn.Module, inputs: tuple[Any, ...], device: torch.device, boun
         elif batch < LARGEST:
             batch *= 2
             continue
-        return Batches(best, batch, limit)
+        break
+    # The line from small calls is a guess: kernels may take memory in steps.
+    while batch > 1 and held_bytes(model, resized(inputs, batch), device) > bound:
+        batch, limit = batch // 2, "memory"
+    return Batches(min(best, batch), batch, limit)
 
 
 def _memory_line(model: nn.Module, inputs: tuple[Any, ...], device: torch.device) -> tuple[float, float]:

@@ -13,6 +13,8 @@ BELOW = 0.05
 """How far below what was asked for a network may stay, as a share of it."""
 TRIES = 12
 """Networks that are measured at most."""
+FARTHEST = 3.0
+"""How many times as large the next budget is at most."""
 CLOSE = 1e-3
 """Two budgets of one bracket that are as near as this, relative, give the same network or neighbours."""
 
@@ -79,7 +81,7 @@ def settle(
 
 def _next(budget: float, factor: float, low: float, high: float) -> float:
     """The budget at which a proportional cost would be right, or the middle of the bracket where that is not in it."""
-    guess = budget * factor
+    guess = budget * min(factor, FARTHEST)
     if high == float("inf"):
         return max(guess, budget * 1.02)
     margin = 0.1 * (high - low)

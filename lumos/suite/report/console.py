@@ -83,7 +83,7 @@ def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
          f"{compact['throughput']:,.0f}", _times(faster["throughput"])),
     ]  # fmt: skip
     if "dynamic" in dense:
-        title = f"samples a second in {dense['dynamic']['bound_mb']:.0f} MB{_batches(entry, 'dynamic', 'batch')}"
+        title = f"samples a second{_largest(entry)}{_batches(entry, 'dynamic', 'batch')}"
         rates = [f"{side['dynamic']['samples_per_second']:,.0f}" for side in (dense, compact)]
         rows.append((title, rates[0], rates[1], _times(faster["dynamic"])))
     many = _batches(entry, "peak_batch" if "peak_batch" in dense else "throughput_batch")
@@ -100,6 +100,17 @@ def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append(("training time [s]", f"{seconds[0]:.1f}", f"{seconds[1]:.1f}",
                      _times(seconds[0] / seconds[1] if seconds[1] else None)))  # fmt: skip
     return rows
+
+
+ENDS = {"memory": "in {bound:.0f} MB", "time": "in 0.2 s a call", "size": "unbounded"}
+"""What ended the search for the largest batch."""
+
+
+def _largest(entry: dict[str, Any]) -> str:
+    """Write what ended the search for the largest batch, of dense and compact."""
+    ends = [ENDS.get(entry[side]["dynamic"].get("limit", "memory"), "") for side in ("dense", "compact")]
+    words = list(dict.fromkeys(end.format(bound=entry["dense"]["dynamic"]["bound_mb"]) for end in ends))
+    return f" {' / '.join(words)}" if all(words) else ""
 
 
 def _batches(entry: dict[str, Any], *path: str) -> str:
@@ -170,7 +181,7 @@ def _measured_lines(steering: dict[str, Any]) -> list[str]:
     said = ", ".join(f"{name} {value:.3f}" for name, value in shares.items() if value is not None)
     lines = [f"{what} of a call ({call}), as a share of dense: {said}"]
     if "reached" in steering:
-        kept = steering["reached"] <= steering["asked"]
+        kept = max(steering["reached"], finished or 0.0) <= steering["asked"]
         lines[0] = f"{steering['key']}={steering['asked']:g}: {'kept' if kept else 'MISSED'}; {lines[0]}"
     lines.append(
         f"{what} was fitted to measured networks; for those held out it is off by {100 * error['median']:.1f}% "
