@@ -10,7 +10,8 @@ class StructureOptions:
     """What more of a model is made removable, where that changes one of its layers.
 
     Args:
-        streams: The channels of residual streams that a LayerNorm reads. The norm then knows its original width.
+        streams: The channels of residual streams that norms read (LayerNorm, RMSNorm, GroupNorm of one group, those
+            that a module writes out). The norm then knows its original width.
         private: Inputs of single linear layers that other layers keep (per-layer input gates). The layer then gathers
             the inputs that it reads.
         query_key: The dimensions of queries and keys within the heads of an attention, the same in all of its heads.

@@ -154,6 +154,30 @@ def test_whole_heads_can_go(how):
     assert small.shape == (3 * (WIDTH - SIZE), WIDTH)
 
 
+@pytest.mark.parametrize(
+    "outer", [torch.outer, lambda t, f: torch.einsum("i,j->ij", t, f), lambda t, f: t[:, None] * f]
+)
+def test_rotary_embeddings_of_a_single_frequency(outer):
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.proj = nn.Linear(WIDTH, 3 * 8), nn.Linear(8, WIDTH)
+            self.register_buffer("inv_freq", torch.tensor([0.3]))
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).unflatten(-1, (3, 4, 2)).permute(2, 0, 3, 1, 4).unbind(0)
+            angles = outer(torch.arange(x.shape[1], dtype=x.dtype), self.inv_freq)
+            angles = torch.cat([angles, angles], -1)
+            out = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)
+            return self.proj(out.transpose(1, 2).flatten(2))
+
+    torch.manual_seed(0)
+    x = torch.randn(2, ROWS, 5)
+    gated = lumos.gate(Residual(Turned()), x)
+    assert hidden(gated.structure) == {"attention.qkv": 4}
+    assert_exact(gated, x)
+
+
 class Grouped(nn.Module):
     """Fewer heads of keys and values than of queries."""
 

@@ -15,6 +15,7 @@ from lumos.tracing.rules.attention import product
 from lumos.tracing.rules.contraction import contract
 from lumos.tracing.rules.contraction import matmul as matrices
 from lumos.tracing.rules.mixing import mixed
+from lumos.tracing.rules.movement import meet
 from lumos.tracing.trace import Trace
 from lumos.tracing.unit_ids import varies_along
 
@@ -98,6 +99,14 @@ def tensordot(trace: Trace, call: Call) -> None:
         of_b[j % b.ndim] = of_a[i % a.ndim]
     out = [c for c in of_a if c not in of_b] + [c for c in of_b if c not in of_a]
     follow(trace, call, Letters(("".join(of_a), "".join(of_b)), "".join(out)), operands)
+
+
+def _placed(ids: Tensor, have: str, to: str) -> Tensor:
+    """Unit ids with their dimensions in another order; those that they have not get the size one."""
+    ids = ids.permute([have.index(c) for c in to if c in have])
+    for dim, letter in enumerate(to):
+        ids = ids if letter in have else ids.unsqueeze(dim)
+    return ids
 
 
 def outer(trace: Trace, call: Call) -> None:
@@ -189,6 +198,10 @@ def _of_activations(trace: Trace, call: Call, letters: Letters, operands: list[T
     both = [c for c in a if c in b and c in to]
     summed = [c for c in a if c in b and c not in to]
     rows, columns = [c for c in a if c not in b], [c for c in b if c not in a]
+    if not summed:  # element by element
+        pairs = [(t, _placed(x, have, to)) for t, x, have in zip(operands, ids, kept, strict=True)]
+        trace.set_unit_ids(call.outputs[0], meet(trace, pairs, call.name))
+        return
 
     def flat(of: Tensor, have: str, first: list[str], second: list[str]) -> Tensor:
         of = of.permute([have.index(c) for c in (*both, *first, *second)])
