@@ -26,7 +26,7 @@ from lumos.compaction.model import CompactModel
 from lumos.errors import ConfigError
 from lumos.exporting import Exported, export
 from lumos.pruning.fit import fit
-from lumos.pruning.settings import Goal, Lambda, Target, Tolerance
+from lumos.pruning.settings import Call, Goal, Lambda, Target, Tolerance
 from lumos.scaling import spread
 from lumos.tabular.categories import codes, find_categories
 from lumos.tabular.network import TableNetwork
@@ -70,6 +70,8 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         device: str = "cpu",
         random_state: Any = None,
         verbose: int = 0,
+        latency: float | None = None,
+        latency_batch: int = 1024,
     ) -> None:
         self.hidden = hidden
         self.tolerance = tolerance
@@ -93,6 +95,8 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
+        self.latency = latency
+        self.latency_batch = latency_batch
 
     # ---- what differs between the two -------------------------------------------------------------------------------
 
@@ -169,6 +173,7 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         asked = {
             "tolerance": self.tolerance,
             "params": self.params,
+            "latency": self.latency,
             "features": self.features,
             "strength": self.strength,
         }
@@ -177,6 +182,8 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
             raise ConfigError(f"{' and '.join(given)} are given: expected one of {', '.join(asked)}, or none")
         if self.strength is not None:
             return Lambda(self.strength)
+        if self.latency is not None:
+            return Target(latency=self.latency, call=Call(batch=self.latency_batch, device=self.device))
         if self.params is not None or self.features is not None:
             return Target(params=self.params, features=self.features)
         return Tolerance(0.01 if self.tolerance is None else self.tolerance)
@@ -354,13 +361,15 @@ class LumosRegressor(RegressorMixin, _LumosEstimator):
     """Predict numbers by a small network that reads the columns it needs.
 
     A network with a gate on every column and every hidden unit is trained; what the gates close is cut out, and what is
-    left trains on. Exactly one of ``tolerance``, ``params``, ``features`` and ``strength`` says how far it goes; with
-    none of them, ``tolerance=0.01``.
+    left trains on. Exactly one of ``tolerance``, ``params``, ``latency``, ``features`` and ``strength`` says how far it
+    goes; with none of them, ``tolerance=0.01``.
 
     Args:
         hidden: Units of the hidden layers, before the cut.
         tolerance: How much worse the validation score may be than that of a dense network, as a share: 0.01 for 1%.
         params: Share of the dense network's parameters.
+        latency: Share of the time of a dense call, as measured on this machine.
+        latency_batch: Rows of such a call.
         features: Number of columns.
         strength: The coefficient of the penalty, in units of the loss for each gate.
         encoding: How a number is taken: ``quantiles`` (its standardised value and its place in quantile bins, piecewise

@@ -195,6 +195,8 @@ def test_a_file_takes_raw_columns(fitted, tmp_path, kind, reduced):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"latency": 0.5, "params": 0.2}, "params and latency are given: expected one of"),
+        ({"latency": 1.5}, "lumos.target.latency=1.5: expected a share between 0 and 1"),
         ({"tolerance": 0.1, "features": 2}, "tolerance and features are given: expected one of"),
         ({"params": 1.5}, "params=1.5: expected a share between 0 and 1"),
         ({"activation": "sigmoid"}, "activation=sigmoid: expected one of relu, silu, tanh"),
