@@ -191,9 +191,11 @@ def explain(words: tuple[str, ...]) -> None:
     cfg = compose(words)
     options = read(cfg).lumos.structure
     from lumos.compaction.explain import explain as explained
+    from lumos.suite.workload import outline
 
     workload = build_workload(cfg)
-    click.echo(explained(workload.model(), workload.example(), features=workload.features(), options=options))
+    model, inputs = outline(workload)
+    click.echo(explained(model, inputs, features=workload.features(), options=options))
 
 
 @lumos.command()

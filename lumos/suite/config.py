@@ -50,7 +50,7 @@ class RunConfig:
     @property
     def recorded(self) -> dict[str, Any]:
         """The configuration as a record keeps it: without the folders of the machine that made it."""
-        return without(self.resolved, ("paths", "data.cache", "workload.data"))
+        return without(self.resolved, ("paths", "data.cache", "data.limit_gb", "workload.data"))
 
     @property
     def baseline_id(self) -> str:

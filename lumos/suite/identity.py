@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MACHINE_KEYS = ("paths", "force", "stop_at_failure",
-                "data.cache", "data.workers", "workload.data", "trainer.device", "trainer.threads",
+                "data.cache", "data.workers", "data.limit_gb", "workload.data", "trainer.device", "trainer.threads",
                 "trainer.devices", "trainer.nodes", "trainer.checkpoint_seconds",
                 "trainer.checkpoint_steps", "trainer.log")  # fmt: skip
 """What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is

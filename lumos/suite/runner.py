@@ -16,7 +16,7 @@ import torch
 from lumos.compaction.model import CompactModel
 from lumos.errors import ConfigError, UnsupportedError, one_line
 from lumos.measure import parameters
-from lumos.suite import data_files, record, report
+from lumos.suite import data_files, data_size, record, report
 from lumos.suite.baseline import dense_baseline, publish, shared_folder
 from lumos.suite.config import RunConfig
 from lumos.suite.console import log, logging_to, silence
@@ -144,7 +144,8 @@ def _train_both(
     config: RunConfig, workload: Workload, folder: Path, device: torch.device
 ) -> tuple[Loaders, Trained, Trained]:
     """The data, the dense network and the one of the configured method: by default the gated one, as it is compact."""
-    log.info(f"{workload.name}: reading or generating the data")
+    size = data_size.describe(workload)
+    log.info(f"{workload.name}: reading or generating the data{': ' * bool(size)}{size}")
     loaders = distributed.one_after_another(workload.loaders)
     log.info(
         f"{workload.name}: {loaders.n_train} training, {loaders.n_valid} validation, {loaders.n_test} test samples"

@@ -6,6 +6,7 @@ registry. ``lumos.suite.conformance.check_workload`` runs the conformance suite 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,8 @@ class DataSource:
     ``file`` of the user's own.
 
     ``cache`` holds what was generated, by content hash, so that a second run reads it. ``on_error`` says what a
-    corrupt file among many does: ``fatal`` stops the run, ``skip`` names it and goes on.
+    corrupt file among many does: ``fatal`` stops the run, ``skip`` names it and goes on. More than ``limit_gb`` (10^9
+    bytes, None for no limit) is not generated.
     """
 
     source: Literal["generated", "public", "file"] = "generated"
@@ -69,6 +71,7 @@ class DataSource:
     cache: Path = Path("data")
     on_error: Literal["fatal", "skip"] = "fatal"
     workers: int = 0
+    limit_gb: float | None = None
 
     def __post_init__(self) -> None:
         if self.source not in ("generated", "public", "file"):
@@ -77,6 +80,9 @@ class DataSource:
             raise DataError(f"data.on_error={self.on_error}: expected fatal or skip")
         if type(self.workers) is not int or not 0 <= self.workers < 2**15:
             raise DataError(f"data.workers={self.workers}: expected a whole number >= 0 of processes")
+        limit = self.limit_gb
+        if limit is not None and not (isinstance(limit, int | float) and limit is not True and 0 < limit < math.inf):
+            raise DataError(f"data.limit_gb={limit}: expected a number > 0, or null for no limit")
         for name in ("root", "cache"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value).expanduser())
@@ -118,7 +124,9 @@ class Workload(Protocol):
     folders that samples are read from, so that a change of them is seen; and ``table() -> (x, y)``,
     the training rows as numpy arrays (rows, features) and (rows, outputs), where the inputs are a table: the feature
     report then has correlation and mutual information beside the gates; and ``write_predictor(folder, features)``,
-    which writes what the compact network in a run's folder needs to take other files (``lumos predict``).
+    which writes what the compact network in a run's folder needs to take other files (``lumos predict``); ``outline()
+    -> (model, inputs)``, the network and random inputs of its shapes without any sample (see :func:`outline`); and
+    those of :class:`lumos.suite.data_size.Sized`, which say how much is generated before it is.
     """
 
     @property
@@ -163,6 +171,17 @@ class Workload(Protocol):
     def tiny(self) -> Workload:
         """The same workload made so small that it is generated and trained within seconds on a CPU."""
         ...
+
+
+def outline(workload: Workload) -> tuple[nn.Module, tuple[Any, ...]]:
+    """Return a workload's network and inputs to call it with, without generating samples where it can do without.
+
+    For what depends on shapes alone: what can be removed, and how many parameters there are. Numbers that come from
+    samples (means, deviations) are 0 and 1 in it, so that it is no network to train.
+    """
+    if hasattr(workload, "outline"):
+        return workload.outline()  # type: ignore[attr-defined]
+    return workload.model(), workload.example()
 
 
 def tensor_loader(

@@ -17,7 +17,9 @@ from torch.nn import functional
 from lumos.errors import DataError
 from lumos.suite.workload import Metric
 from lumos.workloads.braintumor.data import (
+    DRAWN_BYTES,
     SPLITS,
+    VALID_SHARE,
     Duplicates,
     Slices,
     Split,
@@ -29,6 +31,7 @@ from lumos.workloads.braintumor.data import (
 from lumos.workloads.braintumor.model import Sizes, build, find_weights
 from lumos.workloads.braintumor.phantom import CLASSES
 from lumos.workloads.common.arrays import digest
+from lumos.workloads.common.base import drawn
 from lumos.workloads.common.classifiers import (
     centroid_accuracy,
     confusion_matrix,
@@ -76,6 +79,7 @@ class BrainTumor(StreamedWorkload):
     weight_decay: float = 0.05
 
     name = "braintumor"
+    core_seconds_per_gb = 700
     # The paper's pruned network reaches this accuracy on the published images.
     metric = Metric("accuracy", target=0.8177)
 
@@ -107,6 +111,17 @@ class BrainTumor(StreamedWorkload):
         """Draw the phantoms where they are not in the cache yet; returns their folder."""
         counts: dict[Split, int] = {"train": self.train_images, "test": self.test_images}
         return generate_phantoms(self.cache, self.seed, self.pixels, counts)
+
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: phantoms as they are drawn, and the grey images that they are read into."""
+        image = int(self.pixels**2 * (DRAWN_BYTES + 1))
+        held = round(VALID_SHARE * self.train_images)
+        counts = {"train": self.train_images - held, "valid": held, "test": self.test_images}
+        return {split: count * image for split, count in counts.items()}
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
+        """Build the network and two random images."""
+        return self.model(), (drawn(2, self.channels, self.pixels, self.pixels),)
 
     @cached_property
     def _images(self) -> tuple[dict[str, np.ndarray], dict[Split, np.ndarray], Duplicates]:

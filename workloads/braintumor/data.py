@@ -49,6 +49,13 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 VALID_SHARE = 0.1
 """Of the training images, where the published set has no split of its own for validation."""
 
+WIDER = (1.0, 1.25, 1.5)
+"""Sides of a phantom, in units of what the network reads."""
+COLOUR_SHARE = 0.2
+"""Of the phantoms that are RGB."""
+DRAWN_BYTES = sum(side**2 for side in WIDER) / len(WIDER) * (1 + 2 * COLOUR_SHARE)
+"""Of an average phantom, for each pixel that the network reads."""
+
 LabelledFile = tuple[int, str, bytes]
 """A label, where the image is (for messages), and its file's content."""
 
@@ -79,9 +86,9 @@ def generate_phantoms(cache: Path, seed: int, pixels: int, counts: Mapping[Split
 
     def write(name: str, draft: Path) -> None:
         rng = np.random.default_rng(names[name])
-        size = round(pixels * rng.choice([1.0, 1.25, 1.5]))
+        size = round(pixels * rng.choice(WIDER))
         image = Image.fromarray(phantom(name.split("/")[1], size, rng))
-        (image.convert("RGB") if rng.random() < 0.2 else image).save(draft, format="PNG")
+        (image.convert("RGB") if rng.random() < COLOUR_SHARE else image).save(draft, format="PNG")
 
     key = {"version": VERSION, "seed": seed, "pixels": pixels, **counts}
     return make_files(cache, key, list(names), write, "drawing phantoms")

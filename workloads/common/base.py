@@ -8,7 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor, nn
+
 from lumos.errors import DataError
+from lumos.suite.data_size import GB, check_limit
 from lumos.suite.workload import DataSource, Loaders, Recipe
 
 
@@ -62,12 +66,39 @@ class BaseWorkload(Training):
         """The folder for what is generated or decoded."""
         return self.source.cache / self.name
 
+    # ---- before there are samples ----
+
+    core_seconds_per_gb: ClassVar[float] = 75.0
+    """What generating 10^9 bytes takes one core; to within a factor of three."""
+
+    def split_bytes(self) -> Mapping[str, int]:
+        """Count the bytes of each split's samples as they are stored, before compression, from the settings alone."""
+        raise NotImplementedError
+
+    def held_bytes(self) -> int:
+        """Count the bytes of them, at most, that stay in memory while a network trains."""
+        return sum(self.split_bytes().values())
+
+    def generation_seconds(self) -> float:
+        """Estimate the seconds that generating the samples takes one core."""
+        return sum(self.split_bytes().values()) / GB * self.core_seconds_per_gb
+
+    def check_size(self) -> None:
+        """Refuse to generate more than ``data.limit_gb``. Raises DataError."""
+        if self.generated:
+            check_limit(self, self.source.limit_gb)
+
+    def outline(self) -> tuple[nn.Module, tuple[Any, ...]]:
+        """Build the network and random inputs of its shapes from the settings alone, without any sample."""
+        raise NotImplementedError
+
     def loaders(self) -> Loaders:
         """Return the splits; they are generated or read at the first call, and the same object at every call."""
         return self._loaders
 
     @cached_property
     def _loaders(self) -> Loaders:
+        self.check_size()
         return self.make_loaders()
 
     def make_loaders(self) -> Loaders:
@@ -92,6 +123,11 @@ def as_source(data: DataSource | Mapping[str, object]) -> DataSource:
         raise DataError(f"data.{unknown[0]}: no such key; expected one of {', '.join(known)}")
     paths = {key: Path(str(data[key])) for key in ("root", "cache") if data.get(key) is not None}
     return DataSource(**{**data, **paths})  # type: ignore[arg-type]
+
+
+def drawn(*shape: int) -> Tensor:
+    """Draw numbers between 0 and 1, the same at every call, as inputs of this shape."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
 def as_tuples(workload: object, kind: Callable[[Any], Any], *keys: str) -> None:

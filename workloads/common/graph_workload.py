@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from lumos.suite.workload import Loaders
 from lumos.workloads.common.base import BaseWorkload
 from lumos.workloads.common.graph_models import GraphNet, check_network
 from lumos.workloads.common.graphs import Graph, GraphSet, inputs, label_entropy
-from lumos.workloads.common.ogb_layout import Layout, find_dataset, read_dataset
+from lumos.workloads.common.ogb_layout import Layout, find_dataset, random_chain, read_dataset
 from lumos.workloads.common.pyg import Batch
 
 EXAMPLE_GRAPHS = 32
@@ -71,6 +72,7 @@ class GraphWorkload(BaseWorkload):
     @cached_property
     def graphs(self) -> GraphSet:
         """All graphs, made or read at the first call, then mapped from the cache."""
+        self.check_size()
         folder = self.generate() if self.makes_dataset else find_dataset(self.source.public_root(), self.layout)
         return read_dataset(folder, self.layout, self.cache)
 
@@ -97,6 +99,11 @@ class GraphWorkload(BaseWorkload):
             residual=self.residual,
             knowledge=self.knowledge,  # type: ignore[arg-type]
         )
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """Build the network and the inputs of a batch of random chains."""
+        rng = np.random.default_rng(0)
+        return self.model(), inputs(self.collate([random_chain(self.layout, rng) for _ in range(EXAMPLE_GRAPHS)]))
 
     def example(self) -> tuple[Tensor, ...]:
         """Return the inputs of a batch of training graphs."""

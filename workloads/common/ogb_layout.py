@@ -31,7 +31,7 @@ from lumos.errors import DataError
 from lumos.workloads.common.arrays import cached, digest
 from lumos.workloads.common.compressed import lines_of, unpacked
 from lumos.workloads.common.files import cannot_write
-from lumos.workloads.common.graphs import SPLITS, Graphs, GraphSet
+from lumos.workloads.common.graphs import SPLITS, Graph, Graphs, GraphSet
 from lumos.workloads.common.parallel import run_all
 from lumos.workloads.common.progress import track
 
@@ -83,6 +83,18 @@ class Layout:
                 f"and split/{self.split}/ (nothing is downloaded here)"
             )
         return files
+
+
+def random_chain(layout: Layout, rng: np.random.Generator, nodes: int = 12) -> Graph:
+    """Draw a graph that is a chain, of features that the layout allows."""
+
+    def columns(rows: int, values: Sequence[int]) -> np.ndarray:
+        return rng.integers(0, values, (rows, len(values))).astype(np.uint8)
+
+    place = np.arange(nodes)
+    scores = rng.random((nodes - 1, layout.edge_channels), np.float32)
+    attr = scores if layout.edge_channels else columns(nodes - 1, layout.edge_values)
+    return Graph(columns(nodes, layout.node_values), np.stack([place[:-1], place[1:]], 1), attr, 0.0)
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def _append(file: h5py.File, name: str, array: np.ndarray) -> None:
             name,
             shape=(0, *array.shape[1:]),
             maxshape=(None, *array.shape[1:]),
-            chunks=(CHUNK_ROWS, *array.shape[1:]),
+            chunks=(max(1, min(CHUNK_ROWS, len(array))), *array.shape[1:]),
             dtype=array.dtype,
         )
     dataset = _dataset(file, name)

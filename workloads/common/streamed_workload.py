@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from lumos.suite.workload import Loaders
 from lumos.workloads.common.base import BaseWorkload
+from lumos.workloads.common.sample_cache import LIMIT
 from lumos.workloads.common.streaming import Samples, collate_tuple, sample_loader, stream_splits
 
 
@@ -28,7 +29,12 @@ class StreamedWorkload(BaseWorkload):
     @cached_property
     def root(self) -> Path:
         """The folder of the samples: generated at the first call, or where the published files are."""
+        self.check_size()
         return self.generate() if self.generated else self.source.public_root()
+
+    def held_bytes(self) -> int:
+        """Count what is kept of each split once it was read, at most."""
+        return sum(min(size, LIMIT) for size in self.split_bytes().values())
 
     @cached_property
     def samples(self) -> Mapping[str, Samples]:

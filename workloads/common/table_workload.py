@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumos.suite.workload import Loaders
-from lumos.workloads.common.base import BaseWorkload, as_tuples, positive_sizes
+from lumos.workloads.common.base import BaseWorkload, as_tuples, drawn, positive_sizes
 from lumos.workloads.common.mlp import ScaledMLP
 from lumos.workloads.common.tables import Splits, r2_score, standardised_mse
 
@@ -20,8 +21,8 @@ Batch = tuple[Float[Tensor, "rows inputs"], Float[Tensor, "rows outputs"]]
 class TableWorkload(BaseWorkload):
     """A kernel as a table, in physical units, and a fully connected network in its place, scored by R2.
 
-    Batches are ``(inputs (rows, inputs), outputs (rows, outputs))``, float32. A subclass has ``splits``, ``features()``
-    and ``tiny()``.
+    Batches are ``(inputs (rows, inputs), outputs (rows, outputs))``, float32. A subclass has ``make_splits()``,
+    ``split_rows()``, ``features()``, ``outputs()`` and ``tiny()``.
     """
 
     widths: Sequence[int]
@@ -34,7 +35,30 @@ class TableWorkload(BaseWorkload):
     @cached_property
     def splits(self) -> Splits:
         """The samples, simulated at the first call or read from the cache."""
+        self.check_size()
+        return self.make_splits()
+
+    def make_splits(self) -> Splits:
+        """Simulate the samples, or read them from the cache."""
         raise NotImplementedError
+
+    def split_rows(self) -> Mapping[str, int]:
+        """Count the rows of each split, from the settings."""
+        raise NotImplementedError
+
+    def outputs(self) -> Sequence[str]:
+        """Name the outputs."""
+        raise NotImplementedError
+
+    def split_bytes(self) -> Mapping[str, int]:
+        """Count the bytes of each split: rows of float32."""
+        row = 4 * (len(self.features()) + len(self.outputs()))
+        return {split: rows * row for split, rows in self.split_rows().items()}
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
+        """Build the network, without scaling, and four rows of random inputs."""
+        x = drawn(4, len(self.features()))
+        return ScaledMLP(torch.zeros_like(x), torch.zeros(4, len(self.outputs())), self.widths), (x,)
 
     @cached_property
     def output_std(self) -> Float[Tensor, " outputs"]:

@@ -99,6 +99,21 @@ class CosmoFlow(StreamedWorkload):
         """Simulate the universes where they are not in the cache yet; returns the folder of train/ and validation/."""
         return generate(self.cache, self._survey)
 
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: int16 counts of whole universes at each redshift."""
+        universe = (self.cells * self.parts) ** 3 * len(REDSHIFTS) * 2
+        held = max(1, round(VALID_SHARE * self.train_universes))
+        counts = {"train": self.train_universes - held, "valid": held, "test": self.test_universes}
+        return {split: count * universe for split, count in counts.items()}
+
+    def held_bytes(self) -> int:
+        """Count nothing: cubes are read anew each time."""
+        return 0
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """Build the network and four cubes of random counts."""
+        return self.model(), self.example()
+
     @property
     def _survey(self) -> Survey:
         settings = {key: getattr(self, key) for key in ("seed", "train_universes", "test_universes", "cells", "parts")}

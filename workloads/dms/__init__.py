@@ -18,14 +18,14 @@ from torch.nn import functional
 from lumos.errors import DataError
 from lumos.scaling import varies
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, at_least, positive_sizes
+from lumos.workloads.common.base import as_tuples, at_least, drawn, positive_sizes
 from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
 from lumos.workloads.common.damaged import readable
 from lumos.workloads.common.sample_cache import CachedSamples
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.streaming import Samples
 from lumos.workloads.dms.crystal import PHASES
-from lumos.workloads.dms.data import Patterns, SingleImages, find_data, generate, hold_out, read_labels
+from lumos.workloads.dms.data import CHANNELS, Patterns, SingleImages, find_data, generate, hold_out, read_labels
 from lumos.workloads.dms.model import DMSNet
 from lumos.workloads.dms.pattern import DETECTOR, Scene
 
@@ -62,6 +62,7 @@ class DMS(StreamedWorkload):
     learning_rate: float = 5e-4
 
     name = "dms"
+    core_seconds_per_gb = 700
     metric = Metric("accuracy")
 
     def __post_init__(self) -> None:
@@ -90,6 +91,18 @@ class DMS(StreamedWorkload):
         """Simulate the patterns where they are not in the cache yet; returns the data set's folder."""
         counts = {"train": self.train_images, "test": self.test_images, "inference": self.inference_images}
         return generate(self.cache, Scene(self._shape, self.jitter), counts, self.seed)
+
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: float32 images of three channels."""
+        image = self.shape[0] * self.shape[1] * CHANNELS * 4
+        held = round(HELD_OUT * self.train_images)
+        counts = {"train": self.train_images - held, "valid": held, "test": self.test_images}
+        return {split: count * image for split, count in counts.items()}
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
+        """Build the network, without scaling, and two random images."""
+        network = DMSNet(torch.zeros(CHANNELS), torch.ones(CHANNELS), self._shape, self.channels, self.hidden)
+        return network, (drawn(2, CHANNELS, *self._shape),)
 
     @cached_property
     def samples(self) -> Mapping[str, CachedSamples]:

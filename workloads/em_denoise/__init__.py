@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lumos.errors import DataError
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, at_least
+from lumos.workloads.common.base import as_tuples, at_least, drawn
 from lumos.workloads.common.files import digest_files
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.unet import UNet
@@ -52,6 +52,7 @@ class EMDenoise(StreamedWorkload):
     learning_rate: float = 2e-3
 
     name = "em_denoise"
+    core_seconds_per_gb = 1000
     metric = Metric("MSE", higher_is_better=False)
 
     def __post_init__(self) -> None:
@@ -76,9 +77,25 @@ class EMDenoise(StreamedWorkload):
         """Draw the micrographs where they are not in the cache yet; returns the folder of train/ and test/."""
         return generate(self.cache, seed=self.seed, train=self.train_pairs, test=self.test_pairs, size=self.size)
 
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: pairs of float32 images."""
+        pair = 2 * self.size**2 * 4
+        held = max(1, round(VALID_SHARE * self.train_pairs))
+        counts = {"train": self.train_pairs - held, "valid": held, "test": self.test_pairs}
+        return {split: count * pair for split, count in counts.items()}
+
+    def held_bytes(self) -> int:
+        """Count nothing: pairs are read anew each time."""
+        return 0
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
+        """Build the network and two random images of the generated size."""
+        return self.model(), (drawn(2, 1, self.size, self.size),)
+
     @cached_property
     def root(self) -> Path:
         """The folder that holds train/ and test/; generated at the first call."""
+        self.check_size()
         return self.generate() if self.generated else find_root(self.source.public_root())
 
     @cached_property

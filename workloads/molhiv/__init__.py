@@ -23,6 +23,8 @@ from lumos.workloads.common.pyg import Batch
 from lumos.workloads.molhiv.data import (
     HIV,
     LAYOUT,
+    MOLECULE_BYTES,
+    NCI_MOLECULES,
     Molecules,
     cache_key,
     csv_molecules,
@@ -60,6 +62,7 @@ class Molhiv(GraphWorkload):
     weight_decay: float = 0.0
 
     name = "molhiv"
+    core_seconds_per_gb = 20000
     layout = LAYOUT
     collate = staticmethod(partial(collate, edge_dtype=torch.int64, label_dtype=torch.float32))
 
@@ -116,6 +119,11 @@ class Molhiv(GraphWorkload):
         """Write the molecules in OGB's layout where they are not in the cache yet; returns the data set's folder."""
         molecules = self._molecules()
         return write_molecules(molecules, self.cache / cache_key(molecules), self.source.on_error)
+
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: atoms and bonds of molecules of average size."""
+        total = min(self.molecules or NCI_MOLECULES, NCI_MOLECULES) * MOLECULE_BYTES
+        return {"train": total * 8 // 10, "valid": total // 10, "test": total // 10}
 
     def _molecules(self) -> Molecules:
         if self.smiles is not None:

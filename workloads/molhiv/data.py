@@ -36,6 +36,11 @@ NCI_FILE = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 HIV = "HIV_active"
 """The label of MoleculeNet's HIV.csv and of ogbg-molhiv."""
 
+NCI_MOLECULES = 5000
+"""Lines of the file, at most as many molecules."""
+MOLECULE_BYTES = 370
+"""Of an average molecule: 17 atoms of nine numbers, 18 bonds of three numbers and two int32."""
+
 LAYOUT = Layout(
     name="ogbg_molhiv",
     split="scaffold",

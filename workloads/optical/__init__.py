@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lumos.errors import DataError
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, at_least
+from lumos.workloads.common.base import as_tuples, at_least, drawn
 from lumos.workloads.common.sample_cache import CachedSamples
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.optical.beamline import CROP, PLANE
@@ -52,6 +52,7 @@ class Optical(StreamedWorkload):
     learning_rate: float = 5e-4
 
     name = "optical"
+    core_seconds_per_gb = 270
     metric = Metric("MSE", higher_is_better=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +92,19 @@ class Optical(StreamedWorkload):
             "inference/damaged": self.test_damaged,
         }
         return generate(self.cache, self.view.plane, counts, self.seed)
+
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: whole planes of uint16."""
+        plane = self.plane[0] * self.plane[1] * 2
+        counts = {"train": self.train_images, "valid": self.valid_images,
+                  "test": self.test_undamaged + self.test_damaged}  # fmt: skip
+        return {split: count * plane for split, count in counts.items()}
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
+        """Build the autoencoder, without scaling, and two random images."""
+        mean = torch.zeros(1, *self.view.size)
+        network = Autoencoder(mean, torch.ones(()), self.encoder, self.latent, self.decoder)
+        return network, (drawn(2, 1, *self.view.size),)
 
     @cached_property
     def _files(self) -> dict[str, list[tuple[Path, int]]]:

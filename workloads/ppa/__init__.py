@@ -23,7 +23,16 @@ from lumos.suite.workload import Metric
 from lumos.workloads.common.graph_workload import GraphWorkload
 from lumos.workloads.common.graphs import Graph, collate, inputs, predictions
 from lumos.workloads.common.pyg import Batch
-from lumos.workloads.ppa.data import CHANNELS, LAYOUT, SIGNAL, VERSION, Size, mean_channels, write_associations
+from lumos.workloads.ppa.data import (
+    CHANNELS,
+    GRAPH_BYTES,
+    LAYOUT,
+    SIGNAL,
+    VERSION,
+    Size,
+    mean_channels,
+    write_associations,
+)
 
 TABLE_GRAPHS = 20_000
 """Training graphs, evenly spaced, that trivial predictors and the table of features are made from, at most."""
@@ -55,6 +64,7 @@ class PPA(GraphWorkload):
     weight_decay: float = 5e-4
 
     name = "ppa"
+    core_seconds_per_gb = 500
     layout = LAYOUT
     collate = staticmethod(partial(collate, edge_dtype=torch.float32, label_dtype=torch.int64))
 
@@ -89,6 +99,13 @@ class PPA(GraphWorkload):
         key = json.dumps({"version": VERSION, "seed": self.seed, **asdict(self.size)})
         place = self.cache / hashlib.sha256(key.encode()).hexdigest()[:16]
         return write_associations(place, self.size, self.seed)
+
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: the associations of graphs of average size."""
+        graphs = self.taxa * self.graphs_each
+        held = graphs * self.size.held_out
+        counts = {"train": graphs * self.species - 2 * held, "valid": held, "test": held}
+        return {split: count * GRAPH_BYTES for split, count in counts.items()}
 
     def node_encoder(self) -> nn.Embedding:
         """Make the one vector that every protein starts from: nodes have no features."""

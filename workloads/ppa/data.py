@@ -34,6 +34,8 @@ RATES = {
 """Share of the associations that a channel supports, by superkingdom: of the order of STRING's own."""
 
 NODES = (30, 70)
+GRAPH_BYTES = 5000
+"""Of an average graph: 130 associations, of two int32 and seven float32."""
 TAXON_SPREAD, SPECIES_SPREAD, MODULE_SPREAD = 0.3, 0.4, 1.5
 """Standard deviations of a channel's log odds: between taxa, between species, and of what a shared module adds."""
 STRENGTH, STRENGTH_SPREAD = 0.45, 0.04

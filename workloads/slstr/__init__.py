@@ -17,14 +17,14 @@ from torch.nn import functional
 
 from lumos.errors import DataError
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, positive_sizes
+from lumos.workloads.common.base import as_tuples, drawn, positive_sizes
 from lumos.workloads.common.files import dataset_folder, digest_files
 from lumos.workloads.common.sample_cache import CachedSamples
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.streaming import Samples
 from lumos.workloads.common.unet import UNet
 from lumos.workloads.slstr.baselines import pixel_baselines
-from lumos.workloads.slstr.data import FOLDER, Patches, Simulation, find_splits, generate, missing_values
+from lumos.workloads.slstr.data import ARRAYS, FOLDER, Patches, Simulation, find_splits, generate, missing_values
 from lumos.workloads.slstr.scenes import CHANNELS
 
 log = logging.getLogger("lumos")
@@ -51,6 +51,7 @@ class SLSTR(StreamedWorkload):
     learning_rate: float = 3e-3
 
     name = "slstr"
+    core_seconds_per_gb = 230
     # The paper lists SLSTR among the workloads scored by an error and not by a share of right answers.
     metric = Metric("BCE", unit="nats a pixel", higher_is_better=False)
 
@@ -82,6 +83,16 @@ class SLSTR(StreamedWorkload):
     def generate(self) -> Path:
         """Simulate the scenes where they are not in the cache yet; returns the data set's folder."""
         return generate(self._simulation, self.cache)
+
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: whole scenes of float32, masks included."""
+        scene = self.scene[0] * self.scene[1] * sum(ARRAYS.values()) * 4
+        held = round(self.scenes / 10)
+        return {"train": (self.scenes - 2 * held) * scene, "valid": held * scene, "test": held * scene}
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
+        """Build the network and two random patches."""
+        return self.model(), (drawn(2, len(CHANNELS), self.patch, self.patch),)
 
     @cached_property
     def splits(self) -> dict[str, Patches]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lumos.errors import DataError
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, positive_sizes
+from lumos.workloads.common.base import as_tuples, drawn, positive_sizes
 from lumos.workloads.common.classifiers import (
     centroid_accuracy,
     confusion_matrix,
@@ -28,7 +28,7 @@ from lumos.workloads.common.sample_cache import CachedSamples
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.streaming import Samples
 from lumos.workloads.stemdl.crystals import GROUPS
-from lumos.workloads.stemdl.data import FOLDER, Patterns, RandomQuarterTurns, Simulation, find_splits, generate
+from lumos.workloads.stemdl.data import FOLDER, FOLDERS, Patterns, RandomQuarterTurns, Simulation, find_splits, generate
 from lumos.workloads.stemdl.model import LAYERS, VGG11
 from lumos.workloads.stemdl.multislice import ZONES
 
@@ -64,6 +64,7 @@ class StemDL(StreamedWorkload):
     learning_rate: float = 2e-3
 
     name = "stemdl"
+    core_seconds_per_gb = 3400
     metric = Metric("accuracy")
 
     def __post_init__(self) -> None:
@@ -95,6 +96,16 @@ class StemDL(StreamedWorkload):
     def generate(self) -> Path:
         """Simulate the patterns where they are not in the cache yet; returns the data set's folder."""
         return generate(self._simulation, self.cache)
+
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split: a float32 pattern down each zone axis."""
+        sample = len(ZONES) * self.pattern**2 * 4
+        folders = self._simulation.folders()
+        return {split: len(folders[folder]) * self.energies * sample for split, folder in FOLDERS.items()}
+
+    def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
+        """Build the network and two random samples."""
+        return self.model(), (drawn(2, len(ZONES), self.pattern, self.pattern),)
 
     @cached_property
     def splits(self) -> dict[str, Patterns]:

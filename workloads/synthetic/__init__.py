@@ -46,6 +46,7 @@ class Synthetic(TableWorkload):
     learning_rate: float = 1e-3
 
     name = "synthetic"
+    core_seconds_per_gb = 10
     metric = Metric("R2")
 
     def __post_init__(self) -> None:
@@ -74,8 +75,7 @@ class Synthetic(TableWorkload):
         order = np.random.default_rng([self.seed, 0]).permutation(self.n_features)
         return tuple(sorted(order[: self.n_relevant].tolist()))
 
-    @cached_property
-    def splits(self) -> Splits:
+    def make_splits(self) -> Splits:
         """The samples; independent draws for each split."""
         rng = np.random.default_rng([self.seed, 1])
 
@@ -85,6 +85,14 @@ class Synthetic(TableWorkload):
             return Table(torch.from_numpy(x), torch.from_numpy(y.astype(np.float32)))
 
         return Splits(draw(self.train_rows), draw(self.valid_rows), draw(self.test_rows))
+
+    def split_rows(self) -> dict[str, int]:
+        """Count the rows of each split."""
+        return {"train": self.train_rows, "valid": self.valid_rows, "test": self.test_rows}
+
+    def outputs(self) -> Sequence[str]:
+        """Name the one output."""
+        return ["y"]
 
     def features(self) -> Sequence[str]:
         """Name the inputs: x0, x1, .."""
