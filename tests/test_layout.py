@@ -33,7 +33,13 @@ def test_imports_point_one_way():
 
 
 def test_workloads_import_only_the_contract(graph):
-    allowed = {"lumos.suite.workload", "lumos.suite.simulation", "lumos.errors", "lumos.scaling"}
+    allowed = {
+        "lumos.suite.workload",
+        "lumos.suite.data_size",
+        "lumos.suite.simulation",
+        "lumos.errors",
+        "lumos.scaling",
+    }
     allowed |= {f"lumos.tabular.{name}" for name in ("categories", "files", "network", "predictor")}
     for workload in graph.find_children("lumos.workloads"):
         for module in {workload, *graph.find_descendants(workload)}:

@@ -15,7 +15,10 @@ GB = 1e9
 class Sized(Protocol):
     """A workload that can say how large its samples are before there are any."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The workload's name."""
+        ...
 
     def split_bytes(self) -> Mapping[str, int]:
         """Count the bytes of the samples of each split as they are stored, before compression, from settings alone."""

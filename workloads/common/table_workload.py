@@ -46,6 +46,10 @@ class TableWorkload(BaseWorkload):
         """Count the rows of each split, from the settings."""
         raise NotImplementedError
 
+    def features(self) -> Sequence[str]:
+        """Name the inputs."""
+        raise NotImplementedError
+
     def outputs(self) -> Sequence[str]:
         """Name the outputs."""
         raise NotImplementedError
