@@ -86,7 +86,8 @@ def closings(structure: Structure) -> list[Closing]:
     turns = [frozenset(turn) for turn in (optional[::2], optional[1::2]) if turn]
     found = []
     # In train mode no group is closed altogether: what is constant then is so in eval mode.
-    extra = bool(turns) and (len(turns) == 1 or structure.trains_otherwise)
+    # Nor where heads and the dimensions in them are groups: one that is closed altogether hides the parts of the other.
+    extra = bool(turns) and (len(turns) == 1 or structure.trains_otherwise or len(structure.pairs) > 0)
     for i in range(max(len(draws), len(turns) + extra)):
         whole = turns[i] if i < len(turns) else frozenset[str]()
         found.append(Closing({n: k for n, k in draws[i % len(draws)].items() if n not in whole}, whole))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lumos
+from lumos.tracing.options import StructureOptions
 from lumos.tracing.trace_structure import trace_structure
 
 HEADS, SIZE, WIDTH, ROWS = 4, 6, 24, 7
@@ -175,6 +176,17 @@ def test_rotary_embeddings_of_a_single_frequency(outer):
     x = torch.randn(2, ROWS, 5)
     gated = lumos.gate(Residual(Turned()), x)
     assert hidden(gated.structure) == {"attention.qkv": 4}
+    assert_exact(gated, x)
+
+
+@pytest.mark.parametrize("how", ["attributes", "heads first", "matmul", "mask", "rotary", "einsum"])
+def test_dimensions_of_queries_and_keys_go_with_both_dimensions_that_are_turned(how):
+    torch.manual_seed(0)
+    x = torch.randn(2, ROWS, 5)
+    gated = lumos.gate(Residual(Attention(how)), x, options=StructureOptions(query_key=True))
+    found = hidden(gated.structure)
+    assert found["attention.qkv.dims"] == (SIZE // 2 if how == "rotary" else SIZE)
+    assert found["attention.heads"] == HEADS
     assert_exact(gated, x)
 
 
