@@ -74,7 +74,7 @@ class Product:
         macs: Multiply-accumulates for each position, or for each pair of them.
     """
 
-    units: tuple[Int[Tensor, " positions"], ...]
+    units: tuple[Int[Tensor, " _"], ...]
     macs: float
 
 

@@ -223,6 +223,17 @@ def test_a_sparse_matrix_is_an_input_without_features():
     torch.testing.assert_close(lumos.compact(gated.eval())(x, a), gated(x, a), rtol=0, atol=1e-12)
 
 
+def test_columns_of_a_dense_graph_are_places():
+    """They stay, and nothing else does: the layers lose their units."""
+    model = Net(lambda m, x, a: a @ m.o((a @ m.a(x)).relu()), a=nn.Linear(6, 8), o=nn.Linear(8, 2)).double()
+    x, a = torch.randn(5, 6).double(), (torch.rand(5, 5) < 0.5).double()
+    gated = lumos.gate(model, (x, a))
+    assert {g.name: g.size for g in gated.structure.groups} == {"input0": 6, "a": 8}
+    assert [f.reason[:19] for f in gated.structure.fixed if f.name == "input1"] == ["meets places: matmul"[:19]]
+    gated.gates.log_alpha.data[::2] = -9.0
+    torch.testing.assert_close(lumos.compact(gated.eval())(x, a), gated(x, a), rtol=0, atol=1e-12)
+
+
 def test_a_diagonal_is_held_with_the_reason():
     model = Net(lambda m, x: m.o(torch.einsum("bii->bi", m.a(x).unflatten(-1, (3, 3)))), a=nn.Linear(6, 9),
                 o=nn.Linear(3, 2))  # fmt: skip

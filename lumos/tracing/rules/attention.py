@@ -111,6 +111,11 @@ def _of_one_head(
 ) -> Tensor:
     """The ids of a product whose units vary along no batch-like dimension."""
     shape = (*a.shape[:-1], b.shape[-1])
+    for x, dim, other in ((a, -1, b), (b, -2, a)):
+        # What is summed over has units on one side alone: places of the other one, as the nodes of a dense graph.
+        if outer[int(x is a)] and varies_along(x, x.ndim + dim) and not varies_along(other, other.ndim - 3 - dim):
+            trace.fix(trace.units_along(x, dim, "matmul"), f"meets places: {reason}")
+            inner = False
     if inner:
         left = trace.units_along(a, -1, "matmul")
         right = trace.units_along(b, -2, "matmul")
