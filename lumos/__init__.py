@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lumos.pruning.settings import Call, Lambda, Target, Tolerance
     from lumos.suite.own_run import write_record
     from lumos.tabular.encoding import Encoding, encode
+    from lumos.tabular.screening import Screening, screen
     from lumos.tracing.structure import Structure
 
 __version__ = "0.2.0"
@@ -56,6 +57,7 @@ __all__ = [
     "Lambda",
     "Pruner",
     "Relation",
+    "Screening",
     "Structure",
     "StructureError",
     "Target",
@@ -69,6 +71,7 @@ __all__ = [
     "fold_inputs",
     "gate",
     "load",
+    "screen",
     "verify",
     "write_record",
 ]
@@ -79,6 +82,8 @@ _HOME = {
     "Folded": "compaction.input_relations",
     "Relation": "compaction.input_relations",
     "fold_inputs": "compaction.input_relations",
+    "Screening": "tabular.screening",
+    "screen": "tabular.screening",
     "explain": "compaction.explain",
     "Comparison": "measure.comparison",
     "compare": "measure.comparison",

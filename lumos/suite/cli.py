@@ -25,7 +25,10 @@ class Commands(click.Group):
     """A group of commands that knows what a mistyped one may have meant, and keeps the order of their definition."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find the sub-command. Raises ConfigError where there is none of this name."""
+        """Find the sub-command, of one word or of two. Raises ConfigError where there is none of this name."""
+        both = self.get_command(ctx, " ".join(args[:2]))
+        if both is not None and len(args) > 1:
+            return both.name, both, args[2:]
         if args and self.get_command(ctx, args[0]) is None:
             known = self.list_commands(ctx)
             raise ConfigError(f"{args[0]}: there is no such command{did_you_mean(args[0], known)}; expected "
@@ -375,6 +378,55 @@ def suite(words: tuple[str, ...], only: str | None, seeds: str, minutes: float |
     from lumos.suite.run_suite import run_suite
 
     if not run_suite(words, only=only, seeds=seeds, minutes=minutes):
+        raise click.exceptions.Exit(1)
+
+
+@lumos.command("suite features")
+@click.option("--problems", default="", metavar="A,B", help="Some of ring,xor,ring+xor,ring+xor+sum  [default: all]")
+@click.option(
+    "--m", "sizes", default="", metavar="A,B", help="Some of the numbers of features, 2 to 2048  [default: all]"
+)
+@click.option("--folds", type=int, default=6, show_default=True, help="So many of the six folds.")
+@click.option("--methods", default="lumos,screening,pearson,random_forest", metavar="A,B", show_default=True,
+              help="Some of lumos,screening,gates,random_forest,mutual_information,lasso,pearson.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the rows.")
+@click.option("--minutes", type=float, help="Begin no further cell after so many minutes.")
+@click.option(
+    "--records", type=click.Path(path_type=Path), help="The file of records  [default: in the results folder]"
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of CSV and figure  [default: beside the records]")
+@click.option("--draw", is_flag=True, help="Run nothing; table and figure from the records alone.")
+def suite_features(
+    problems: str, sizes: str, folds: int, methods: str, seed: int, minutes: float | None, records: Path | None,
+    out: Path | None, draw: bool,
+) -> None:  # fmt: skip
+    """Find features that carry a nonlinear signal among noise: a public benchmark, beside its published figures.
+
+    The four problems of Passemiers et al. (Scientific Reports 2024). A cell is a problem, a number of features, a fold
+    and a method; each finished one is a line of the records, so that the same command goes on after a stop.
+
+    \b
+    lumos suite features --m 2,16,128 --folds 2 --minutes 5
+    lumos suite features --draw --records results/reference/feature_selection.ndjson --out FOLDER
+    """
+    from lumos.suite.selection import study, table
+
+    def listed(text: str) -> list[str]:
+        return [word.strip() for word in text.split(",") if word.strip()]
+
+    path = records or paths.RESULTS[0] / "feature_selection.ndjson"
+    if not all(word.isdigit() for word in listed(sizes)):
+        raise ConfigError(f"--m {sizes}: expected whole numbers with commas between them")
+    finished = True
+    if not draw:
+        wanted = study.cells(listed(problems), [int(m) for m in listed(sizes)], folds, listed(methods), seed)
+        finished = study.run_study(wanted, path, minutes, click.echo)
+    if not path.exists():
+        raise ConfigError(f"{path}: there are no records; run the command without --draw")
+    rows = [*table.summarise([r for r in study.read(path) if r["seed"] == seed]), *table.published()]
+    click.echo("\n".join(table.markdown(rows)))
+    click.echo("wrote " + ", ".join(str(made) for made in table.write(rows, out or path.parent)))
+    if not finished:
         raise click.exceptions.Exit(1)
 
 
