@@ -27,8 +27,18 @@ Row = dict[str, Any]
 def published() -> list[Row]:
     """Read the published percentages; ``features`` is a number, or ``mean`` for that over all of them."""
     with PUBLISHED.open(newline="") as file:
-        return [{"method": r["method"], "by": "published", "problem": r["problem"], "features": r["features"],
-                 "percent": float(r["percent"]), "folds": FOLDS, "seconds": ""} for r in csv.DictReader(file)]  # fmt: skip
+        return [
+            {
+                "method": r["method"],
+                "by": "published",
+                "problem": r["problem"],
+                "features": r["features"],
+                "percent": float(r["percent"]),
+                "folds": FOLDS,
+                "seconds": "",
+            }
+            for r in csv.DictReader(file)
+        ]
 
 
 def summarise(records: Sequence[Row]) -> list[Row]:
