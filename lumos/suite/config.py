@@ -144,7 +144,9 @@ def read(cfg: DictConfig) -> RunConfig:
     if method and method.name == "lumos" and _asks_for_something(resolved["lumos"]):
         raise ConfigError("method=lumos sets lumos.target.params to method.target; set no other lambda or target")
     # What is not used is no part of an id, as if there were no such key.
-    unused_trainer = (resolved["trainer"], ("ema", "compile", "log"))
+    unused_trainer = (resolved["trainer"], ("ema", "compile", "log", "precision"))
+    if settings.trainer.deterministic:
+        resolved["trainer"].pop("deterministic", None)
     optional = ((resolved, ("method",)), unused_trainer, (resolved["workload"], ("label", "encoding")))
     for group, unused in optional:
         for key in unused:

@@ -15,11 +15,6 @@ GB = 1e9
 class Sized(Protocol):
     """A workload that can say how large its samples are before there are any."""
 
-    @property
-    def name(self) -> str:
-        """The workload's name."""
-        ...
-
     def split_bytes(self) -> Mapping[str, int]:
         """Count the bytes of the samples of each split as they are stored, before compression, from settings alone."""
         ...
@@ -49,10 +44,11 @@ def describe(workload: object) -> str:
     return f"{amount(total)} of samples, {held}; where they are not there yet, {_time(workload)}"
 
 
-def check_limit(workload: Sized, limit_gb: float | None) -> None:
+def check_limit(name: str, workload: Sized, limit_gb: float | None) -> None:
     """Refuse to generate more than a limit.
 
     Args:
+        name: The workload's name.
         workload: The workload that is about to generate its samples.
         limit_gb: The limit, 10^9 bytes; None for none.
 
@@ -63,7 +59,7 @@ def check_limit(workload: Sized, limit_gb: float | None) -> None:
     if limit_gb is None or total <= limit_gb * GB:
         return
     raise DataError(
-        f"{workload.name}: {amount(total)} of samples would be generated, {_time(workload)}; data.limit_gb="
+        f"{name}: {amount(total)} of samples would be generated, {_time(workload)}; data.limit_gb="
         f"{limit_gb:g} refuses that. Set data.limit_gb={-(-total // int(GB))} to generate them, or use a smaller scale"
     )
 

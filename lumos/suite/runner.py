@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sysconfig
 import time
 import traceback
-import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from lumos.suite.training import distributed
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.loading import readable_worker_errors
 from lumos.suite.training.loop import train
+from lumos.suite.training.precision import set_arithmetic
 from lumos.suite.training.signals import StoppedError
 from lumos.suite.training.trackers import numbers, tracking
 from lumos.suite.training.trained import Trained
@@ -227,9 +226,7 @@ def prepare(config: RunConfig) -> torch.device:
     if wanted.startswith("cuda"):
         if not torch.cuda.is_available():
             raise ConfigError(f"trainer.device={wanted}: torch sees no GPU here; use cpu or auto")
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        set_arithmetic(config.trainer.precision, deterministic=config.trainer.deterministic)
         if distributed.world().size > 1:
             wanted = f"cuda:{torch.cuda.current_device()}"
     return torch.device(wanted)

@@ -168,6 +168,8 @@ class TrainerConfig(Settings):
     checkpoint_steps: Count | None = None
     ema: Annotated[float, _expected(lambda x: 0 < x < 1, "a decay between 0 and 1, such as 0.999")] | None = None
     compile: bool | None = None
+    precision: Literal["fp32", "tf32", "bf16"] | None = None
+    deterministic: bool = True
     log: Literal["tensorboard", "mlflow", "wandb"] | None = None
 
     @model_validator(mode="after")

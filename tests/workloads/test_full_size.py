@@ -80,7 +80,7 @@ def test_one_gigabyte_refuses_full_size_or_is_enough_for_it(name: str, tmp_path:
 def test_the_default_refuses_what_fills_a_disk(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.limit_gb=20 refuses that"):
         workload(name, "paper", tmp_path).example() if name == "slstr" else workload(name, "paper", tmp_path).root
-    check_limit(workload(name, "paper", tmp_path), None)
+    check_limit(name, workload(name, "paper", tmp_path), None)
 
 
 @pytest.mark.parametrize("name", slow_but(*QUICK))

@@ -86,7 +86,7 @@ class BaseWorkload(Training):
     def check_size(self) -> None:
         """Refuse to generate more than ``data.limit_gb``. Raises DataError."""
         if self.generated:
-            check_limit(self, self.source.limit_gb)
+            check_limit(self.name, self, self.source.limit_gb)
 
     def outline(self) -> tuple[nn.Module, tuple[Any, ...]]:
         """Build the network and random inputs of its shapes from the settings alone, without any sample."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
@@ -33,9 +33,15 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         yield to_device(batch, device)
 
 
-def recalibrate(workload: Workload, model: nn.Module, batches: Sequence[Batch]) -> None:
-    """Take the running batch statistics anew over the losses of these batches, which are on the model's device."""
-    batch_statistics.recalibrate(model, [partial(workload.loss, model, batch) for batch in batches])
+def recalibrate(workload: Workload, model: nn.Module, batches: Iterable[Batch]) -> None:
+    """Take the running batch statistics anew over the losses of these batches, one of them on the device at a time."""
+
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+
+    def loss(batch: Batch) -> Tensor:
+        return workload.loss(model, to_device(batch, device))
+
+    batch_statistics.recalibrate(model, [partial(loss, batch) for batch in batches])
 
 
 class Best(Resumable):

@@ -77,13 +77,12 @@ class Reader:
             self._derived = _over(self.loader, self._share)
         return iterate(self._derived)
 
-    def latest(self, epoch: int, batch: int, count: int) -> list[Batch]:
+    def latest(self, epoch: int, batch: int, count: int) -> Iterator[Batch]:
         """Read the ``count`` batches before number ``batch`` of an epoch; fewer where the training had not as many."""
-        end, found = epoch * self.batches + batch, []
+        end = epoch * self.batches + batch
         for e in range(max(0, end - count) // max(1, self.batches), epoch + 1):
             first = max(0, end - count - e * self.batches)
-            found += islice(self.open(e, first), min(self.batches, end - e * self.batches) - first)
-        return found
+            yield from islice(self.open(e, first), min(self.batches, end - e * self.batches) - first)
 
     def sample_numbers(self, epoch: int, batch: int) -> list[Any] | None:
         """Return the numbers of the samples of a batch, over all processes; None where the loader does not say."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import deque
 from itertools import islice
 from typing import Any
 
@@ -25,6 +24,7 @@ from lumos.suite.training.method import CutContext, PruningMethod
 from lumos.suite.training.objective import Loss, compiled_loss, of_one_shape
 from lumos.suite.training.optimizer import make_optimizer
 from lumos.suite.training.pretrained import freeze_backbone, initialize
+from lumos.suite.training.recent import RecentBatches
 from lumos.suite.workload import Batch, Workload, to_device
 from lumos.tracing.structure import Structure
 
@@ -74,7 +74,7 @@ class TrainState:
         self.curve: list[dict[str, Any]] = []
         self.losses: list[Tensor] = []
         self.epoch = self.batch = self.step = self.losses_from = 0
-        self.recent: deque[Batch] = deque(maxlen=STATISTICS_BATCHES if has_statistics(self.model) else 0)
+        self.recent = RecentBatches(STATISTICS_BATCHES if has_statistics(self.model) else 0)
         self.noise = distributed.Noise(config.seed, device)
         self._resumed_noise: list[Tensor] | None = None
         self._earlier, self._started = 0.0, time.perf_counter()
@@ -189,9 +189,9 @@ class TrainState:
         self.curve, self.losses = saved["curve"], to_device(saved["losses"], self.device)
         for name in PLACE:
             setattr(self, name, saved["place"][name])
-        if self.recent.maxlen:
-            latest = reader.latest(self.epoch, self.batch, self.recent.maxlen)
-            self.recent.extend(to_device(batch, self.device) for batch in latest)
+        if self.recent.count:
+            for batch in reader.latest(self.epoch, self.batch, self.recent.count):
+                self.recent.append(batch)
         self._resumed_noise, self._earlier = saved["noise"], saved["seconds"]
 
     def restore_noise(self) -> None:

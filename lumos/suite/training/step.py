@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lumos.pruning import processes
 from lumos.suite.training.loading import Reader
 from lumos.suite.training.optimizer import cosine, set_rates
+from lumos.suite.training.precision import autocast
 from lumos.suite.training.state import TrainState
 from lumos.suite.workload import Batch, to_device
 
@@ -37,13 +38,13 @@ def train_step(state: TrainState, batch: Batch, reader: Reader, total: int) -> N
     """
     method, step = state.method, state.step
     preparing = method if method and not method.pruned else None
-    batch = to_device(batch, state.device)
     state.recent.append(batch)
+    batch = to_device(batch, state.device)
 
     # forward
-    with state.noise.private(step):
+    with state.noise.private(step), autocast(state.config.trainer.precision, state.device):
         loss = state.loss(state.replica, batch)
-    loss = reader.weighted(loss, state.batch)
+    loss = reader.weighted(loss.float() if loss.dtype is torch.bfloat16 else loss, state.batch)
     state.losses.append(processes.mean(loss.detach()))
     if (state.device.type == "cpu" or step % CHECK_EVERY == 0) and not math.isfinite(float(state.losses[-1])):
         raise NonFiniteLossError
