@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("lumos")
 
 
+STILL = 1e-3
+"""An open probability that moved by less did not move."""
+
+
 class Pruner:
     """Prune a model while a loop of one's own trains it.
 
@@ -276,6 +280,18 @@ class Pruner:
             self.controller.after_step(self.gated, self.optimizers, self.step + 1)
         self.history.note(self.gated, self.step + 1)
         self.detector.look(self.step + 1, lambda: open_widths(self.gated))
+        if self.step + 1 == self.schedule.gated_steps // 2:
+            self._notice_still_gates()
+
+    def _notice_still_gates(self) -> None:
+        """Say so where half of the steps before the cut moved no gate: nothing will be removed."""
+        gates = self.gated.gates
+        moved = (gates.open_probability().detach() - gates.settings.initial_open).abs()
+        if len(moved) and float(moved.max()) < STILL:
+            log.warning(
+                f"step {self.step + 1}: no gate has moved so far, so that nothing would be removed; gates learn at "
+                f"{self._adam.param_groups[0]['lr']:.3g} a step: is the network's loss finite, and does it reach them?"
+            )
 
     def _draw(self) -> None:
         """Draw the gates' noise of the coming step, the same in all processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -25,8 +26,9 @@ CONFIRM_SECONDS = 1.0
 
 
 def measure_both(
-    config: RunConfig, workload: Workload, loaders: Loaders, dense: Trained, other: Trained, device: torch.device
-) -> dict[str, Any]:
+    config: RunConfig, workload: Workload, loaders: Loaders, dense: Trained, other: Trained, device: torch.device,
+    baselines: Mapping[str, float],
+) -> dict[str, Any]:  # fmt: skip
     """Measure sizes, speed and test scores of the dense network and the other one.
 
     Returns:
@@ -39,7 +41,6 @@ def measure_both(
     if other.equivalence is not None:
         batch = next(iter(loaders.train))
         training = step_cost(workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile))
-    baselines = getattr(workload, "baselines", dict)()
     files = fingerprint(files_of(workload))
     return {
         "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,
@@ -53,6 +54,20 @@ def measure_both(
         "training": training,
         "equivalence": asdict(other.equivalence) if other.equivalence else None,
     }  # fmt: skip
+
+
+def trivial_scores(workload: Workload, loaders: Loaders) -> dict[str, float]:
+    """Compute the test scores of a workload's trivial predictors; before the training, which they could end in vain.
+
+    Raises:
+        DataError: They are not defined on these samples: a split has one class, say.
+    """
+    # The order of the first epoch, however many were trained here: predictors see the same rows after a resume.
+    set_epoch(loaders.train, 0)
+    try:
+        return dict(getattr(workload, "baselines", dict)())
+    except ValueError as error:  # what scikit-learn raises for samples that it cannot fit
+        raise DataError(f"{workload.name}: the trivial predictors have no score on these samples: {error}") from error
 
 
 def _confirmed(

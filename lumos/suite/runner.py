@@ -18,7 +18,7 @@ from lumos.suite import data_files, data_size, record, report
 from lumos.suite.baseline import dense_baseline, publish, shared_folder
 from lumos.suite.config import RunConfig
 from lumos.suite.console import log, logging_to, silence
-from lumos.suite.measurements import feature_rows, measure_both
+from lumos.suite.measurements import feature_rows, measure_both, trivial_scores
 from lumos.suite.methods import train_with
 from lumos.suite.paths import PROJECT
 from lumos.suite.training import distributed
@@ -92,11 +92,11 @@ def _run_and_record(config: RunConfig, workload: Workload, folder: Path, device:
     store: Store | None = None
     try:
         with readable_worker_errors():
-            loaders, dense, other = _train_both(config, workload, folder, device)
+            loaders, baselines, dense, other = _train_both(config, workload, folder, device)
             distributed.leave()  # the measurements are made by one process
             _write_files(folder, workload, dense, other)
             log.info("measuring both")
-            entry.update(measure_both(config, workload, loaders, dense, other, device))
+            entry.update(measure_both(config, workload, loaders, dense, other, device, baselines))
             publish(folder / DENSE_ANEW, shared_folder(config, workload, loaders))
         with tracking(config, workload.name, "results") as tracker:
             tracker.log(numbers({key: entry[key] for key in ("dense", "compact")}), 0)
@@ -141,23 +141,25 @@ def _traceback() -> str:
 
 def _train_both(
     config: RunConfig, workload: Workload, folder: Path, device: torch.device
-) -> tuple[Loaders, Trained, Trained]:
-    """The data, the dense network and the one of the configured method: by default the gated one, as it is compact."""
+) -> tuple[Loaders, dict[str, float], Trained, Trained]:
+    """The data, what trivial predictors score, the dense network and the one of the method, ours by default."""
     size = data_size.describe(workload)
     log.info(f"{workload.name}: reading or generating the data{': ' * bool(size)}{size}")
     loaders = distributed.one_after_another(workload.loaders)
     log.info(
         f"{workload.name}: {loaders.n_train} training, {loaders.n_valid} validation, {loaders.n_test} test samples"
     )
+    baselines = distributed.from_main(lambda: trivial_scores(workload, loaders))
     anew = folder / DENSE_ANEW if config.force else None
     if config.method and config.method.name != "dense":
         peer = _peer(config, workload, loaders, device)
-        return loaders, dense_baseline(config, workload, loaders, device, anew), peer
+        return loaders, baselines, dense_baseline(config, workload, loaders, device, anew), peer
     dense = dense_baseline(config, workload, loaders, device, anew)
     if config.method:
-        return loaders, dense, dense
+        return loaders, baselines, dense, dense
     store = _gated_store(config, folder, loaders)
-    return loaders, dense, train(workload, loaders, config, device, gated=True, dense=dense, store=store)
+    gated = train(workload, loaders, config, device, gated=True, dense=dense, store=store)
+    return loaders, baselines, dense, gated
 
 
 def _peer(config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device) -> Trained:

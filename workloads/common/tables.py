@@ -33,8 +33,14 @@ class Table:
         if len(self.inputs) != len(self.outputs):
             raise DataError(f"{len(self.inputs)} rows of inputs, but {len(self.outputs)} of outputs; expected as many")
         for name in ("inputs", "outputs"):
-            if not torch.isfinite(getattr(self, name)).all():
-                raise DataError(f"the {name} hold values that are not finite; check the settings of the simulation")
+            wrong = (~torch.isfinite(getattr(self, name))).nonzero()
+            if len(wrong):
+                row, column = wrong[0].tolist()
+                value = float(getattr(self, name)[row, column])
+                raise DataError(
+                    f"the {name} hold {len(wrong)} values that are not finite, the first {value} in row {row}, column "
+                    f"{column}, counted from 0; check the settings of the simulation"
+                )
 
     def __len__(self) -> int:
         return len(self.inputs)

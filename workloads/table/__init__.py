@@ -196,9 +196,12 @@ class TableFile(BaseWorkload):
             rows = self._split[split]
             x = schema.rows({name: columns[name][rows] for name in schema.names}).float()
             if torch.isinf(x).any():
-                name = schema.names[int(torch.isinf(x).any(0).float().argmax())]
-                raise DataError(f"{self._where}: {name} has infinite values; mend them, or leave the column out with "
-                                f"workload.drop=[{name}]")  # fmt: skip
+                row, column = torch.isinf(x).nonzero()[0].tolist()
+                name = schema.names[column]
+                raise DataError(
+                    f"{self._where}: {name} is infinite in row {int(rows[row]) + 1} of the data; mend it, or leave the "
+                    f"column out with workload.drop=[{name}]"
+                )
             found[split] = x, self._wanted(rows)
         self._note_constant(found["train"][0])
         return found

@@ -73,7 +73,7 @@ def test_loss_is_one_for_the_mean_predictor() -> None:
 def test_a_table_refuses_what_cannot_be_learned_from() -> None:
     with pytest.raises(DataError, match="3 rows of inputs, but 2 of outputs"):
         Table(torch.zeros(3, 1), torch.zeros(2, 1))
-    with pytest.raises(DataError, match="outputs hold values that are not finite"):
+    with pytest.raises(DataError, match="outputs hold 1 values that are not finite, the first nan in row 0, column 0"):
         Table(torch.zeros(1, 1), torch.full((1, 1), torch.nan))
 
 
