@@ -13,6 +13,8 @@ BELOW = 0.05
 """How far below what was asked for a network may stay, as a share of it."""
 TRIES = 12
 """Networks that are measured at most."""
+BUDGETS = 60
+"""Budgets that are tried at most: several may give one network, which is measured once."""
 FARTHEST = 3.0
 """How many times as large the next budget is at most."""
 CLOSE = 1e-3
@@ -55,10 +57,13 @@ def settle(
     low, high = 0.0, float("inf")
     budget, best, cheapest = asked, None, None
     known: dict[bytes, float] = {}
-    for _ in range(TRIES):
+    for _ in range(BUDGETS):
         keep = candidate(budget)
         key = keep.numpy().tobytes()
-        if key not in known:
+        again = key in known
+        if not again and len(known) == TRIES:
+            break
+        if not again:
             known[key] = measure(keep)
         cost, tries = known[key], len(known)
         if cheapest is None or cost < cheapest.measured:
@@ -73,7 +78,9 @@ def settle(
             high = budget
         if high < float("inf") and high - low <= CLOSE * high:
             break
-        budget = _next(budget, asked * (1 - BELOW / 2) / max(cost, 1e-12), low, high)
+        # Where the network was measured before, how much it costs says nothing new.
+        factor = asked * (1 - BELOW / 2) / max(cost, 1e-12)
+        budget = (low + high) / 2 if again and high < float("inf") else _next(budget, factor, low, high)
     found = best or cheapest
     assert found is not None
     return Settled(found.keep, found.measured, len(known))

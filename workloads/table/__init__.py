@@ -124,6 +124,12 @@ class TableFile(BaseWorkload):
         left_out = {*targets, *self.drop, *beside}
         return targets, [name for name in (self.inputs or columns) if name not in left_out]
 
+    def split_bytes(self) -> dict[str, int]:
+        """Count the bytes of each split of a generated table: rows of float64."""
+        row = 8 * (self.columns + 1)
+        test, valid = (int(self.rows * share) for share in (self.test_share, self.valid_share))
+        return {"train": (self.rows - test - valid) * row, "valid": valid * row, "test": test * row}
+
     @property
     def _where(self) -> str:
         return "the generated table" if self.generated else self.source.public_root().name
