@@ -37,7 +37,14 @@ def interrupt_after(epochs, phase):
     return progress
 
 
-@pytest.mark.parametrize("target", [lumos.Target(features=2), lumos.Tolerance(0.1), lumos.Lambda(0.02)], ids=repr)
+@pytest.mark.parametrize(
+    "target",
+    [
+        lumos.Tolerance(0.1),
+        *(pytest.param(t, marks=pytest.mark.slow) for t in (lumos.Target(features=2), lumos.Lambda(0.02))),
+    ],
+    ids=repr,
+)
 def test_the_right_features_are_found(target):
     found = lumos.fit(
         network(), data(480), data(100, 1), mse_loss, target, epochs=36, batch_size=40, learning_rate=2e-2

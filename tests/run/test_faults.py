@@ -144,6 +144,7 @@ def test_checkpoints_that_a_killed_process_left_beside_what_is_finished_go(tmp_p
     assert not left[1].exists()
 
 
+@pytest.mark.slow
 def test_what_is_finished_stays_until_it_is_done_anew(whole, tmp_path):
     """A run by force that is killed leaves the old results; the same call goes on, with the dense network trained."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
@@ -200,6 +201,7 @@ def test_asked_to_stop_it_says_where_it_goes_on(whole, tmp_path):
     assert result(tmp_path)[1] == result(whole[0])[1]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_leaves_nothing_half_written(whole, tmp_path):
     """A limit on the size of files stands for the disk: what is larger cannot be written."""
     small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # noqa: E731

@@ -163,6 +163,7 @@ def finished(tmp_path_factory):
     return folder, arguments, entry
 
 
+@pytest.mark.slow
 def test_from_end_to_end(finished, tmp_path, capsys, monkeypatch):
     folder, arguments, entry = finished
     in_the_loop.run_in_the_loop(arguments, steps=2, folder=tmp_path)

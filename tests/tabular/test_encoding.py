@@ -14,7 +14,7 @@ def in_front(encoding):
     return nn.Sequential(encoding, nn.Linear(encoding.out_features, 12), nn.Tanh(), nn.Linear(12, 2))
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+@pytest.mark.parametrize("suffix", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
 @pytest.mark.parametrize("kind", ["quantiles", "plain", "periodic"])
 def test_the_compact_and_the_exported_network_encode_the_kept_columns_inside(kind, suffix, tmp_path):
     torch.manual_seed(0)

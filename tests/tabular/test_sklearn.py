@@ -114,7 +114,7 @@ def test_it_works_in_pipelines_and_searches():
     assert np.array_equal(again.predict(x), search.predict(x))
 
 
-@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("fold", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_of_copies_one_stays(fold, tmp_path):
     x = np.random.default_rng(0).random((120, 4))
     x[:, 2], x[:, 3] = 10 * x[:, 0] - 5, 4.0

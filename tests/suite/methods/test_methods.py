@@ -63,7 +63,10 @@ def needs(method):
         pytest.skip("pip install 'lumos-sciml[peers]'")
 
 
-@pytest.mark.parametrize("method", ["lumos", "scratch", "l1", "depgraph", "oto", "loxia"])
+@pytest.mark.parametrize(
+    "method",
+    ["lumos", "l1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("scratch", "depgraph", "oto", "loxia"))],
+)
 @pytest.mark.parametrize("kind", ["synthetic", pytest.param("images", marks=pytest.mark.slow)])
 def test_each_method_takes_the_same_steps_to_the_target(method, kind, request, results):
     needs(method)

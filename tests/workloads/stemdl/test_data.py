@@ -80,6 +80,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, arrays: dict, message: str) -> No
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named_and_skipped(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for file in root.rglob("sample-*.npz"):
         copy = tmp_path / file.relative_to(root)
