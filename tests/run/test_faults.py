@@ -3,13 +3,11 @@
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from dataclasses import replace
 
 import pytest
@@ -17,22 +15,12 @@ import torch
 
 from lumos import measure
 from lumos.compaction import compact_file
-from lumos.errors import DataError, LumosError, RecordError
+from lumos.errors import DataError, RecordError
 from lumos.suite import measurements, record, runner
-from lumos.suite.config import compose, read
 from lumos.suite.paths import PROJECT
 from lumos.suite.training.loading import readable_worker_errors
-from lumos.suite.workload_class import build_workload
 from lumos.workloads.common.streaming import sample_loader
-
-KEYS = ("workload=synthetic", "scale=tiny", "lumos.lambda=0.01", "trainer.device=cpu", "trainer.checkpoint_steps=7")
-
-
-def described(home, *changes):
-    """The configuration and the workload of a run whose results are below a folder."""
-    paths = (f"paths.results={home / 'results'}", f"paths.cache={home / 'data'}")
-    cfg = compose([*KEYS, "workload.epochs=12", *paths, *changes])
-    return read(cfg), build_workload(cfg)
+from tests.run.forked import child, described, ended
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,35 +31,6 @@ def _only_training():
         patch.setattr(measurements, "step_cost", lambda *_, **__: {})
         patch.setattr(runner.report, "print_run", lambda *_: None)
         yield
-
-
-def child(home, *changes, before=lambda: None) -> int:
-    """The run in a process of its own, forked so that nothing is imported again; what it says is in home/said."""
-    described_run = described(home, *changes)
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        with (home / "said").open("w") as said:
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
-            try:
-                before()
-                runner.run(*described_run)
-                code = 0
-            except LumosError as error:
-                said.write(f"lumos: {error}\n")
-                code = getattr(error, "code", 1)
-            except BaseException:
-                traceback.print_exc(file=said)
-    finally:
-        os._exit(code)
-
-
-def ended(pid: int) -> int:
-    """The child's exit code; minus the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def log_of(home) -> str:
@@ -97,7 +56,7 @@ def result(home):
 def whole(tmp_path_factory, _only_training):
     """A run that nothing disturbs, and its seconds; the first one is here, and imports what the others need."""
     home = tmp_path_factory.mktemp("whole")
-    runner.run(*described(home))
+    assert ended(child(home)) == 0, (home / "said").read_text()
     shutil.rmtree(home / "results")
     began = time.monotonic()
     assert ended(child(home)) == 0, (home / "said").read_text()
@@ -108,10 +67,10 @@ def killed_again_and_again(whole, home, kills, seed):
     """Start the run and kill it after a random time, so often; then let it end, and compare every number."""
     draws = random.Random(seed)
     for _ in range(kills):
-        pid = child(home)
+        process = child(home)
         time.sleep(draws.uniform(0.05, 0.6) * whole[1])
-        os.kill(pid, signal.SIGKILL)
-        ended(pid)
+        process.kill()
+        ended(process)
     assert ended(child(home)) == 0, (home / "said").read_text()
     first, second = result(whole[0]), result(home)
     assert first[1] == second[1]
@@ -152,12 +111,12 @@ def test_what_is_finished_stays_until_it_is_done_anew(whole, tmp_path):
     (dense,) = tmp_path.glob("results/baselines/*/*/dense.pt")
     before = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
     dense_before, made = dense.read_bytes(), dense.stat().st_mtime_ns
-    pid = child(tmp_path, "force=true")
+    process = child(tmp_path, "force=true")
     deadline = time.monotonic() + 120
     while not list(path.parent.glob("anew/gated.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    ended(pid)
+    process.kill()
+    ended(process)
     assert {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()} == before
     assert (dense.read_bytes(), dense.stat().st_mtime_ns) == (dense_before, made)
     assert ended(child(tmp_path, "force=true")) == 0
@@ -185,12 +144,12 @@ def test_killed_while_new_results_take_the_place_of_old_ones(whole, tmp_path):
 
 
 def test_asked_to_stop_it_says_where_it_goes_on(whole, tmp_path):
-    pid = child(tmp_path)
+    process = child(tmp_path)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("results/**/*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(pid, signal.SIGTERM)
-    assert ended(pid) == 128 + signal.SIGTERM
+    process.terminate()
+    assert ended(process) == 128 + signal.SIGTERM
     said = " ".join((tmp_path / "said").read_text().split())
     assert "lumos: stopped by SIGTERM, at step" in said
     assert "which is kept; the same call goes on from there" in said
@@ -204,13 +163,12 @@ def test_asked_to_stop_it_says_where_it_goes_on(whole, tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_leaves_nothing_half_written(whole, tmp_path):
     """A limit on the size of files stands for the disk: what is larger cannot be written."""
-    small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # noqa: E731
-    code = ended(child(tmp_path, "trainer.checkpoint_steps=100", before=small))
+    code = ended(child(tmp_path, "trainer.checkpoint_steps=100", most_bytes=10_000))
     said = (tmp_path / "said").read_text()
     assert code == 1, said
     assert "Traceback" not in said
     assert "no checkpoint could be written (File too large); going on without" in log_of(tmp_path)
-    assert len(said.splitlines()) == 1
+    assert sum(line.startswith("lumos: ") for line in said.splitlines()) == 1
     assert "cannot be written (" in said
     assert not list(tmp_path.glob("results/**/*.tmp"))
     assert not list(tmp_path.glob("results/**/*.pt"))
@@ -239,14 +197,14 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
 
 @pytest.mark.slow
 def test_two_at_the_same_run_one_works_and_one_says_so(tmp_path):
-    pid = child(tmp_path)
+    process = child(tmp_path)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("results/**/*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.005)
     line = "another process is at this very run; wait for it, or change a key"
     with pytest.raises(RecordError, match=line):
         runner.run(*described(tmp_path))
-    assert ended(pid) == 0
+    assert ended(process) == 0
 
 
 def test_in_a_batch_system_the_second_waits(tmp_path, monkeypatch):
