@@ -105,7 +105,8 @@ def fails():
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     port = str(free_port())
-    torch.multiprocessing.start_processes(two, (folder, port), nprocs=2, start_method="fork")
+    # From a process that has never trained: one whose autograd has started threads cannot be forked to train.
+    torch.multiprocessing.start_processes(two, (folder, port), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
