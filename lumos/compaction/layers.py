@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import cache, wraps
 from typing import Any, no_type_check
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lumos.compaction.streams import StreamModule, stream_class
+from lumos.compaction.derived_class import Derived, derived_class
+from lumos.compaction.streams import StreamModule
 from lumos.tracing.modules import named_modules
 from lumos.tracing.multihead_attention import PrunedAttention
 
@@ -93,7 +93,7 @@ class Constant(nn.Module):
         return self.value.view(view).expand(shape).contiguous()
 
 
-class Resized(nn.Module):
+class Resized(Derived):
     """A module whose code writes numbers as literals: each becomes another one, where the code writes the old one.
 
     ``sizes``: which of the module's own shaping calls, which dimension of its result, the old size and the new one.
@@ -101,6 +101,7 @@ class Resized(nn.Module):
     the start and the end of a slice), the old number and the new one.
     """
 
+    prefix = "Resized"
     sizes: list[list[int]]
     bounds: list[list[int]]
 
@@ -117,30 +118,6 @@ class Resized(nn.Module):
         if not _reads_bytecode():
             self._own_calls = mode.own
         return out
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # The class is made at run time: pickle is told how.
-        make, arguments, *rest = super().__reduce_ex__(protocol)
-        plain = type(self).__mro__[2]
-        return (_rebuilt, (plain, make, tuple(plain if a is type(self) else a for a in arguments)), *rest)
-
-
-@cache
-def resized_class(plain: type[nn.Module]) -> type[nn.Module]:
-    """Return the class of a module of the user's whose code writes other numbers; it stays the user's otherwise."""
-
-    @wraps(plain.forward)  # whoever asks what it takes is told what the user's takes
-    def forward(self: Resized, *args: Any, **kwargs: Any) -> Any:
-        return Resized.forward(self, *args, **kwargs)
-
-    members = {"__module__": plain.__module__, "forward": forward}
-    return type(f"Resized{plain.__name__}", (Resized, plain), members)
-
-
-def _rebuilt(plain: type[nn.Module], make: Any, arguments: tuple[Any, ...]) -> nn.Module:
-    module = make(*arguments)
-    module.__class__ = resized_class(plain)
-    return module
 
 
 class _OtherNumbers(TorchFunctionMode):
@@ -230,10 +207,6 @@ KINDS: dict[str, Any] = {
 }
 
 
-MADE: dict[Any, Any] = {Resized: resized_class, StreamModule: stream_class}
-"""Kinds of which each module gets a class of its own: it stays the user's otherwise."""
-
-
 def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
     """Give layers of a model the class that is exact with units gone, in place.
 
@@ -245,7 +218,7 @@ def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) ->
         module = model.get_submodule(path)
         options = {key: value for key, value in facts.items() if key != "kind"}
         kind = KINDS[facts["kind"]]
-        module.__class__ = MADE[kind](type(module)) if kind in MADE else kind
+        module.__class__ = derived_class(kind, type(module)) if issubclass(kind, Derived) else kind
         module.init_pruned(**options)  # type: ignore[operator]
     if layers:
         _without_fused_layers(model, layers)

@@ -7,26 +7,27 @@ So a mean over what is left makes up for what is gone, with that value as often 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, wraps
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lumos.compaction.derived_class import Derived
 from lumos.tracing.calls import Call, plain_name, tensor_leaves
 from lumos.tracing.rules import ELEMENTWISE
 from lumos.tracing.rules.mixing import reduced_dims
 from lumos.tracing.rules.streams import MEANS, MOVES
 
 
-class StreamModule(nn.Module):
+class StreamModule(Derived):
     """A module that normalises over channels of which some are gone: it does so as if they were there, and zero.
 
     ``width`` is the number of channels that there were, ``dim`` their dimension in the input (from the end), ``scale``
     (channels,) the gates of those that are left.
     """
 
+    prefix = "Stream"
     width: int
     dim: int
     scale: Tensor
@@ -43,30 +44,6 @@ class StreamModule(nn.Module):
         x = input * self.scale.view(shape)
         with _FullWidth(x, self.dim, self.width):
             return super().forward(x, *args, **kwargs)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # The class is made at run time: pickle is told how.
-        make, arguments, *rest = super().__reduce_ex__(protocol)
-        plain = type(self).__mro__[2]
-        return (_rebuilt, (plain, make, tuple(plain if a is type(self) else a for a in arguments)), *rest)
-
-
-@cache
-def stream_class(plain: type[nn.Module]) -> type[nn.Module]:
-    """Return the class of a module of the user's whose means know the width that there was."""
-
-    @wraps(plain.forward)  # whoever asks what it takes is told what the user's takes
-    def forward(self: StreamModule, *args: Any, **kwargs: Any) -> Any:
-        return StreamModule.forward(self, *args, **kwargs)
-
-    members = {"__module__": plain.__module__, "forward": forward}
-    return type(f"Stream{plain.__name__}", (StreamModule, plain), members)
-
-
-def _rebuilt(plain: type[nn.Module], make: Any, arguments: tuple[Any, ...]) -> nn.Module:
-    module = make(*arguments)
-    module.__class__ = stream_class(plain)
-    return module
 
 
 class _Channels:

@@ -1,5 +1,7 @@
 """What a user asks of the units: what stays, what goes together, what it costs."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torch import nn
 
 import lumos
 from lumos.errors import StructureError
+from tests.networks import random_gates
 
 NAMES = ["a", "b", "c", "dt", "e", "f"]
 
@@ -29,11 +32,9 @@ def rows(count: int = 9) -> torch.Tensor:
 
 
 def close(gated: lumos.GatedModel, seed: int) -> lumos.CompactModel:
-    """Close every gate with even odds, and cut."""
-    noise = torch.rand(gated.structure.units, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        gated.gates.log_alpha.copy_(torch.where(noise < 0.5, -9.0, 9.0))
-    gated.project()
+    """Close gates at random, and cut."""
+    torch.manual_seed(seed)
+    random_gates(gated, random.Random(seed))
     gated.eval()
     small = lumos.compact(gated)
     torch.testing.assert_close(small(rows()), gated(rows()), rtol=0, atol=1e-10)

@@ -1,5 +1,7 @@
 """Attention as people write it: how heads are made of an axis, what is added to scores, what turns or norms queries."""
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 import lumos
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.trace_structure import trace_structure
+from tests.networks import random_gates
 
 HEADS, SIZE, WIDTH, ROWS = 4, 6, 24, 7
 
@@ -122,11 +125,7 @@ class Residual(nn.Module):
 def assert_exact(gated, *inputs, trials=4):
     """Gated and compact agree for random closings of unequal shares, in eval mode."""
     for seed in range(trials):
-        generator = torch.Generator().manual_seed(seed)
-        values = torch.rand(gated.structure.units, generator=generator) * 5 - 1
-        values[torch.rand(gated.structure.units, generator=generator) < (seed + 1) / (trials + 1)] = -8.0
-        gated.gates.log_alpha.data.copy_(values)
-        gated.project()
+        random_gates(gated, random.Random(seed))
         lumos.verify(gated.eval(), inputs)
 
 

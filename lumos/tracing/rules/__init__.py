@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from lumos.tracing.rules import attention as a
 from lumos.tracing.rules import contraction as c
-from lumos.tracing.rules import einsum as e
 from lumos.tracing.rules import mixing as m
 from lumos.tracing.rules import movement as v
+from lumos.tracing.rules import products as p
 from lumos.tracing.rules import recurrent as r
 from lumos.tracing.trace import Rule
 
@@ -81,10 +81,10 @@ _ROWS: list[tuple[Rule, str]] = [
     (c.linear, "linear"),
     (c.convolution, "conv1d conv2d conv3d"),
     (c.transposed_convolution, "conv_transpose1d conv_transpose2d conv_transpose3d"),
-    (e.matmul, "matmul mm addmm bmm baddbmm"),
-    (e.einsum, "einsum"),
-    (e.tensordot, "tensordot"),
-    (e.outer, "outer ger"),
+    (p.matmul, "matmul mm addmm bmm baddbmm"),
+    (p.einsum, "einsum"),
+    (p.tensordot, "tensordot"),
+    (p.outer, "outer ger"),
     (a.attention, "scaled_dot_product_attention"),
     (c.embedding, "embedding embedding_bag"),
     (c.weight_norm, "_weight_norm"),

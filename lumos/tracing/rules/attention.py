@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lumos.tracing.calls import Call
+from lumos.tracing.calls import Axis, Call
 from lumos.tracing.costs import Product
 from lumos.tracing.multihead_attention import PrunedAttention
 from lumos.tracing.rules.movement import aligned, meet
@@ -33,7 +33,7 @@ def attention(trace: Trace, call: Call) -> None:
     trace.set_unit_ids(call.outputs[0], product(trace, scores, v, reason))
 
 
-def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = False) -> Tensor:
+def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = False, call: Call | None = None) -> Tensor:
     """Return the unit ids of ``a @ b`` for the unit ids of two activations.
 
     Along the contracted dimension units are merged in pairs. Where they also vary along a batch-like dimension (the
@@ -45,6 +45,7 @@ def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = Fal
         b: Unit ids (..., k, n), of leading dimensions that broadcast with those of ``a``.
         reason: The call, for the message why units are fixed.
         dynamic: Whether the product is divided by the root of the k dimensions that are left.
+        call: The call, where it is this product and nothing more: zero once all that it sums over is closed.
     """
     a, b = _shared_among_heads(trace, a, b, reason)
     heads = [d for d in range(a.ndim - 2) if varies_along(a, d) or varies_along(b, d)]
@@ -53,6 +54,8 @@ def product(trace: Trace, a: Tensor, b: Tensor, reason: str, dynamic: bool = Fal
     outer = varies_along(a, a.ndim - 2), varies_along(b, b.ndim - 1)
     shape = (*a.shape[:-1], b.shape[-1])
     if not heads:
+        if call is not None and varies_along(a, a.ndim - 1) and varies_along(b, b.ndim - 2):
+            call.axis = _made_along(trace, trace.units_along(a, -1, "matmul"))
         return _of_one_head(trace, a, b, reason, dynamic, inner, outer)
     if trace.options.query_key and inner and outer == (False, False):
         if varies_along(a, a.ndim - 1) and varies_along(b, b.ndim - 2):
@@ -80,6 +83,12 @@ def _shared_among_heads(trace: Trace, a: Tensor, b: Tensor, reason: str) -> tupl
             x = any_units(x.shape)
         sides.append(x.expand(*shape, *x.shape[-2:]))
     return sides[0], sides[1]
+
+
+def _made_along(trace: Trace, units: Tensor) -> Axis | None:
+    """The axis of a weight along which these units and no others are made; None where there is none."""
+    units = units.unique()
+    return next((axis for axis in trace.producers if torch.equal(trace.maps[axis].unique(), units)), None)
 
 
 def _record_cost(trace: Trace, a: Tensor, b: Tensor, heads: list[int]) -> None:

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from lumos.tracing.calls import Call
 from lumos.tracing.costs import Contraction, Product
-from lumos.tracing.rules.attention import product
 from lumos.tracing.trace import Trace
-from lumos.tracing.unit_ids import collapse_repeats, varies_along
+from lumos.tracing.unit_ids import collapse_repeats
 
 
 def linear(trace: Trace, call: Call) -> None:
@@ -87,35 +86,6 @@ def _grouped_transposed(trace: Trace, call: Call, x: Tensor, weight: Tensor, bia
     trace.set_unit_ids(out, made.view(-1, *[1] * (weight.ndim - 2)))
     macs = x.numel() // len(units) * weight[0, 0].numel()
     trace.contractions.append(Contraction(name, 0, 1, macs, macs, trace.module[0], False))
-
-
-def matmul(trace: Trace, call: Call) -> None:
-    """A product with a parameter on one side, or of two activations (an attention written out)."""
-    bias = None
-    if call.name in ("addmm", "baddbmm"):
-        bias, a, b = call.args[:3]
-    else:
-        a, b = call.args[0], call.arg(1, "other", call.kwargs.get("mat2"))
-    if a.ndim < 2 or b.ndim < 2:
-        trace.freeze(call)
-    elif trace.source_parameter(b) and b.ndim == 2:
-        contract(trace, call, a, b, bias, x_dim=-1, in_dim=0, out_dim=1)
-    elif trace.source_parameter(a) and a.ndim == 2 and bias is None and _mixes_rows(trace.unit_ids(b)):
-        ids, out = trace.unit_ids(b), call.outputs[0]
-        trace.products.append(Product((trace.units_along(ids, -1, call.name),), out.numel() * a.shape[1] / b.shape[-1]))
-        trace.set_unit_ids(out, ids.narrow(-2, 0, 1))
-    elif trace.source_parameter(a) and a.ndim == 2 and bias is None:
-        contract(trace, call, b, a, None, x_dim=-2, in_dim=1, out_dim=0)
-    elif bias is None:
-        ids = product(trace, trace.unit_ids(a), trace.unit_ids(b), trace.where(call.name))
-        trace.set_unit_ids(call.outputs[0], ids)
-    else:
-        trace.freeze(call)
-
-
-def _mixes_rows(ids: Tensor) -> bool:
-    """Return whether a matrix from the left mixes places and no units: those are the columns (a graph's features)."""
-    return varies_along(ids, ids.ndim - 1) and not varies_along(ids, ids.ndim - 2)
 
 
 def contract(

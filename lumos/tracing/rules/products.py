@@ -1,4 +1,4 @@
-"""Rules for products written with letters: with a weight, or of two activations."""
+"""Rules for products of two tensors, as matrices or with letters: with a weight on one side, or of two activations."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from lumos.tracing.calls import Call
 from lumos.tracing.costs import Product
 from lumos.tracing.rules.attention import product
 from lumos.tracing.rules.contraction import contract
-from lumos.tracing.rules.contraction import matmul as matrices
 from lumos.tracing.rules.mixing import mixed
-from lumos.tracing.rules.movement import meet
+from lumos.tracing.rules.movement import aligned, meet
 from lumos.tracing.trace import Trace
 from lumos.tracing.unit_ids import varies_along
 
@@ -66,26 +65,51 @@ def einsum(trace: Trace, call: Call) -> None:
 
 
 def matmul(trace: Trace, call: Call) -> None:
-    """A product of matrices; of a stack of weights, each with a matrix of its own or all with the same one."""
-    a, b = call.args[0], call.arg(1, "other", call.kwargs.get("mat2"))
-    stacked = call.name in ("matmul", "bmm") and b.ndim > 2 and a.ndim > 1
-    if not stacked or trace.source_parameter(b) is None or trace.source_parameter(a) is not None:
-        matrices(trace, call)
-        return
-    out = call.outputs[0]
-    places = string.ascii_letters[: out.ndim - 2]
-    # What is the same for all of a stack has letters of its own, of size one.
-    spare = iter(string.ascii_letters[out.ndim :])
-    of = [
-        "".join(
-            p if t.shape[d] == out.shape[n] else next(spare)
-            for n, p in enumerate(places)
-            if (d := n - (len(places) - (t.ndim - 2))) >= 0
-        )
-        for t in (a, b)
-    ]
+    """A product of matrices: with a weight or a stack of them, with a matrix that mixes places, or of two activations
+    (an attention written out), to which something may be added."""
+    bias, added = None, call.name in ("addmm", "baddbmm")
+    if added:
+        bias, a, b = call.args[:3]
+    else:
+        a, b = call.args[0], call.arg(1, "other", call.kwargs.get("mat2"))
+    of_a, of_b, out = trace.source_parameter(a), trace.source_parameter(b), call.outputs[0]
+    if a.ndim < 2 or b.ndim < 2:
+        trace.freeze(call)
+    elif of_b and b.ndim == 2:
+        contract(trace, call, a, b, bias, x_dim=-1, in_dim=0, out_dim=1)
+    elif bias is not None and (of_a or of_b):
+        trace.freeze(call)
+    elif of_b and not of_a:
+        follow(trace, call, _letters_of_matrices(a, b, out), [a, b])
+    elif of_a and a.ndim == 2 and _mixes_rows(trace.unit_ids(b)):
+        ids = trace.unit_ids(b)
+        trace.products.append(Product((trace.units_along(ids, -1, call.name),), out.numel() * a.shape[1] / b.shape[-1]))
+        trace.set_unit_ids(out, ids.narrow(-2, 0, 1))
+    elif of_a and a.ndim == 2:
+        contract(trace, call, b, a, None, x_dim=-2, in_dim=1, out_dim=0)
+    else:
+        ids = product(trace, trace.unit_ids(a), trace.unit_ids(b), trace.where(call.name), call=None if added else call)
+        if bias is not None:
+            ids = meet(trace, [(out, ids), (bias, aligned(trace.unit_ids(bias), out.ndim))], call.name)
+        trace.set_unit_ids(out, ids)
+
+
+def _mixes_rows(ids: Tensor) -> bool:
+    """Return whether a matrix from the left mixes places and no units: those are the columns (a graph's features)."""
+    return varies_along(ids, ids.ndim - 1) and not varies_along(ids, ids.ndim - 2)
+
+
+def _letters_of_matrices(a: Tensor, b: Tensor, out: Tensor) -> Letters:
+    """Letters for a product of stacks of matrices; where one matrix serves all of a stack, it has a letter of its own
+    there, of size one."""
+    stack, spare = string.ascii_letters[: out.ndim - 2], iter(string.ascii_letters[out.ndim :])
     row, inner, column = (next(spare) for _ in range(3))
-    follow(trace, call, Letters((of[0] + row + inner, of[1] + inner + column), places + row + column), [a, b])
+
+    def of(t: Tensor) -> str:
+        mine = zip(stack[len(stack) - (t.ndim - 2) :], t.shape, out.shape[out.ndim - t.ndim :], strict=False)
+        return "".join(letter if size == whole else next(spare) for letter, size, whole in mine)
+
+    return Letters((of(a) + row + inner, of(b) + inner + column), stack + row + column)
 
 
 def tensordot(trace: Trace, call: Call) -> None:
@@ -168,11 +192,7 @@ def _mix_places(trace: Trace, call: Call, ids: Tensor, of_x: str, to: str, macs:
     out = call.outputs[0]
     for dim, letter in reversed(list(enumerate(of_x))):
         ids = ids if letter in to else ids.select(dim, 0)
-    left = [letter for letter in of_x if letter in to]
-    ids = ids.permute([left.index(letter) for letter in to if letter in left])
-    for dim, letter in enumerate(to):
-        ids = ids if letter in left else ids.unsqueeze(dim)
-    ids = ids.expand(out.shape)
+    ids = _placed(ids, "".join(letter for letter in of_x if letter in to), to).expand(out.shape)
     dim = next(d for d in range(out.ndim) if varies_along(ids, d))
     trace.products.append(Product((trace.units_along(ids, dim, call.name),), macs / out.shape[dim]))
     trace.set_unit_ids(out, ids)
@@ -209,7 +229,7 @@ def _of_activations(trace: Trace, call: Call, letters: Letters, operands: list[T
         return of.reshape([*(sizes[c] for c in both), *shape])
 
     one, other = flat(ids[0], a, rows, summed), flat(ids[1], b, summed, columns)
-    found = product(trace, one, other, where)
+    found = product(trace, one, other, where, call=call)
     order = [*both, *rows, *columns]
     found = found.reshape([sizes[c] for c in order])
     trace.set_unit_ids(call.outputs[0], found.permute([order.index(c) for c in to]))
