@@ -76,22 +76,19 @@ def part_draws(structure: Structure) -> list[dict[str, int]]:
 
 
 def closings(structure: Structure) -> list[Closing]:
-    """Return the trials of a structure: parts of every group, and its optional groups closed altogether.
+    """Return the trials of a structure: parts of every group, then its optional groups closed altogether.
 
-    Every second optional group is closed in one trial and the others in the next one, so that what stands beside a
-    closed one is open once: a part that is gone may be read by another, which runs in another way where it is gone too.
+    Parts are closed while no group is closed altogether, which would hide them: of a network that no longer reads its
+    input nothing else can be told. Then every second optional group is closed in one trial and the others in the next
+    one, so that what stands beside a closed one is open once: a part that is gone may be read by another, which runs in
+    another way where it is gone too.
     """
     draws = part_draws(structure)
     optional = [g.name for g in structure.groups if g.optional]
     turns = [frozenset(turn) for turn in (optional[::2], optional[1::2]) if turn]
-    found = []
-    # In train mode no group is closed altogether: what is constant then is so in eval mode.
-    # Nor where heads and the dimensions in them are groups: one that is closed altogether hides the parts of the other.
-    extra = bool(turns) and (len(turns) == 1 or structure.trains_otherwise or len(structure.pairs) > 0)
-    for i in range(max(len(draws), len(turns) + extra)):
-        whole = turns[i] if i < len(turns) else frozenset[str]()
-        found.append(Closing({n: k for n, k in draws[i % len(draws)].items() if n not in whole}, whole))
-    return found
+    whole = [Closing({n: k for n, k in draws[i % len(draws)].items() if n not in turn}, turn)
+             for i, turn in enumerate(turns)]  # fmt: skip
+    return [*map(Closing, draws), *whole]
 
 
 def _choices(group: Group) -> range:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from lumos.compaction.verify import does_not_run, run_once, verify
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
+from lumos.tracing.containers import tensors_in
 from lumos.tracing.inputs import input_tensors, map_inputs, replace_inputs
 from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.protection import TensorProtection, own_grads
@@ -48,7 +49,7 @@ class Trial:
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.model = randomize_constant_params(model, structure.written)
+            self.model = with_telling_weights(model, structure, _one_sample(inputs))
             self._use(with_distinct_features(inputs, structure))
         self.given, self.examples = inputs, examples
         self.broken: str | None = None
@@ -214,18 +215,50 @@ def _distinct(columns: Tensor) -> bool:
     return bool((few != 0).any(1).all()) and len(torch.unique(few, dim=0)) == len(few)
 
 
-def randomize_constant_params(model: nn.Module, private: Collection[str] = ()) -> nn.Module:
-    """Copy a model, with new values where a layer starts at zero or one, which would hide a difference.
+def with_telling_weights(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> nn.Module:
+    """Copy a model, with new values where a layer starts at zero or one, and larger ones where its weights are so small
+    that hardly anything comes of them: either would hide a difference, which a training then brings to light.
+
+    Weights stay as small as they are where the model makes numbers of larger ones that are not finite.
 
     Args:
-        model: The model; other tensors of it are shared.
-        private: The names of those that are copied, since the model's own code writes into them.
+        model: The model; tensors of it are shared, but for those that its own code writes into.
+        structure: What the trace of the model found.
+        inputs: Positional inputs.
     """
-    copied = structural_copy(model, private)
+    copied = structural_copy(model, structure.written)
     with torch.no_grad():
-        constant = {n: p for n, p in model.named_parameters() if _is_constant(p)}
-        replace_tensors(copied, {n: p + 0.1 * torch.randn_like(p) for n, p in constant.items()})
-    return copied
+        constant = {n: p + 0.1 * torch.randn_like(p) for n, p in model.named_parameters() if _is_constant(p)}
+        replace_tensors(copied, constant)
+        gains = {n: _gain(p) for n, p in model.named_parameters() if n not in constant}
+        larger = {n: p / gains[n] for n, p in model.named_parameters() if 0 < gains.get(n, 1.0) < LEAST_GAIN}
+        if not larger:
+            return copied
+        telling = structural_copy(copied, structure.written)
+        replace_tensors(telling, larger)
+    return telling if _stays_finite(structural_copy(telling, structure.written), structure, inputs) else copied
+
+
+LEAST_GAIN = 0.5
+"""Below it, a weight makes of values of size one values that count for little; torch's own layers start at .58."""
+
+
+def _gain(p: Tensor) -> float:
+    """How large a weight makes what it reads of values of size one, by its mean square."""
+    if p.ndim < 2 or not p.numel() or not p.is_floating_point():
+        return 1.0
+    return float(p.square().mean().sqrt()) * (p.numel() / len(p)) ** 0.5
+
+
+def _stays_finite(model: nn.Module, structure: Structure, inputs: tuple[Any, ...]) -> bool:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    copied = map_inputs(inputs, lambda _path, x: x.to(device, copy=True))
+    with torch.set_grad_enabled(structure.gradients), own_grads(model.parameters()):
+        try:
+            outputs = tensors_in(model.eval()(*copied))
+        except Exception:  # a model that looks at its own values refuses these
+            return False
+    return all(bool(t.isfinite().all()) for t in outputs if t.is_floating_point())
 
 
 def _is_constant(p: Tensor) -> bool:

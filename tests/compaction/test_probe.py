@@ -13,7 +13,7 @@ import lumos
 from lumos.compaction.closings import closings, part_draws
 from lumos.compaction.difference import difference, gap_between
 from lumos.compaction.noise import EqualNoise
-from lumos.compaction.trial import with_distinct_features
+from lumos.compaction.trial import with_distinct_features, with_telling_weights
 from lumos.errors import CompactionError, StructureError
 from lumos.tracing.trace_structure import trace_structure
 from tests.networks import random_gates
@@ -259,3 +259,68 @@ def test_small_columns_do_not_hide_in_low_precision():
     x = torch.tensor([[1e6, 1.0], [2e6, 2.0]])
     assert gap_between(x, x + torch.tensor([0.0, 0.5])).hides
     assert not gap_between(x, x.clone()).hides
+
+
+class AsManyHeadsAsDimensions(nn.Module):
+    """Four heads of four dimensions each: what the code divides by is a number that might be either."""
+
+    def __init__(self, scale: float, beside: bool) -> None:
+        super().__init__()
+        self.num_heads = self.head_dim = 4
+        self.beside = beside
+        self.embed, self.qkv, self.out, self.head = (nn.Linear(*s) for s in ((6, 16), (16, 48), (16, 16), (16, 2)))
+        self.positions = nn.Parameter(torch.randn(5, 16))
+        with torch.no_grad():
+            for layer in (self.embed, self.qkv, self.out, self.head):
+                layer.weight.normal_(std=scale)
+
+    def forward(self, x):
+        mean, x = x.mean(dim=(1, 2), keepdim=True), self.embed(x) + self.positions
+        q, k, v = self.qkv(x).chunk(3, -1)
+        q, k, v = (t.view(*t.shape[:2], -1, self.head_dim).transpose(1, 2) for t in (q, k, v))
+        scores = (q @ k.transpose(-2, -1) * 0.5).softmax(-1)
+        out = self.head(x + self.out((scores @ v).transpose(1, 2).reshape(*x.shape[:2], -1)))
+        return out + mean if self.beside else out
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("scale", [0.3, 0.02, 0.002])
+def test_what_hardly_counts_at_first_is_tried(scale, beside):
+    """With small weights scores are all but equal, whichever way heads are read; a training makes them differ.
+
+    What passes ``beside`` the network lets all that it makes of its input go: then no head says anything of another.
+    """
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 6)
+    gated = lumos.gate(AsManyHeadsAsDimensions(scale, beside), x)
+    assert gated.structure.group("embed").optional == beside
+    with torch.no_grad():
+        gated.model.qkv.weight.normal_()
+        gated.gates.log_alpha[gated.structure.group("qkv").start] = -8.0
+    small = lumos.compact(gated.eval())
+    assert small.model.head_dim == 4
+    lumos.verify(gated, (x,))
+
+
+def test_weights_are_made_telling_unless_that_ends_in_infinity():
+    torch.manual_seed(0)
+    x = torch.randn(4, 3)
+    plain, small = nn.Linear(3, 3), nn.Linear(3, 3)
+    small.weight.data.mul_(1e-3)
+    for model, factor in ((nn.Sequential(plain), 1.0), (nn.Sequential(small), None), (Explosive(small), 1.0)):
+        told = with_telling_weights(model, trace_structure(model, (x,)), (x,))
+        ratio = (next(told.parameters()) / next(model.parameters())).detach()
+        assert float(ratio.min()) == pytest.approx(float(ratio.max()))
+        if factor is None:
+            assert next(told.parameters()).square().mean().item() == pytest.approx(1 / 3)  # values of size one stay so
+        else:
+            assert float(ratio.max()) == factor
+
+
+class Explosive(nn.Module):
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return (300 * self.layer(x)).exp()
