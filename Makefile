@@ -1,4 +1,4 @@
-# make setup · run · suite · figures · report · test · test-all · lint · docs     (ARGS="…" goes to the command)
+# make setup · run · suite · gpu · figures · report · test · test-all · lint · docs     (ARGS="…" goes to the command)
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 ARGS ?=
 APT := apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
 
-.PHONY: help setup run suite figures report test test-all test-lowest test-cluster lint docs packages-drawing lock clean
+.PHONY: help setup run suite gpu gpu-wheels figures report test test-all test-lowest test-cluster lint docs packages-drawing lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -30,6 +30,12 @@ run: $(STAMP)  ## the main job: CFD, dense and gated
 suite: $(STAMP)  ## all workloads, dense and LUMOS, at scale=small; goes on where it was stopped
 	$(BIN)/python -m lumos suite $(ARGS)
 
+gpu: $(STAMP)  ## all that one GPU can show in nine minutes: thirteen workloads at paper widths; goes on where it was stopped
+	$(BIN)/python scripts/gpu_suite.py $(ARGS)
+
+gpu-wheels: $(STAMP)  ## build/gpu-wheels: the packages that a machine with torch and without network lacks for `make gpu`
+	$(BIN)/python scripts/gpu_suite.py --wheels $(ARGS)
+
 figures: $(STAMP)  ## every table and figure of the evaluation, from the records alone
 	$(BIN)/python -m lumos figures $(ARGS)
 
@@ -37,10 +43,10 @@ report: $(STAMP)  ## results/report.html: tables, figures and records on one pag
 	$(BIN)/python -m lumos report $(ARGS)
 
 test: $(STAMP)  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-cluster: $(STAMP)  ## sweeps, DDP, requeue and a dead node on a two-node Slurm, started and stopped here
 	@PATH="$$PATH:/usr/sbin"; command -v slurmctld >/dev/null && command -v munged >/dev/null || \

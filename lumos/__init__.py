@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from lumos.gating.gated_model import GatedModel
     from lumos.gating.settings import GateSettings
     from lumos.measure.comparison import Comparison, compare
+    from lumos.pruning.elimination import Eliminated, eliminate
     from lumos.pruning.fit import FitResult, fit
     from lumos.pruning.pruner import Pruner
     from lumos.pruning.settings import Call, Lambda, Target, Tolerance
     from lumos.suite.own_run import write_record
     from lumos.tabular.encoding import Encoding, encode
+    from lumos.tabular.feature_path import FeaturePath, PathStep, feature_path
     from lumos.tabular.screening import Screening, screen
     from lumos.tracing.structure import Structure
 
@@ -47,14 +49,17 @@ __all__ = [
     "CompactModel",
     "CompactionError",
     "Comparison",
+    "Eliminated",
     "Encoding",
     "ExportError",
     "Exported",
+    "FeaturePath",
     "FitResult",
     "Folded",
     "GateSettings",
     "GatedModel",
     "Lambda",
+    "PathStep",
     "Pruner",
     "Relation",
     "Screening",
@@ -64,9 +69,11 @@ __all__ = [
     "Tolerance",
     "compact",
     "compare",
+    "eliminate",
     "encode",
     "explain",
     "export",
+    "feature_path",
     "fit",
     "fold_inputs",
     "gate",
@@ -87,6 +94,9 @@ _HOME = {
     "explain": "compaction.explain",
     "Comparison": "measure.comparison",
     "compare": "measure.comparison",
+    "FeaturePath": "tabular.feature_path",
+    "PathStep": "tabular.feature_path",
+    "feature_path": "tabular.feature_path",
     "Exported": "exporting",
     "export": "exporting",
     "ExportError": "errors",
@@ -101,6 +111,8 @@ _HOME = {
     "GateSettings": "gating.settings",
     "Structure": "tracing.structure",
     "StructureError": "errors",
+    "Eliminated": "pruning.elimination",
+    "eliminate": "pruning.elimination",
     "FitResult": "pruning.fit",
     "fit": "pruning.fit",
     "Pruner": "pruning.pruner",

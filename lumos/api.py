@@ -13,6 +13,7 @@ from lumos.gating.gated_model import GatedModel
 from lumos.gating.layers import ungated_copy
 from lumos.gating.settings import GateSettings
 from lumos.tracing.constraints import Constraints
+from lumos.tracing.feature_names import FeatureNames
 from lumos.tracing.inputs import as_positional
 from lumos.tracing.options import StructureOptions
 
@@ -23,7 +24,7 @@ def gate(
     *,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
-    features: Sequence[str] | None = None,
+    features: FeatureNames | None = None,
     settings: GateSettings | None = None,
     options: StructureOptions | None = None,
     examples: Sequence[Any] = (),
@@ -42,7 +43,10 @@ def gate(
         args: Positional inputs, in place of ``example_inputs``.
         kwargs: Inputs by name, beside ``args`` or ``example_inputs``: those that ``model.forward`` also takes by
             position. ``**batch`` of a tokenizer is ``kwargs=batch``.
-        features: The names of the input features, in order; x0, x1… by default.
+        features: The names of the input features, in order; x0, x1… by default. Of several inputs, all names one after
+            another, or a list for each: ``{"forcing": ["u", "v"], "state": ["t", "q"]}`` by the arguments of
+            ``model.forward``, or the lists in their order. A name that two inputs have is told apart by the input's,
+            ``forcing.t``.
         settings: The shape of the gates' distribution.
         options: What more of the model is made removable, at the price of a changed layer.
         examples: Further inputs of the same features, which reach parts of the model that the first ones do not: a

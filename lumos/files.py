@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Raises OSError where the folder cannot be written or the disk is full; ``path`` is then as it was before.
     """
+    if path.exists() and not path.is_file():  # a folder, or a device, which a file would take the place of
+        raise OSError(errno.EEXIST, "there is something that is no file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

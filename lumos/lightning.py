@@ -6,6 +6,7 @@ The module's network is replaced by its gated one before Lightning makes the opt
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +19,7 @@ from lumos.gating.gated_model import GatedModel
 from lumos.pruning.pruner import Pruner
 from lumos.pruning.restoring import cut_when_loaded
 from lumos.pruning.settings import Goal
+from lumos.tracing.feature_names import FeatureNames
 
 
 class LumosCallback(pl.Callback):
@@ -31,7 +33,8 @@ class LumosCallback(pl.Callback):
         target: What is asked for: :class:`lumos.Lambda`, :class:`lumos.Target` or :class:`lumos.Tolerance`.
         example_inputs: A tensor or a tuple of positional inputs of the network.
         network: The module's attribute that holds the network.
-        features: The names of the input features.
+        features: The names of the input features, as :func:`lumos.gate` takes them.
+        keep, exclude, groups, prices: What stays, what goes together and what it costs, as :func:`lumos.gate` has it.
         **options: Further ones of :class:`lumos.Pruner`.
 
     Raises:
@@ -42,10 +45,23 @@ class LumosCallback(pl.Callback):
     """
 
     def __init__(
-        self, target: Goal | None, example_inputs: Any, *, network: str = "model", features: Any = None, **options: Any
+        self,
+        target: Goal | None,
+        example_inputs: Any,
+        *,
+        network: str = "model",
+        features: FeatureNames | None = None,
+        keep: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        groups: Mapping[str, Sequence[str]] | None = None,
+        prices: Mapping[str, float] | None = None,
+        **options: Any,
     ) -> None:
         self.target, self.example, self.network = target, example_inputs, network
-        self.features, self.options = features, options
+        self.gating: dict[str, Any] = {
+            "features": features, "keep": keep, "exclude": exclude, "groups": groups, "prices": prices
+        }  # fmt: skip
+        self.options = options
         self.pruner: Pruner | None = None
         self.small: CompactModel | None = None
         self._saved: dict[str, Any] = {}
@@ -56,7 +72,7 @@ class LumosCallback(pl.Callback):
         if not isinstance(found, nn.Module):
             raise ConfigError(f"network={self.network}: {type(pl_module).__name__} has no such module")
         if not isinstance(found, GatedModel):
-            gated = gate(found, self.example, features=self.features)
+            gated = gate(found, self.example, **self.gating)
             cut_when_loaded(gated)
             setattr(pl_module, self.network, gated)
 

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, no_type_check
 
 import numpy as np
 import torch
+from scipy.stats import false_discovery_control
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.feature_selection import SelectorMixin
 from sklearn.model_selection import train_test_split
@@ -21,20 +23,26 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lumos.compaction.input_relations import Folded, fold_inputs
+from lumos.compaction.input_relations import Folded, fold_inputs, without_inputs
 from lumos.compaction.model import CompactModel
-from lumos.errors import ConfigError
+from lumos.errors import ConfigError, TrainingError
 from lumos.exporting import Exported, export
-from lumos.pruning.fit import fit
+from lumos.pruning.elimination import Eliminated, eliminate
+from lumos.pruning.fit import FitResult, fit, polish
 from lumos.pruning.settings import Call, Goal, Lambda, Target, Tolerance
 from lumos.scaling import spread
 from lumos.tabular.categories import codes, find_categories
+from lumos.tabular.false_discoveries import copies_needed, p_values, shuffled
 from lumos.tabular.network import TableNetwork
 
 __all__ = ["LumosClassifier", "LumosRegressor"]
 
 STEPS = 4000
 """Steps of a training, where ``max_iter`` does not say how many passes it has."""
+POLISH_STEPS = 300
+"""Steps for which a network is trained on that lost a column."""
+LINEAR_ROWS = 4096
+"""Rows that say what of a column that goes the others can say."""
 PREDICTED_AT_ONCE = 65_536
 """Rows of one call of the network."""
 TEXT = ("category", "object", "str", "string")
@@ -72,6 +80,11 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         verbose: int = 0,
         latency: float | None = None,
         latency_batch: int = 1024,
+        keep: Sequence[str] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        prices: Mapping[str, float] | None = None,
+        eliminate: float | None = None,
+        false_discovery_rate: float | None = None,
     ) -> None:
         self.hidden = hidden
         self.tolerance = tolerance
@@ -97,6 +110,11 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
         self.verbose = verbose
         self.latency = latency
         self.latency_batch = latency_batch
+        self.keep = keep
+        self.groups = groups
+        self.prices = prices
+        self.eliminate = eliminate
+        self.false_discovery_rate = false_discovery_rate
 
     # ---- what differs between the two -------------------------------------------------------------------------------
 
@@ -157,17 +175,77 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
             held = torch.from_numpy(self._read(X_val)[:, self._order]).float()
             valid = [held, self._encode_targets(y_val), torch.ones(len(held))]
         self._scale_loss(train[1], train[2])
+        counts = [len(self.categories_[k]) for k in self._categorical]
+        found = self._trained(train, valid, goal, counts, self._names(self._order), seed)
+        if self.false_discovery_rate is not None:
+            found = self._without_chance(found, train, valid, goal, counts, seed)
+        self._keep(found, table, train, valid, seed)
+        return self
+
+    def _trained(
+        self, train: list[Tensor], valid: list[Tensor], goal: Goal, counts: list[int], names: list[str], seed: int
+    ) -> FitResult:
+        """Train a network of these columns, numbers first, then categories with as many values as the counts say."""
         batch = self._batch_size(len(train[0]))
         epochs = self.max_iter or max(10, -(-STEPS // max(1, len(train[0]) // batch)))
-        found = fit(
-            self._network(train, seed), tuple(train), tuple(valid), self._weighted_loss, goal,
+        return fit(
+            self._network(train, counts, seed), tuple(train), tuple(valid), self._weighted_loss, goal,
             score=self._score, higher_is_better=True, epochs=epochs,
             patience=self.n_iter_no_change if self.early_stopping else None, batch_size=batch,
             learning_rate=self.learning_rate, weight_decay=self.weight_decay, clip_norm=1.0, device=self.device,
-            seed=seed, features=self._names(self._order), progress=bool(self.verbose),
+            seed=seed, features=names, keep=self.keep or (), groups=self.groups, prices=self.prices,
+            progress=bool(self.verbose),
         )  # fmt: skip
-        self._keep(found, table, [t.to("cpu") for t in valid], seed)
-        return self
+
+    def _without_chance(
+        self, found: FitResult, train: list[Tensor], valid: list[Tensor], goal: Goal, counts: list[int], seed: int
+    ) -> FitResult:
+        """The network without the kept columns that another training cannot tell from shuffled ones."""
+        rate, width = self.false_discovery_rate or 0, train[0].shape[1]
+        if not 0 < rate < 1:
+            raise ConfigError(f"false_discovery_rate={rate}: expected a share between 0 and 1")
+        numbers, copies = width - len(counts), copies_needed(width, rate)
+
+        def beside(x: Tensor, k: int) -> Tensor:
+            parts = [(part, shuffled(part, copies, seed + k)) for part in (x[:, :numbers], x[:, numbers:])]
+            return torch.cat([t for pair in parts for t in pair], 1)
+
+        wide, wide_valid = ([beside(part[0], k), *part[1:]] for k, part in enumerate((train, valid)))
+        own = np.zeros(width * (copies + 1), bool)
+        own[:numbers] = own[numbers * (copies + 1) :][: len(counts)] = True
+        names = self._names(self._order)
+        of_own = iter(names)
+        labels = [next(of_own) if mine else f"shuffled column {k}" for k, mine in enumerate(own)]
+        other = self._trained(wide, wide_valid, goal, counts * (copies + 1), labels, seed)
+        gains = self._gains(other.model.cpu(), wide_valid, seed)
+        self.p_values_ = np.empty(width)
+        self.p_values_[self._order] = p_values(gains[own], gains[~own])
+        true = false_discovery_control(self.p_values_) <= rate
+        stay = {name for name, column in zip(names, self._order, strict=True) if true[column]} | self._asked
+        gone = [name for name in found.model.features if name not in stay]
+        if len(gone) == len(found.model.features):
+            raise TrainingError(
+                f"no column can be told from shuffled ones at false_discovery_rate={rate} (the smallest p-value is "
+                f"{self.p_values_.min():.2g}): give more rows, or a larger rate"
+            )
+        if not gone:
+            return found
+        rows = train[0][:: max(1, len(train[0]) // LINEAR_ROWS)].to(self.device)
+        small: Any = without_inputs(found.model, rows, gone)
+        small, score = polish(small, tuple(train), tuple(valid), self._weighted_loss, **self._short(train, seed))
+        return replace(found, model=small, score=score)
+
+    def _short(self, train: list[Tensor], seed: int) -> dict[str, Any]:
+        """How a network is trained on for a little while."""
+        batch = self._batch_size(len(train[0]))
+        epochs = max(1, -(-POLISH_STEPS // max(1, len(train[0]) // batch)))
+        return {"score": self._score, "higher_is_better": True, "epochs": epochs, "batch_size": batch,
+                "learning_rate": 0.3 * self.learning_rate, "clip_norm": 1.0, "seed": seed}  # fmt: skip
+
+    @property
+    def _asked(self) -> set[str]:
+        """Names of columns of which the user says that they stay, or with which others they stay."""
+        return {*(self.keep or ()), *(name for members in (self.groups or {}).values() for name in members)}
 
     def _goal(self) -> Goal:
         asked = {
@@ -205,10 +283,9 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
             return int(min(256, max(16, 2 ** round(np.log2(max(1, rows) / 20)))))
         return min(int(self.batch_size), rows)
 
-    def _network(self, train: list[Tensor], seed: int) -> TableNetwork:
+    def _network(self, train: list[Tensor], counts: list[int], seed: int) -> TableNetwork:
         x, y, _ = train
-        numbers = len(self._order) - len(self._categorical)
-        counts = [len(self.categories_[k]) for k in self._categorical]
+        numbers = x.shape[1] - len(counts)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             network = TableNetwork(
@@ -228,14 +305,23 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
             weights += float(weight.sum())
         return 1.0 - total / weights
 
-    def _keep(self, found: Any, table: Tensor, valid: list[Tensor], seed: int) -> None:
+    def _keep(self, found: FitResult, table: Tensor, train: list[Tensor], valid: list[Tensor], seed: int) -> None:
         """Note what the training found, in the order of the columns of X."""
-        folded = fold_inputs(found.model.cpu(), table) if self.fold_inputs else Folded(found.model.cpu(), ())
+        compact = found.model.cpu()
+        folded = fold_inputs(compact, table, keep=self._asked) if self.fold_inputs else Folded(compact, ())
         self.model_: CompactModel = folded.model
+        if self.eliminate is not None:
+            asked = self._asked & set(self.model_.features)
+            self.eliminated_: Eliminated = eliminate(
+                self.model_, tuple(train), tuple(valid), self._weighted_loss, tolerance=self.eliminate, keep=asked,
+                **self._short(train, seed),
+            )  # fmt: skip
+            self.model_ = self.eliminated_.model
         self.relations_ = list(folded.relations)
         self.history_ = found.curve
         self.n_iter_ = max(row["epoch"] for row in found.curve)
-        self.validation_score_, self.dense_score_ = found.score, found.dense_score
+        self.validation_score_ = found.score if self.eliminate is None else self.eliminated_.score
+        self.dense_score_ = found.dense_score
         self.n_parameters_ = (found.params[0], sum(p.numel() for p in self.model_.parameters()))
         width = len(self._order)
         self.support_ = np.zeros(width, bool)
@@ -247,25 +333,26 @@ class _LumosEstimator(SelectorMixin, BaseEstimator):
                 self.ranking_[column] = 2 + len({p for p in places if p > row["order"]})
         if not found.features:  # a single column has no gate
             self.support_[:] = True
-        names = self._names(range(width))
-        for relation in self.relations_:
-            column = names.index(relation.feature)
-            self.support_[column], self.ranking_[column] = False, 2
+        if found.features:
+            for column, name in enumerate(self._names(range(width))):
+                if self.support_[column] and name not in self.model_.features:  # others stand for it, or chance
+                    self.support_[column], self.ranking_[column] = False, 2
+        gains = self._gains(self.model_, valid, seed)
         self.feature_importances_ = np.zeros(width)
-        self.feature_importances_[self._order] = self._importances(valid, seed)
+        self.feature_importances_[self._order] = gains / gains.sum() if gains.sum() > 0 else gains
 
     @torch.no_grad()
-    def _importances(self, valid: list[Tensor], seed: int) -> np.ndarray:
-        """By how much the validation loss rises when a column's values change places, as shares of the whole."""
-        x, y, weight = valid
+    def _gains(self, model: CompactModel, valid: list[Tensor], seed: int) -> np.ndarray:
+        """By how much the validation loss rises when a column's values change places."""
+        x, y, weight = (t.cpu() for t in valid)
         generator = torch.Generator().manual_seed(seed)
-        before, gains = self._score(self.model_, [(x, y, weight)]), np.zeros(x.shape[1])
-        for k, column in enumerate(self._order):
-            if self.support_[column]:
-                mixed = x.clone()
-                mixed[:, k] = x[torch.randperm(len(x), generator=generator), k]
-                gains[k] = max(0.0, before - self._score(self.model_, [(mixed, y, weight)]))
-        return gains / gains.sum() if gains.sum() > 0 else gains
+        before, gains = self._score(model, [(x, y, weight)]), np.zeros(x.shape[1])
+        read = model.get_buffer("kept_0").tolist() if model._inputs else range(x.shape[1])
+        for k in read:
+            mixed = x.clone()
+            mixed[:, k] = x[torch.randperm(len(x), generator=generator), k]
+            gains[k] = max(0.0, before - self._score(model, [(mixed, y, weight)]))
+        return gains
 
     # ---- columns ----------------------------------------------------------------------------------------------------
 
@@ -370,6 +457,9 @@ class LumosRegressor(RegressorMixin, _LumosEstimator):
         params: Share of the dense network's parameters.
         latency: Share of the time of a dense call, as measured on this machine.
         latency_batch: Rows of such a call.
+        keep: Names of columns that stay; of an array's, x0, x1…
+        groups: Columns that stay or go together, by a name for each group: ``{"position": ["x", "y", "z"]}``.
+        prices: What a column, or a group of them, costs where the others cost 1: ``{"sensor7": 10}``.
         features: Number of columns.
         strength: The coefficient of the penalty, in units of the loss for each gate.
         encoding: How a number is taken: ``quantiles`` (its standardised value and its place in quantile bins, piecewise
@@ -389,6 +479,11 @@ class LumosRegressor(RegressorMixin, _LumosEstimator):
         max_categories: The largest number of categories of a column; the rarer ones count as unknown.
         fold_inputs: Whether columns go that are constant, copies or linear functions of other kept ones on all rows of
             the training; see :func:`lumos.fold_inputs`.
+        eliminate: Whether each column that is kept is left out for a trial, and stays out where the validation score,
+            after a short training, is worse by no more than this share: see :func:`lumos.eliminate`.
+        false_discovery_rate: The share of kept columns that may be there by chance. A second network sees shuffled
+            columns besides; a column has to do better than these (empirical p-values, Benjamini and Hochberg, 1995).
+            What goes with true columns does better than shuffled ones, whether it matters or not.
         device: Where to train.
         random_state: Of the split, the weights, the order of the rows and the gates.
         verbose: 1 writes a line for each pass to the log ``lumos``.
@@ -397,6 +492,8 @@ class LumosRegressor(RegressorMixin, _LumosEstimator):
         model_: The compact network.
         support_: Which columns it reads; ``ranking_`` is 1 for these, and higher the earlier a column went.
         relations_: What the columns are that went because others stand for them.
+        eliminated_: What the trials of ``eliminate`` found.
+        p_values_: Of each column, where ``false_discovery_rate`` is given.
         feature_importances_: By how much the validation loss rises when a column is shuffled, as shares of the whole.
         validation_score_: R2 on the validation rows; ``dense_score_`` that of the dense network.
         n_parameters_: Parameters of the dense and of the compact network.

@@ -19,11 +19,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from lumos.suite import report  # noqa: E402
-from lumos.suite.report import build, method_table  # noqa: E402
+from lumos.suite.report import build, method_table, sensitivity  # noqa: E402
 from lumos.suite.report.results import SUITE, Results  # noqa: E402
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
-RESULTS_PAGE, PEERS, COST = (PROJECT / "docs" / "suite" / f"{name}.md" for name in ("index", "peers", "cost"))
+RESULTS_PAGE, PEERS, COST, SENSITIVITY = (
+    PROJECT / "docs" / "suite" / f"{name}.md" for name in ("index", "peers", "cost", "sensitivity")
+)
+STUDY = PROJECT / "results" / "studies" / "sensitivity.jsonl.gz"
 FIGURE = PROJECT / "docs" / "figures" / "cfd.png"
 SELECTIONS = ("all", "pearson", "mutual_information", "lasso", "forward", "stg", "lassonet", "lumos")
 
@@ -50,8 +53,8 @@ def runs(*words: str) -> list[dict[str, Any]]:
 
 
 def main_job() -> dict[str, Any]:
-    """The record of ``make run``."""
-    return runs("workload=cfd", "lumos.lambda=1e-3")[0]
+    """The newest record of ``make run``."""
+    return max(runs("workload=cfd", "lumos.lambda=1e-3"), key=lambda entry: entry["provenance"]["started_utc"])
 
 
 def cfd_block() -> str:
@@ -85,8 +88,9 @@ def synthetic_block() -> str:
 def suite_block(page: str = "workloads/{}/README.md") -> str:
     """What `make suite` found: a line for each workload, with a link to its page."""
     lines = [
-        "| workload | metric | dense | compact | parameters | MACs | input features | samples a second in 128 MB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| workload | metric | best trivial predictor | dense | compact | parameters | MACs | input features "
+        "| samples a second in 128 MB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in suite().items():
         dense, compact = entry["dense"], entry["compact"]
@@ -95,9 +99,26 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
         features = f"{len(entry['gates']['features_kept'])} of {entry['gates']['features_total']}"
         speed = compact["speedup"]["dynamic"]["p50"]
         scores = [_digits(side["score"]) for side in (dense, compact)]
-        row = (f"[{name}]({page.format(name)})", metric, *scores, *less, features, f"{speed:.1f}x")
+        row = (
+            f"[{name}]({page.format(entry['workload'])})",
+            metric,
+            best_trivial(entry),
+            *scores,
+            *less,
+            features,
+            f"{speed:.1f}x",
+        )
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
+
+
+def best_trivial(entry: dict[str, Any]) -> str:
+    """The best score of the trivial predictors of a run, and which it is."""
+    known = {name: score for name, score in entry["baselines"].items() if score is not None}
+    if not known:
+        return "–"
+    name = (max if entry["metric"]["higher_is_better"] else min)(known, key=lambda key: known[key])
+    return f"{_digits(known[name])} ({name.replace('_', ' ')})"
 
 
 KINDS = {
@@ -140,8 +161,8 @@ def training_block() -> str:
 
 
 def machine_block() -> str:
-    """Where the numbers come from."""
-    made = main_job()["provenance"]
+    """Where the numbers of the suite come from."""
+    made = max((entry["provenance"] for entry in suite().values()), key=lambda made: made["started_utc"])
     versions = made["versions"]
     return (
         f"Measured on {made['device']}, Python {versions['python']}, torch {versions['torch']}, "
@@ -230,6 +251,13 @@ def size_block() -> str:
     return "\n".join(lines[:-1])
 
 
+def sensitivity_block() -> str:
+    """Score against dense width: the study's table; nothing where it was not run."""
+    if not STUDY.exists():
+        return "Not measured yet."
+    return "\n".join(sensitivity.markdown(sensitivity.curves(sensitivity.read(STUDY))))
+
+
 def _digits(value: float) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.4f}"
 
@@ -255,7 +283,7 @@ def features_block() -> str:
 def suite() -> dict[str, dict[str, Any]]:
     """The suite's record of each workload that has one."""
     listed = json.loads((RESULTS / SUITE).read_text())["runs"]
-    return {r["workload"]: results().runs[r["run_id"]].record for r in listed}
+    return {r.get("problem") or r["workload"]: results().runs[r["run_id"]].record for r in listed}
 
 
 def filled(text: str, blocks: dict[str, Callable[[], str]]) -> str:
@@ -275,15 +303,18 @@ def texts() -> dict[Path, str]:
         "suite": suite_block,
         "machine": machine_block,
     }
-    found = {README: filled(README.read_text(), blocks)}
+    found: dict[Path, str] = {README: filled(README.read_text(), blocks)}
     found[PEERS] = filled(PEERS.read_text(), {"table3": peers_block, "size": size_block, "features": features_block})
     found[RESULTS_PAGE] = filled(
         RESULTS_PAGE.read_text(), {"suite": lambda: suite_block("workloads/{}.md"), "machine": machine_block}
     )
+    found[SENSITIVITY] = filled(SENSITIVITY.read_text(), {"sensitivity": sensitivity_block})
     found[COST] = filled(COST.read_text(), {"training": training_block})
-    for workload, entry in suite().items():
-        path = PROJECT / "workloads" / workload / "README.md"
-        found[path] = filled(path.read_text(), {"numbers": lambda entry=entry: numbers_block(entry)})
+    for name, entry in suite().items():
+        path, workload = PROJECT / "workloads" / entry["workload"] / "README.md", entry["workload"]
+        block = "numbers" if name == workload else f"numbers {name}"
+        text = found[path] if path in found else path.read_text()
+        found[path] = filled(text, {block: lambda entry=entry: numbers_block(entry)})
     return found
 
 

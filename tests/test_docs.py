@@ -20,7 +20,7 @@ from lumos.suite.paths import PROJECT
 SLOW = ("table", "sklearn", "graph", "pretrained", "from-c")
 TUTORIALS = [pytest.param(name, marks=pytest.mark.slow) for name in ("own-loop", *SLOW)]
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.S | re.M)
-PACKAGES = "timm|sklearn|torch_geometric|onnxruntime|lightning|transformers|accelerate"
+PACKAGES = "timm|sklearn|skorch|torch_geometric|onnxruntime|lightning|transformers|accelerate"
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e-?\d+)?")
 
 
@@ -67,14 +67,30 @@ IGNORED = pytest.mark.filterwarnings("ignore")
 """Other libraries warn of each other."""
 
 
+DOORS = ("own-loop", "fit", "lightning", "huggingface", "accelerate", "geometric", "skorch")
+FRONT_DOORS = [*(f"how-to/{name}" for name in DOORS), "tutorials/sklearn", "tutorials/table"]
+"""The page for each library, or each place, that people come from."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["target", "own-loop", *(pytest.param(name, marks=IGNORED) for name in ("lightning", "huggingface"))]
+    "name", ["target", "features", "own-loop", "fit", *(pytest.param(name, marks=IGNORED) for name in DOORS[2:])]
 )
 def test_a_short_page_does_what_it_shows(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = PROJECT / "docs" / "how-to" / f"{name}.md"
     run_page(path)
+
+
+@pytest.mark.parametrize("name", FRONT_DOORS)
+def test_a_front_door_is_twenty_lines_of_code_at_most(name):
+    """From the top of the page to the first result; blank lines are none."""
+    page, lines = (PROJECT / "docs" / f"{name}.md").read_text(), 0
+    for language, code in BLOCK.findall(page):
+        if language == "text":
+            break
+        lines += len([line for line in code.splitlines() if line.strip()])
+    assert 0 < lines <= 20
 
 
 def test_the_version_is_one():
@@ -108,7 +124,17 @@ def first_values(words: str) -> list[str]:
     return out
 
 
-@pytest.mark.parametrize("words", commands())
+def commands_of_each_kind() -> list:
+    """All commands; of those that set the same keys, all but the first are slow."""
+    kinds, out = set(), []
+    for words in commands():
+        kind = frozenset(value.split("=")[0] for value in first_values(words))
+        out.append(pytest.param(words, marks=[pytest.mark.slow] if kind in kinds else []))
+        kinds.add(kind)
+    return out
+
+
+@pytest.mark.parametrize("words", commands_of_each_kind())
 def test_a_command_names_what_exists(words):
     keys = first_values(words)
     read(compose(keys if any(k.startswith("workload=") for k in keys) else ["workload=cfd", *keys]))

@@ -3,6 +3,7 @@
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch.multiprocessing as mp
 
@@ -14,7 +15,7 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def run_in_two(work: Callable[[int, int], None]) -> None:
-    """Run ``work(rank, port)`` in two processes, and say ``same`` where both end well."""
-    mp.spawn(work, (free_port(),), nprocs=2)
+def run_in_two(work: Callable[..., None], *more: Any) -> None:
+    """Run ``work(rank, port, *more)`` in two processes, and say ``same`` where both end well."""
+    mp.spawn(work, (free_port(), *more), nprocs=2)
     sys.stdout.write("same\n")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Collection
+from fractions import Fraction
 from itertools import permutations
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ MANY_UNITS = 64
 """Units of a group from which on an eighth of them shows as much as half does."""
 MOST_DRAWS = 4
 """How often parts are drawn at most."""
+MOST_TURNS = 8
+"""In how many trials the optional groups are closed altogether at most: so many groups are each closed alone."""
 
 
 class Closing(NamedTuple):
@@ -50,42 +52,48 @@ class Closing(NamedTuple):
         return values
 
 
-def part_draws(structure: Structure) -> list[dict[str, int]]:
-    """Return how many units of each group stay, in every draw.
+def part_draws(structure: Structure, rounds: int = 1) -> list[dict[str, int]]:
+    """Return how many units of each group stay, in every draw; each of several rounds draws anew.
 
-    Groups of one size whose numbers one call could take for each other's (they meet along one axis, or their sizes
-    are written in one module) get unequal ones: in one draw where that is possible, else each pair of them in one of
+    Groups whose numbers one call could take for each other's (they meet along one axis, or their sizes are written in
+    one module, and are equal) get unequal shares: in one draw where that is possible, else each pair of them in one of
     several.
     """
     alike = _alike(structure)
+    draws = [draw for seed in range(rounds) for draw in _one_round(structure, alike, random.Random(seed))]
+    return [draw for number, draw in enumerate(draws) if draw not in draws[:number]]
+
+
+def _one_round(structure: Structure, alike: dict[str, set[str]], rng: random.Random) -> list[dict[str, int]]:
     whole = {g.name for g in structure.groups if g.size > 1}  # not yet closed in part
-    rng = random.Random(0)
     draws: list[dict[str, int]] = []
     while len(draws) < MOST_DRAWS and (any(alike.values()) or whole or not draws):
         kept: dict[str, int] = {}
+        shares: dict[str, Fraction] = {}
         for group in sorted(structure.groups, key=lambda g: g.name not in whole):
-            others = {kept[name] for name in alike.get(group.name, ()) if name in kept}
-            choices = [c for c in _choices(group) if c not in others]
+            others = {shares[name] for name in alike.get(group.name, ()) if name in shares}
+            choices = [c for c in _choices(group) if Fraction(c, group.size) not in others]
             if not choices:  # few units: all of them may be the only other number
-                choices = [group.size] if group.size not in others else list(_choices(group))
+                choices = [group.size] if 1 not in others else list(_choices(group))
             kept[group.name] = rng.choice(choices)
-        alike = {a: {b for b in others if kept[a] == kept[b]} for a, others in alike.items()}
+            shares[group.name] = Fraction(kept[group.name], group.size)
+        alike = {a: {b for b in others if shares[a] == shares[b]} for a, others in alike.items()}
         whole = {g.name for g in structure.groups if g.name in whole and kept[g.name] == g.size}
         draws.append(kept)
     return draws
 
 
-def closings(structure: Structure) -> list[Closing]:
+def closings(structure: Structure, rounds: int = 1) -> list[Closing]:
     """Return the trials of a structure: parts of every group, then its optional groups closed altogether.
 
     Parts are closed while no group is closed altogether, which would hide them: of a network that no longer reads its
-    input nothing else can be told. Then every second optional group is closed in one trial and the others in the next
-    one, so that what stands beside a closed one is open once: a part that is gone may be read by another, which runs in
-    another way where it is gone too.
+    input nothing else can be told. Then each optional group is closed in one of several trials, alone or beside some
+    that stand far from it: what stands beside a closed one is open once, since a part that is gone may be read by
+    another, which runs in another way where it is gone too; and of many that are closed at once one hides another.
     """
-    draws = part_draws(structure)
+    draws = part_draws(structure, rounds)
     optional = [g.name for g in structure.groups if g.optional]
-    turns = [frozenset(turn) for turn in (optional[::2], optional[1::2]) if turn]
+    turns = [frozenset(optional[i::MOST_TURNS]) for i in range(min(MOST_TURNS, len(optional)))]
     whole = [Closing({n: k for n, k in draws[i % len(draws)].items() if n not in turn}, turn)
              for i, turn in enumerate(turns)]  # fmt: skip
     return [*map(Closing, draws), *whole]
@@ -101,27 +109,30 @@ def _choices(group: Group) -> range:
 
 
 def _alike(structure: Structure) -> dict[str, set[str]]:
-    """For each group, those of its size that it meets along an axis, or that have sizes in one of its modules."""
+    """For each group, those as large as it is that it meets along an axis, or that have sizes in one of its modules.
+
+    A group of units of several positions each (the dimensions of a head) is as large as one of as many single ones.
+    """
     groups = structure.groups
-    sizes = Counter(g.size for g in groups if g.size > 1)
-    if max(sizes.values(), default=0) < 2:
+    if sum(g.size > 1 for g in groups) < 2:
         return {}
     modules = {module: place for place, module in enumerate({size.module for size in structure.sizes})}
     maps = list(structure.maps.values())
     places = [*range(len(maps)), *(len(maps) + modules[size.module] for size in structure.sizes)]
     flat = FlatMaps.of(dict(enumerate([*maps, *(size.units for size in structure.sizes)])))
-    place = torch.tensor(places, dtype=torch.int64)[flat.owner]
     owner = torch.zeros(structure.units + 1, dtype=torch.int64)
     for number, group in enumerate(groups, start=1):
         owner[group.start + 1 : group.stop + 1] = number
-    meeting: dict[int, set[int]] = {}
+    meeting: dict[int, dict[int, set[int]]] = {}
     for of_pair in owner[structure.pairs].unbind(1):  # a unit that is one of two has two owners
         of_unit = torch.cat([owner, of_pair.flip(0)])[flat.place]
-        keys = torch.unique((place * (len(groups) + 1) + of_unit)[of_unit > 0])
-        for at, number in zip((keys // (len(groups) + 1)).tolist(), (keys % (len(groups) + 1)).tolist(), strict=True):
-            meeting.setdefault(at, set()).add(number - 1)
+        keys, extents = torch.unique((flat.owner * (len(groups) + 1) + of_unit)[of_unit > 0], return_counts=True)
+        for key, extent in zip(keys.tolist(), extents.tolist(), strict=True):
+            at, number = divmod(key, len(groups) + 1)
+            meeting.setdefault(places[at], {}).setdefault(number - 1, set()).update((extent, groups[number - 1].size))
     alike: dict[str, set[str]] = {}
-    for a, b in {pair for together in meeting.values() for pair in permutations(together, 2)}:
-        if groups[a].size == groups[b].size > 1:
-            alike.setdefault(groups[a].name, set()).add(groups[b].name)
+    for together in meeting.values():
+        for a, b in permutations([n for n in together if groups[n].size > 1], 2):
+            if together[a] & together[b]:
+                alike.setdefault(groups[a].name, set()).add(groups[b].name)
     return alike

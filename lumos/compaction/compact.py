@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lumos.compaction.constant_folding import find_constants
-from lumos.compaction.layers import ATTENTION_WEIGHTS, convert_layers
+from lumos.compaction.layers import ATTENTION_WEIGHTS, Resized, convert_layers
 from lumos.compaction.model import CompactModel, Selection
 from lumos.compaction.plan import Plan, attribute_sizes, is_inside, literal_sizes
 from lumos.compaction.surgery import multiply, replace_tensors, set_attributes
@@ -86,7 +86,9 @@ def cut_closed_units(
             new[n] = multiply(new[n], m, in_place=new[n].data_ptr() != own[n].data_ptr())
     layers, more = _changed_layers(gated, plan)
     for path, numbers in literal_sizes(structure, keep).items():
-        layers.setdefault(path, {"kind": "resized", **numbers})
+        module = model.get_submodule(path)
+        whole = module.then(**numbers) if isinstance(module, Resized) else numbers
+        layers.setdefault(path, {"kind": "resized", **whole})
     constants = find_constants(gated, keep, constant_outputs)
     attributes = attribute_sizes(structure, keep, constants)
     layers = {path: facts for path, facts in layers.items() if not is_inside(path, constants)}

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from lumos.tracing.modules import derive
+
 
 class Derived(nn.Module):
     """The base of what stands before a user's class; its ``forward`` calls that of the user's."""
@@ -42,7 +44,7 @@ def derived_class(base: type[Derived], plain: type[nn.Module]) -> type[nn.Module
         return base.forward(self, *args, **kwargs)
 
     members = {"__module__": plain.__module__, "forward": forward, "_made_of": (base, plain)}
-    return type(f"{base.prefix}{plain.__name__}", (base, plain), members)
+    return derive(plain, f"{base.prefix}{plain.__name__}", members, base)
 
 
 def _rebuilt(made_of: tuple[type[Derived], type[nn.Module]], make: Any, arguments: tuple[Any, ...]) -> nn.Module:

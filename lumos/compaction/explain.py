@@ -10,6 +10,7 @@ from torch import nn
 
 from lumos.compaction.probe import trace_and_probe
 from lumos.tracing.constraints import Constraints
+from lumos.tracing.feature_names import FeatureNames
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.structure import Group, Structure
 
@@ -18,7 +19,7 @@ def explain(
     model: nn.Module,
     example_inputs: Any,
     *,
-    features: Sequence[str] | None = None,
+    features: FeatureNames | None = None,
     options: StructureOptions | None = None,
     keep: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -29,7 +30,7 @@ def explain(
     Args:
         model: The model; it stays as it is.
         example_inputs: A tensor, or a tuple of positional inputs, with at least two samples.
-        features: Names of the input features, in order.
+        features: Names of the input features, as :func:`lumos.gate` takes them.
         options: What more of the model is made removable.
         keep: Features and modules that stay, as :func:`lumos.gate` takes them.
         exclude: Modules that stay as they are.

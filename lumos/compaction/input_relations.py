@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lumos.compaction.compact import compact
 from lumos.compaction.model import CompactModel, Selection
 from lumos.compaction.probe import trace_and_probe
-from lumos.errors import CompactionError
+from lumos.errors import CompactionError, StructureError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.layers import ungated_copy
 from lumos.gating.settings import GateSettings
@@ -25,6 +25,8 @@ TOLERANCE = 1e-5
 """The largest difference between a column and what others make of it that is rounding: a share of its spread."""
 SURE = 2
 """A relation of many columns needs so many times as many rows: with fewer there is always one."""
+RIDGE = 1e-2
+"""Of a feature that is only partly a linear function of the others."""
 OPEN, CLOSED = 8.0, -8.0
 
 
@@ -129,17 +131,53 @@ def fold_inputs(
     if not gone:
         return Folded(model, ())
     others = [j for j in range(raw.shape[1]) if j not in gone]
-    with torch.no_grad():
+    for path in readers:
+        _fold(plain.get_submodule(path), read[path], places[path], gone, others)
+    small = _without(model, plain, structure, gone)
+    _check(model, small, x)
+    names = model.features
+    return Folded(small, tuple(_relation(raw, names, k, others, tolerance) for k in sorted(gone)))
+
+
+def without_inputs(model: CompactModel, x: Float[Tensor, "rows columns"], features: Collection[str]) -> CompactModel:
+    """Take features out of a compact model, whatever its outputs are then.
+
+    Where linear layers read the features, what the others say of them linearly goes into the weights, so that as little
+    as can be is lost; elsewhere they are zero from then on.
+
+    Args:
+        model: The compact model of a table.
+        x: Rows, with all columns that the model takes.
+        features: Names of what goes; some have to stay.
+
+    Raises:
+        StructureError: A feature cannot be taken out.
+    """
+    (raw,) = model.selected(x)
+    plain = ungated_copy(model.model, named_tensors(model.model)).eval()
+    structure = trace_and_probe(plain, (raw[:8],), features=model.features)
+    gone = [model.features.index(name) for name in features]
+    units = structure.inputs[0].units if len(structure.inputs) == 1 else torch.zeros(0)
+    held = [name for name, k in zip(features, gone, strict=True) if k >= len(units) or units[k] <= 0]
+    if held:
+        raise StructureError(f"{held[0]}: this model cannot do without it; lumos.explain says why")
+    readers = _linear_readers(plain, structure)
+    if readers is not None:
+        read = _what_they_read(plain, readers, raw)
+        others = [j for j in range(raw.shape[1]) if j not in gone]
         for path in readers:
-            _fold(plain.get_submodule(path), read[path], places[path], gone, others)
+            _fold(plain.get_submodule(path), read[path], [_places(structure, path, k) for k in range(raw.shape[1])],
+                  gone, others, RIDGE)  # fmt: skip
+    return _without(model, plain, structure, gone)
+
+
+def _without(model: CompactModel, plain: nn.Module, structure: Structure, gone: Sequence[int]) -> CompactModel:
+    """The compact model without these features, from its inner model and the structure of that."""
     gated = GatedModel(plain, structure, GateSettings()).eval()
     gated.gates.log_alpha.data.fill_(OPEN)
     units = structure.inputs[0].units
     gated.gates.log_alpha.data[[int(units[k]) - 1 for k in gone]] = CLOSED
-    small = _joined(model, compact(gated))
-    _check(model, small, x)
-    names = model.features
-    return Folded(small, tuple(_relation(raw, names, k, others, tolerance) for k in sorted(gone)))
+    return _joined(model, compact(gated))
 
 
 def _may_be_related(raw: Tensor, tolerance: float) -> bool:
@@ -226,20 +264,34 @@ def _follows(
     return True
 
 
-def _solved(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The least squares solution with a constant (its last row), and what it gives."""
+def _solved(source: np.ndarray, target: np.ndarray, ridge: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """The least squares solution with a constant (its last row), and what it gives.
+
+    A relation that holds has one solution on all rows. What does not hold needs a ridge, a share of the rows: columns
+    that say nearly the same would get large weights against each other, which other rows would not bear.
+    """
     with_one = np.concatenate([source, np.ones((len(source), 1))], 1)
     size = np.abs(with_one).max(0)
     size[size == 0] = 1.0
-    solution = np.linalg.lstsq(with_one / size, target, rcond=1e-9)[0] / size[:, None]
+    system, wanted = with_one / size, target
+    if ridge:
+        held = np.sqrt(ridge * len(source)) * np.eye(system.shape[1])[:-1]
+        system, wanted = (
+            np.concatenate([system, held]),
+            np.concatenate([target, np.zeros((len(held), target.shape[1]))]),
+        )
+    solution = np.linalg.lstsq(system, wanted, rcond=1e-9)[0] / size[:, None]
     return solution, with_one @ solution
 
 
-def _fold(layer: Any, read: np.ndarray, places: list[np.ndarray], gone: list[int], others: list[int]) -> None:
+@torch.no_grad()
+def _fold(
+    layer: Any, read: np.ndarray, places: list[np.ndarray], gone: list[int], others: list[int], ridge: float = 0.0
+) -> None:
     """Add the weights of features that go to those that stay, and to the bias."""
     from_ = np.concatenate([places[k] for k in gone])
     to = np.concatenate([places[k] for k in others]) if others else np.zeros(0, np.int64)
-    solution, _ = _solved(read[:, to], read[:, from_])
+    solution, _ = _solved(read[:, to], read[:, from_], ridge)
     weight = layer.weight.double().cpu().numpy()
     added = weight[:, from_] @ solution.T
     weight[:, to] += added[:, :-1]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lumos import gating
 from lumos.compaction.derived_class import Derived, derived_class
 from lumos.compaction.streams import StreamModule
 from lumos.tracing.modules import named_modules
@@ -97,6 +98,7 @@ class Resized(Derived):
     """A module whose code writes numbers as literals: each becomes another one, where the code writes the old one.
 
     ``sizes``: which of the module's own shaping calls, which dimension of its result, the old size and the new one.
+    ``parts``: which of its own calls that split, which of the parts, the old size and the new one.
     ``bounds``: which of its own calls that index, which place in the index, which part of that (0 a position, 1 and 2
     the start and the end of a slice), the old number and the new one.
     """
@@ -104,11 +106,27 @@ class Resized(Derived):
     prefix = "Resized"
     sizes: list[list[int]]
     bounds: list[list[int]]
+    parts: list[list[int]]
 
-    def init_pruned(self, sizes: list[list[int]], bounds: list[list[int]] | None = None) -> None:
+    def init_pruned(
+        self, sizes: list[list[int]], bounds: list[list[int]] | None = None, parts: list[list[int]] | None = None
+    ) -> None:
         """Remember the numbers."""
-        self.sizes, self.bounds = sizes, bounds or []
+        self.sizes, self.bounds, self.parts = sizes, bounds or [], parts or []
         self._own_calls: list[bool] = []
+
+    def then(self, **now: list[list[int]]) -> dict[str, list[list[int]]]:
+        """Return the numbers of a module that is cut once more: from what its code writes to what is left now.
+
+        Args:
+            now: The numbers of that cut, of which the old ones are this module's new ones.
+        """
+        found = {}
+        for name in ("sizes", "bounds", "parts"):
+            later = {tuple(fact[:-2]): fact for fact in now.get(name, [])}
+            facts = [[*fact[:-1], later.pop(tuple(fact[:-2]), fact)[-1]] for fact in getattr(self, name)]
+            found[name] = facts + list(later.values())
+        return found
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the module does, with the other numbers."""
@@ -121,7 +139,7 @@ class Resized(Derived):
 
 
 class _OtherNumbers(TorchFunctionMode):
-    """Exchanges numbers in the module's own calls that shape and that index.
+    """Exchanges numbers in the module's own calls that shape, that split and that index.
 
     ``own`` says of each such call so far whether it is the module's own. An export that reads bytecode sees no frames,
     and goes by what the last run found; whether the file computes the same is checked.
@@ -129,27 +147,32 @@ class _OtherNumbers(TorchFunctionMode):
 
     def __init__(self, module: Resized) -> None:
         super().__init__()
-        self.module, self.shaped, self.indexed = module, 0, 0
+        self.module, self.shaped, self.indexed, self.split = module, 0, 0, 0
         self.own: list[bool] = []
 
     @no_type_check
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         indexes = func in _INDEXING_CALLS and bool(self.module.bounds)
-        if indexes or (func in _SHAPING_CALLS and not kwargs):
+        splits = func in _SPLITTING_CALLS and bool(self.module.parts)
+        if indexes or splits or (func in _SHAPING_CALLS and not kwargs):
             calls = self.module._own_calls if _reads_bytecode() else []
             own = calls[len(self.own)] if len(self.own) < len(calls) else self._own()
             self.own.append(own)
             if own and indexes:
                 args, self.indexed = (args[0], self._with_bounds(args[1]), *args[2:]), self.indexed + 1
+            elif own and splits:
+                args, self.split = self._with_parts(args, kwargs), self.split + 1
             elif own:
                 args, self.shaped = self._with_sizes(func in _UNFLATTEN, args), self.shaped + 1
         return func(*args, **kwargs)
 
     def _own(self) -> bool:
-        """Whether the module itself makes the call, and none inside it."""
+        """Whether the module itself makes the call, and none inside it; what its gates do is not its own."""
         frame = sys._getframe(2)
         while frame is not None:
+            if frame.f_globals.get("__name__", "").startswith(gating.__name__):
+                return False
             owner = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
             if isinstance(owner, nn.Module):
                 return owner is self.module
@@ -165,6 +188,20 @@ class _OtherNumbers(TorchFunctionMode):
             if call == self.shaped and 0 <= dim - first < len(shape) and shape[dim - first] == old:
                 shape[dim - first] = new
         return (x, args[1], shape) if unflatten else (x, shape)
+
+    @no_type_check
+    def _with_parts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        changed = {part: (old, new) for call, part, old, new in self.module.parts if call == self.split}
+        if not changed or len(args) < 2:
+            return args
+        x, given = args[:2]
+        if isinstance(given, tuple | list):
+            sizes = [changed[n][1] if changed.get(n, (None,))[0] == size else size for n, size in enumerate(given)]
+            return (x, sizes, *args[2:])
+        whole, sizes = x.shape[args[2] if len(args) > 2 else kwargs.get("dim", 0)], []
+        while sum(sizes) < whole or len(sizes) <= max(changed):
+            sizes.append(changed[len(sizes)][1] if len(sizes) in changed else min(given, whole - sum(sizes)))
+        return (x, sizes, *args[2:])
 
     @no_type_check
     def _with_bounds(self, index: Any) -> Any:
@@ -193,6 +230,7 @@ def _reads_bytecode() -> bool:
 
 _UNFLATTEN = (Tensor.unflatten, torch.unflatten)
 _SHAPING_CALLS = (Tensor.view, Tensor.reshape, torch.reshape, *_UNFLATTEN)
+_SPLITTING_CALLS = (Tensor.split, torch.split, Tensor.split_with_sizes, torch.split_with_sizes)
 _INDEXING_CALLS = (Tensor.__getitem__, Tensor.__setitem__)
 
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight")
@@ -218,7 +256,10 @@ def convert_layers(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) ->
         module = model.get_submodule(path)
         options = {key: value for key, value in facts.items() if key != "kind"}
         kind = KINDS[facts["kind"]]
-        module.__class__ = derived_class(kind, type(module)) if issubclass(kind, Derived) else kind
+        if not issubclass(kind, Derived):
+            module.__class__ = kind
+        elif not isinstance(module, kind):
+            module.__class__ = derived_class(kind, type(module))
         module.init_pruned(**options)  # type: ignore[operator]
     if layers:
         _without_fused_layers(model, layers)

@@ -13,6 +13,14 @@ from lumos.shapes import Bool, Int
 from lumos.tracing.structure import Axis, Structure
 
 
+class TwoSizesError(CompactionError):
+    """One attribute would have to be two numbers; ``module`` is the path of the module that has it."""
+
+    def __init__(self, text: str, module: str) -> None:
+        super().__init__(text)
+        self.module = module
+
+
 @dataclass(frozen=True)
 class Plan:
     """For every parameter or buffer axis that shrinks, the indices that stay."""
@@ -60,7 +68,7 @@ def attribute_sizes(
         replaced: The paths of modules in whose place something else stands: nothing of them is read.
 
     Raises:
-        CompactionError: One attribute would have to be two numbers.
+        TwoSizesError: One attribute would have to be two numbers.
     """
     found: dict[str, dict[str, tuple[int, int]]] = {}
     for size in structure.sizes:
@@ -70,9 +78,10 @@ def attribute_sizes(
         for attribute in size.attributes:
             _, known = found.setdefault(size.module, {}).setdefault(attribute, (size.size, new))
             if known != new:
-                raise CompactionError(
+                raise TwoSizesError(
                     f"the attribute {attribute} of {size.module or 'the model'} stands for two sizes that are no "
-                    f"longer equal, {known} and {new}; give each an attribute of its own"
+                    f"longer equal, {known} and {new}; give each an attribute of its own",
+                    size.module,
                 )
     changed = {path: {a: new for a, (old, new) in values.items() if new != old} for path, values in found.items()}
     return {path: values for path, values in changed.items() if values}
@@ -87,14 +96,26 @@ def literal_sizes(structure: Structure, keep: Bool[Tensor, " units"]) -> dict[st
     """Compute the new values of the numbers that modules' code writes as literals.
 
     Returns:
-        By module path: under ``sizes`` the call, the dimension, the old size and the new one of each; under ``bounds``
-        the call, the place in its index, the part of it, the old number and the new one.
+        By module path: under ``sizes`` the call, the dimension, the old size and the new one of each; under ``parts``
+        the call, the number of the part, the old size and the new one; under ``bounds`` the call, the place in its
+        index, the part of it, the old number and the new one.
     """
     found: dict[str, dict[str, list[list[int]]]] = {}
+    # One number may stand for all parts of a split: where one is a literal, all are.
+    splits: dict[tuple[str, int], list[list[int]]] = {
+        (s.module, s.place[0]): [] for s in structure.sizes if s.of_part and s.literal and s.place
+    }
     for size in structure.sizes:
-        new = structure.kept_size(size, keep) if size.literal and size.place else size.size
-        if size.place and new != size.size:
-            found.setdefault(size.module, {"sizes": []})["sizes"].append([*size.place, size.size, new])
+        if size.place is None or not (size.literal or (size.of_part and (size.module, size.place[0]) in splits)):
+            continue
+        fact = [*size.place, size.size, structure.kept_size(size, keep)]
+        if size.of_part:
+            splits[size.module, size.place[0]].append(fact)
+        elif fact[-1] != size.size:
+            found.setdefault(size.module, {"sizes": []})["sizes"].append(fact)
+    for (module, _), parts in splits.items():
+        if any(old != new for *_, old, new in parts):
+            found.setdefault(module, {"sizes": []}).setdefault("parts", []).extend(parts)
     for bound in structure.bounds:
         new = structure.kept_bound(bound, keep)
         if new != bound.value:

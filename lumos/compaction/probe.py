@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from torch import nn
@@ -17,19 +17,23 @@ from torch import nn
 from lumos.compaction.closings import Closing, closings, part_draws
 from lumos.compaction.trial import Trial
 from lumos.tracing.constraints import Constraints
+from lumos.tracing.feature_names import FeatureNames
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.structure import Group, Size, Structure
 from lumos.tracing.trace_structure import trace_structure
 
 MOST_ALTERNATIVES = 16
 """How many ways to read which attribute holds which size are tried at most."""
+MORE_ROUNDS = 3
+"""How often parts are drawn anew where sizes were read in another way: what fits by chance in one draw, in a network
+whose output says little, breaks off in another."""
 
 
 def trace_and_probe(
     model: nn.Module,
     example_inputs: Any,
     *,
-    features: Sequence[str] | None = None,
+    features: FeatureNames | None = None,
     options: StructureOptions | None = None,
     examples: Sequence[Any] = (),
     constraints: Constraints | None = None,
@@ -58,7 +62,7 @@ def probe(
     """
     trial = Trial(model, inputs, structure, examples)
     while structure.groups:
-        failed = [c for c in closings(structure) if trial.failure(structure, c, explain=False) is not None]
+        failed = _failing(trial, structure)
         if not failed:
             break
         found, reasons = _try_parts(trial, structure)
@@ -67,10 +71,21 @@ def probe(
                 {name: f"the probe could not cut it: {reason}" for name, reason in reasons.items()}
             )
         elif found is not structure:  # other sizes: all of it again
-            structure = found
+            structure, trial.rounds = found, MORE_ROUNDS
         else:
             structure = _check_layer_removal(trial, structure, frozenset().union(*(c.whole for c in failed)))
     return structure
+
+
+def _failing(trial: Trial, structure: Structure) -> list[Closing]:
+    """The trials that fail: one of those that close parts; where they pass, all that close groups altogether."""
+    found: list[Closing] = []
+    for closing in closings(structure, trial.rounds):
+        if trial.failure(structure, closing, explain=False) is not None:
+            found.append(closing)
+            if not closing.whole:
+                break
+    return found
 
 
 def _try_parts(trial: Trial, structure: Structure) -> tuple[Structure, dict[str, str]]:
@@ -106,7 +121,8 @@ def _parts_failure(
     trial: Trial, structure: Structure, names: Collection[str], explain: bool = True, full: bool = False
 ) -> str | None:
     """Return why gated and compact differ with parts of the named groups closed, in any draw; None: they agree."""
-    problems = (trial.failure(structure, Closing(draw).only(names), explain, full) for draw in part_draws(structure))
+    draws = part_draws(structure, trial.rounds)
+    problems = (trial.failure(structure, Closing(draw).only(names), explain, full) for draw in draws)
     return next((problem for problem in problems if problem is not None), None)
 
 
@@ -118,10 +134,17 @@ def try_alternative_sizes(
     Returns:
         The structure with these and None, or the structure as it is and the problem that the group has.
     """
-    for alternative in _alternative_scales(structure, structure.group(name)):
-        if _parts_failure(trial, alternative, [*passed, name], explain=False, full=True) is None:
-            return alternative, None
-    return structure, problem
+    return _try_alternatives(trial, structure, passed, name, problem)[:2]
+
+
+def _try_alternatives(
+    trial: Trial, structure: Structure, passed: list[str], name: str, problem: str, full: bool = True
+) -> tuple[Structure, str | None, int | None]:
+    """Do what :func:`try_alternative_sizes` does, and return the number of the alternative too."""
+    for number, alternative in enumerate(_alternative_scales(structure, structure.group(name))):
+        if _parts_failure(trial, alternative, [*passed, name], explain=False, full=full) is None:
+            return alternative, None, number
+    return structure, problem, None
 
 
 def _without_suspects(
@@ -130,32 +153,55 @@ def _without_suspects(
     """The groups of a failed part that pass, and why each other one fails, as trying them in order would find it.
 
     Groups under suspicion are left out until the rest passes together; then each is tried beside what comes before
-    it. None where nothing can be suspected, or where what passed one by one does not together.
+    it, and those that are like it with it. None where nothing can be suspected, where all can and few are alike, or
+    where what passed one by one does not together.
     """
-    rest, suspects = part, trial.suspects(structure, part)
-    while len(suspects) < len(rest):
-        if not suspects:
-            return None
+    rest, kinds = part, trial.kinds(structure, part)
+    while suspects := trial.suspects(structure, rest):
         rest = [name for name in rest if name not in suspects]
-        if _parts_failure(trial, structure, [*passed, *rest], explain=False) is None:
+        if not rest or _parts_failure(trial, structure, [*passed, *rest], explain=False) is None:
             break
-        suspects = trial.suspects(structure, rest)
     else:
+        return None
+    if not rest and 2 * len(set(kinds.values())) > len(part):  # one by one takes longer than halving does
         return None
     good: list[str] = []
     bad: dict[str, str] = {}
+    settled = set(rest)
     for name in part:
-        problem = None
-        if name not in rest:
-            problem = _parts_failure(trial, structure, [*passed, *good, name], full=True)
-            if problem is not None:
-                structure, problem = try_alternative_sizes(trial, structure, [*passed, *good], name, problem)
-        if problem is None:
+        if name in settled:
             good.append(name)
-        else:
-            bad[name] = problem
-    together = good == rest or _parts_failure(trial, structure, [*passed, *good], explain=False) is None
+            continue
+        beside = [*passed, *good]
+        problem, number = _parts_failure(trial, structure, [*beside, name], explain=False), None
+        if problem is not None:
+            structure, problem, number = _try_alternatives(trial, structure, beside, name, problem, full=False)
+        if problem is not None:
+            bad[name] = _parts_failure(trial, structure, [*beside, name], full=True) or problem
+            continue
+        good.append(name)
+        like = [other for other in part if other not in settled and other not in bad and kinds[other] == kinds[name]]
+        like.remove(name)
+        read = _read_alike(structure, like, number) if like else None
+        if read and _parts_failure(trial, read, [*beside, name, *like], explain=False) is None:
+            structure = read
+            settled.update(like)
+    # Other readings were tried on one sample: a size may be that of the batch.
+    together = good == rest or _parts_failure(trial, structure, [*passed, *good], explain=False, full=True) is None
     return (structure, good, bad) if together else None
+
+
+def _read_alike(structure: Structure, names: list[str], number: int | None) -> Structure | None:
+    """Return the structure with the alternative of this number for each of some groups; None: one has fewer.
+
+    The blocks of a network are alike: what holds for one is tried with all of them at once.
+    """
+    for name in names if number is not None else ():
+        found = next(islice(_alternative_scales(structure, structure.group(name)), number, None), None)
+        if found is None:
+            return None
+        structure = found
+    return structure
 
 
 def _check_layer_removal(trial: Trial, structure: Structure, doubtful: frozenset[str]) -> Structure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from lumos.compaction.closings import Closing
 from lumos.compaction.compact import cut_closed_units
 from lumos.compaction.constant_folding import run_recording
 from lumos.compaction.difference import gap_between
-from lumos.compaction.plan import attribute_sizes
+from lumos.compaction.plan import TwoSizesError, attribute_sizes
 from lumos.compaction.reference import Reference
 from lumos.compaction.surgery import replace_tensors
-from lumos.compaction.verify import does_not_run, run_once, verify
+from lumos.compaction.verify import SINGLE_TOLERANCE, does_not_run, run_once, verify
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
@@ -25,9 +25,15 @@ from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.protection import TensorProtection, own_grads
 from lumos.tracing.structure import Structure
 
-SINGLE_TOLERANCE = 1e-5
-"""Relative difference in single precision up to which a trial need not be repeated in float64: far below what cutting
-the wrong unit makes, and above rounding for most models."""
+
+class _Known(NamedTuple):
+    """What came of a trial: the probe asks for some of them twice."""
+
+    structure: Structure
+    closing: Closing
+    full: bool
+    problem: str | None
+    broken: str | None
 
 
 class Trial:
@@ -53,13 +59,17 @@ class Trial:
             self._use(with_distinct_features(inputs, structure))
         self.given, self.examples = inputs, examples
         self.broken: str | None = None
-        """Path of the module whose code the compact model broke off in, at the last failure."""
+        """Path of the module whose code the compact model broke off in, or whose attribute stood for two sizes, at the
+        last failure."""
         self.ran = False
         """Whether the gated model ran on the inputs of the last comparison."""
+        self.rounds = 1
+        """How often the parts to close are drawn anew."""
         self._last: GatedModel | None = None
 
     def _use(self, inputs: tuple[Any, ...]) -> None:
         self.inputs, self.sample = inputs, _one_sample(inputs)
+        self._known: list[_Known] = []
 
     def gated(self, structure: Structure) -> GatedModel:
         """Return the model with gates, in eval mode; the last one again where the structure is the same."""
@@ -78,6 +88,18 @@ class Trial:
             full: Whether one image never stands for all inputs. Otherwise it does where it shows that they agree, or
                 where no explanation is asked for.
         """
+        full = full or self.sample is self.inputs
+        for known in () if explain else self._known:
+            fits = known.full == full or (known.full and known.problem is None)  # all inputs say it of one sample, too
+            if fits and known.structure is structure and known.closing == closing:
+                self.broken = known.broken
+                return known.problem
+        problem = self._tried(structure, closing, explain, full)
+        if not explain:
+            self._known.append(_Known(structure, closing, full, problem, self.broken))
+        return problem
+
+    def _tried(self, structure: Structure, closing: Closing, explain: bool, full: bool) -> str | None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sum(closing.parts.values()))
             gated = self.gated(structure)
@@ -101,19 +123,15 @@ class Trial:
     def _compared(self, gated: GatedModel, explain: bool, full: bool) -> str | None:
         if not full and self.sample is not self.inputs:
             problem = self._difference(gated, self.sample)
+            if problem == "" and not explain:
+                return _verified(gated, self.sample)
             if problem is None or (problem and not explain):
                 return problem
         return self._certain(gated, self.inputs, explain)
 
     def _certain(self, gated: GatedModel, inputs: tuple[Any, ...], explain: bool) -> str | None:
         problem = self._difference(gated, inputs, explain)
-        if problem is None or problem:
-            return problem
-        try:
-            verify(gated, inputs)
-        except CompactionError as error:
-            return str(error)
-        return None
+        return problem if problem is None or problem else _verified(gated, inputs)
 
     def _difference(self, gated: GatedModel, inputs: tuple[Any, ...], explain: bool = False) -> str | None:
         """None where gated and compact agree in the model's own precision, which is quick; else what the compact model
@@ -132,6 +150,8 @@ class Trial:
                 gap = gap_between(want, run_once(self._protected(gated, small), inputs, gated))
                 return None if gap.relative <= SINGLE_TOLERANCE and not gap.hides else ""
             except CompactionError as error:
+                if isinstance(error, TwoSizesError):
+                    self.broken = error.module
                 return str(error)
             except Exception as error:
                 if small is None:
@@ -172,13 +192,40 @@ class Trial:
         written = [s.units for s in structure.sizes if s.module in paths]
         return [n for n in names if any(structure.touches(units, structure.group(n)) for units in written)]
 
+    def kinds(self, structure: Structure, names: list[str]) -> dict[str, tuple[Any, ...]]:
+        """Return what groups have in common that stand at one place in modules of one class: the classes of these, and
+        which calls and attributes have sizes of theirs."""
+        modules = dict(named_modules(self.model))
+        groups = {name: structure.group(name) for name in names}
+        return {
+            name: tuple(
+                (type(modules[size.module]), size.attributes, size.place, size.literal)
+                for size in structure.sizes
+                if structure.touches(size.units, group)
+            )
+            for name, group in groups.items()
+        }
+
+
+def _verified(gated: GatedModel, inputs: tuple[Any, ...]) -> str | None:
+    """None where gated and compact agree in float64, else how they differ."""
+    try:
+        verify(gated, inputs)
+    except CompactionError as error:
+        return str(error)
+    return None
+
 
 def _broken_in(model: nn.Module, error: Exception) -> str | None:
-    """Path of the innermost module with code of the user's own that an error came through."""
+    """Path of the innermost module with code of the user's own that was running when an error came.
+
+    A module whose other methods are called is not running: what they write is taken for the caller's, as in the trace.
+    """
     paths = {id(m): path for path, m in named_modules(model)}
     found, step = None, error.__traceback__
     while step is not None:
-        module = step.tb_frame.f_locals.get("self")
+        frame = step.tb_frame
+        module = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
         if isinstance(module, nn.Module) and not type(module).__module__.startswith("torch.nn."):
             found = paths.get(id(module), found)
         step = step.tb_next

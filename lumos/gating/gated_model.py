@@ -156,12 +156,15 @@ class GatedModel(nn.Module):
         share = self.structure.expected_sizes(probability)[which] / self.structure.dense_sizes[which]
         return share * self.structure.units
 
-    def project(self) -> None:
+    def project(self, *, look: bool = True) -> None:
         """After an optimiser's step: keep the gates in bounds and the network whole.
 
         Groups that are optional one by one may cut the network together; those that did are protected from then on.
+
+        Args:
+            look: Whether to look for such groups; on a GPU the look waits for all that is queued.
         """
-        if self.gates.project() or not self._may_close or bool(self.gates.protected.all()):
+        if self.gates.project() or not (look and self._may_close) or bool(self.gates.protected.all()):
             return
         is_open = self.gates.is_open()
         closed = self.structure.closed_groups(is_open)

@@ -18,6 +18,7 @@ from lumos.gating.hard_concrete import (
 )
 from lumos.gating.settings import GateSettings
 from lumos.shapes import Bool, Float
+from lumos.tracing.devices import read_at_once, to_gpu
 from lumos.tracing.structure import Group
 
 
@@ -86,7 +87,7 @@ class Gates(nn.Module):
             noise = torch.rand_like(self.log_alpha, requires_grad=False)
         else:
             noise = torch.rand(len(self.log_alpha), generator=generator, dtype=self.log_alpha.dtype)
-            noise = noise.to(self.log_alpha.device)
+            noise = to_gpu(noise, self.log_alpha.device)
         noise = noise.mul_(high - low).add_(low)
         return noise.clamp_(OPEN, 1 - OPEN) if low < OPEN or high > 1 - OPEN else noise
 
@@ -106,7 +107,7 @@ class Gates(nn.Module):
         where it is known that no group has closed, optional ones included; False where that is to be looked at.
         """
         self.log_alpha.clamp_(-LOG_ALPHA_BOUND, LOG_ALPHA_BOUND)
-        on_cpu = self.log_alpha.device.type == "cpu"  # a GPU would have to be waited for
+        on_cpu = read_at_once(self.log_alpha)
         # While the gates that led their groups at the last look are open, nothing is to be lifted.
         if on_cpu and self._leaders is not None and float(self.log_alpha[self._leaders].min()) >= 0:
             return True

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lumos.gating.sites import Sites
 from lumos.shapes import Float
-from lumos.tracing.modules import PLAIN_CLASS, plain_class, structural_copy
+from lumos.tracing.modules import PLAIN_CLASS, derive, plain_class, structural_copy
 from lumos.tracing.structure import Axis, Structure
 
 GATES = "_lumos_gates"
@@ -136,8 +136,7 @@ def _gated_class(plain: type[nn.Module], names: tuple[str, ...], at_input: bool,
     members |= {PLAIN_CLASS: plain, "__reduce_ex__": _reduce, "__module__": plain.__module__,
                 "__qualname__": plain.__qualname__, "__doc__": plain.__doc__,
                 "_lumos_recipe": (plain, names, at_input, linear)}  # fmt: skip
-    make: Any = type(plain)  # a metaclass, where the user's class has one
-    return make(plain.__name__, (plain,), members)
+    return derive(plain, plain.__name__, members)
 
 
 def _gated_parameter(name: str) -> property:

@@ -58,9 +58,15 @@ def search(model: nn.Module, inputs: tuple[Any, ...], device: torch.device, boun
     per_sample, fixed = _memory_line(model, inputs, device)
     best, batch, limit, rates = 1, 1, "size", {}
     while True:
-        call = inference(model, resized(inputs, batch))
-        call()
-        seconds = min(once(call, device) for _ in range(3))
+        try:
+            call = inference(model, resized(inputs, batch))
+            call()
+            seconds = min(once(call, device) for _ in range(3))
+        except torch.OutOfMemoryError:  # kernels may take more than the line from small calls says
+            batch, limit = max(1, batch // 2), "memory"
+            if not rates:
+                raise
+            break
         rates[batch] = batch / seconds
         best = max(rates, key=lambda b: rates[b])
         if fixed + 2 * batch * per_sample > bound:

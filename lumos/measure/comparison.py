@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lumos.errors import ConfigError
+from lumos.gating.gated_model import GatedModel
 from lumos.measure.inference import moved, sizes_of
 from lumos.measure.sizes import batch_of, resized
 from lumos.measure.timing import inference, latencies, summary
 
 CPU = torch.device("cpu")
+MUCH = 0.1
+"""Where outputs differ by more than this share, it is said why they may."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Comparison:
         largest: The largest difference of two output values.
         typical: The root mean square of the differences, as a share of that of the dense outputs.
         device: Where the calls ran.
+        first: What the first model is: ``"dense"``, or ``"gated"``.
     """
 
     dense: dict[str, Any]
@@ -35,6 +40,19 @@ class Comparison:
     largest: float
     typical: float
     device: str
+    first: str = "dense"
+
+    @property
+    def note(self) -> str:
+        """Why the outputs of the two differ, where they differ much; else nothing."""
+        if self.typical <= MUCH:
+            return ""
+        if self.first == "gated":
+            return "the small model is not the gated one's: expected lumos.compact(gated), before either trains on"
+        return (
+            "these are two functions, as two trainings give. The model that lumos.gate was called with has none of its "
+            "own; what the cut left equal is lumos.compare(gated, lumos.compact(gated), inputs)"
+        )
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return the table as text: what, dense, small, and the change."""
@@ -51,13 +69,14 @@ class Comparison:
         return rows
 
     def __str__(self) -> str:
-        table = [(self.device, "dense", "small", "change"), *self.rows()]
+        table = [(self.device, self.first, "small", "change"), *self.rows()]
         widths = [max(len(row[i]) for row in table) for i in range(4)]
         lines = [
             "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 4))]).rstrip()
             for row in table
         ]
-        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        note = [f"note: {self.note}"] if self.note else []
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *note])
 
     __repr__ = __str__
 
@@ -75,7 +94,8 @@ def compare(
     modes and their devices stay.
 
     Args:
-        dense: The model before.
+        dense: A dense model that was trained by itself; or the gated model, whose function the compact one has. What
+            :func:`lumos.gate` was called with is neither: it shares its weights with the gated model until the cut.
         small: The model after: what :meth:`lumos.Pruner.finish` or :func:`lumos.compact` returned.
         inputs: A tensor, or a tuple of positional inputs, that both take.
         batches: Numbers of samples of the timed calls; the example is repeated. Where samples cannot be repeated row
@@ -84,6 +104,9 @@ def compare(
 
     Returns:
         The comparison; ``print`` it.
+
+    Raises:
+        ConfigError: The gated model is cut already, so that it is the compact one.
 
     Example:
         >>> import torch, lumos
@@ -95,6 +118,10 @@ def compare(
     """
     args = inputs if isinstance(inputs, tuple) else (inputs,)
     where = next((p.device for p in dense.parameters()), CPU) if device is None else torch.device(device)
+    first = "gated" if isinstance(dense, GatedModel) else "dense"
+    if isinstance(dense, GatedModel) and dense.is_cut:
+        raise ConfigError("dense: this gated model is cut, and is the compact one; expected a dense model that was "
+                          "trained by itself, or the gated model before the cut")  # fmt: skip
     models = {"dense": dense, "small": small}
     before = [(m, m.training, next((p.device for p in m.parameters()), CPU)) for m in models.values()]
     sizes = [sizes_of(model, args) for model in models.values()]
@@ -113,7 +140,7 @@ def compare(
     finally:
         for model, training, place in before:
             model.to(place).train(training)
-    return Comparison(sizes[0], sizes[1], seconds, largest, typical, str(where))
+    return Comparison(sizes[0], sizes[1], seconds, largest, typical, str(where), first)
 
 
 def _difference(one: Any, other: Any) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from lumos.gating.gated_model import GatedModel
 from lumos.measure import energy
 from lumos.measure.batches import held_bytes, memory_bound, search
 from lumos.measure.memory import peak_bytes
@@ -20,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def inference_cost(
-    models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.device
+    models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.device, *, cpu_too: bool = True
 ) -> dict[str, dict[str, Any]]:
     """Measure every figure of inference of several models side by side.
 
@@ -28,6 +29,7 @@ def inference_cost(
         models: The models by name; the others' speed-ups refer to the first.
         inputs: Positional example inputs that each of them takes.
         device: Where they run.
+        cpu_too: Whether time, memory and energy are taken on the CPU as well where ``device`` is a GPU.
 
     Returns:
         For each model: ``params``; ``macs`` a sample (``macs_traced``: the trace's count); ``bytes`` on disk;
@@ -35,15 +37,15 @@ def inference_cost(
         ``throughput_batch``; ``dynamic``: the same at the largest batch within ``bound_mb``, a bound that all share;
         ``peak_mb`` megabytes allocated during one call with ``peak_batch`` samples, as many for all, beyond the
         weights; ``energy_j`` joules per 1,000 samples at the best batch, None without a meter; ``speedup`` the ratio of
-        samples a second, median and quartiles over the rounds. With a GPU, time, memory and energy are taken on the CPU
-        too, under ``cpu``.
+        samples a second, median and quartiles over the rounds. With a GPU, what is taken on the CPU too is under
+        ``cpu``.
     """
     out = {name: sizes_of(model, inputs) for name, model in models.items()}
-    for name, figures in _timed(models, inputs, device).items():
+    for name, figures in timed_on(models, inputs, device).items():
         out[name] |= figures
-    if device.type == "cuda":
+    if device.type == "cuda" and cpu_too:
         on_cpu = {name: copy.deepcopy(model) for name, model in models.items()}
-        for name, figures in _timed(on_cpu, inputs, CPU).items():
+        for name, figures in timed_on(on_cpu, inputs, CPU).items():
             out[name]["cpu"] = figures
     return out
 
@@ -52,21 +54,21 @@ def sizes_of(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Any]:
     """Count a model's parameters, multiply-accumulates of a sample, and bytes on disk."""
     # A copy on the CPU: the trace runs the model's own code, and leaves what is measured untouched.
     still, inputs = copy.deepcopy(model).to(CPU).eval(), moved(inputs, CPU)
+    own = still.model if isinstance(still, GatedModel) else still  # gates are no part of what is compared
     return {
-        "params": parameters(model),
+        "params": parameters(own),
         "macs": macs(still, inputs),
         "macs_traced": traced_macs(still, inputs),
-        "bytes": size_bytes(still),
+        "bytes": size_bytes(own),
     }
 
 
-def _timed(models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.device) -> dict[str, dict[str, Any]]:
-    """Latency, throughput, memory and energy of each model on one device."""
+def timed_on(models: dict[str, nn.Module], inputs: tuple[Any, ...], device: torch.device) -> dict[str, dict[str, Any]]:
+    """Measure latency, throughput, memory and energy of each model on one device, to which the models go."""
     inputs = moved(inputs, device)
     models = {name: model.to(device).eval() for name, model in models.items()}
     base, bound, meter = next(iter(models)), memory_bound(device), energy.meter(device)
-    with torch.no_grad():
-        given = samples_of(inputs, models[base](*inputs)) or 1
+    given = samples_of(inputs, inference(models[base], inputs)()) or 1
     found = {name: search(model, inputs, device, bound) for name, model in models.items()}
     batches = {
         "latency": dict.fromkeys(models, given if batch_of(inputs) is None else 1),

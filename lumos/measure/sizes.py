@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lumos.compaction.model import CompactModel
 from lumos.errors import LumosError
+from lumos.measure.timing import differentiates
 from lumos.tracing.costs import countable
 from lumos.tracing.trace_structure import trace_structure
 
@@ -40,9 +42,17 @@ def macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
         >>> macs(torch.nn.Linear(20, 5), (torch.randn(8, 20),))
         100
     """
-    with torch.no_grad(), countable(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _OneModule()  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.set_grad_enabled(differentiates(model, inputs)), countable(), counter:
         out = model(*inputs)
     return round(counter.get_total_flops() / 2 / (samples_of(inputs, out) or 1))
+
+
+class _OneModule(nullcontext[None]):
+    """In place of torch's list of the modules that are running, which fails where a forward differentiates."""
+
+    parents = frozenset({"Global"})
 
 
 def traced_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int | None:
@@ -53,7 +63,7 @@ def traced_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int | None:
     if isinstance(model, CompactModel):
         model, inputs = model.model, model.selected(*inputs)
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(differentiates(model, inputs)):
             total = trace_structure(model, inputs).dense_sizes[1]
             return round(total / (samples_of(inputs, model(*inputs)) or 1))
     except LumosError:

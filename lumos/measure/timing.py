@@ -9,11 +9,13 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+
+from lumos.tracing.derivatives import asks_for_gradients
 
 SECONDS = 0.4
 """How long each call is timed in all."""
@@ -83,27 +85,43 @@ def ratio(base: list[float], other: list[float]) -> dict[str, Any]:
 
 
 def inference(model: torch.nn.Module, inputs: tuple[Any, ...], precision: str | None = None) -> Call:
-    """Make a call of the model on these inputs, without gradients.
+    """Make a call of the model on these inputs, without gradients unless its own forward differentiates (forces).
 
     Args:
         model: The model, on the device of the inputs.
         inputs: Positional inputs.
         precision: ``bfloat16`` or ``float16``: under ``torch.autocast`` of that type.
     """
-    if precision not in (None, "float32"):
-        kind, dtype = next((p.device.type for p in model.parameters()), "cpu"), getattr(torch, str(precision))
-
-        def cast() -> Any:
-            with torch.inference_mode(), torch.autocast(kind, dtype):
-                return model(*inputs)
-
-        return cast
+    dtype = None if precision in (None, "float32") else getattr(torch, str(precision))
+    kind = "cpu" if dtype is None else next((p.device.type for p in model.parameters()), "cpu")
+    gradients = False
 
     def call() -> Any:
-        with torch.inference_mode():
+        nonlocal gradients
+        if not gradients:
+            try:
+                with torch.inference_mode(), nullcontext() if dtype is None else torch.autocast(kind, dtype):
+                    return model(*inputs)
+            except RuntimeError as error:
+                if not asks_for_gradients(error):
+                    raise
+                gradients = True  # from now on; the first call is no timed one
+        with torch.enable_grad(), nullcontext() if dtype is None else torch.autocast(kind, dtype):
             return model(*inputs)
 
     return call
+
+
+def differentiates(model: torch.nn.Module, inputs: tuple[Any, ...]) -> bool:
+    """Tell whether a model runs with gradients alone, since its own forward takes derivatives."""
+    try:
+        with torch.inference_mode():
+            model(*inputs)
+    except RuntimeError as error:
+        if asks_for_gradients(error):
+            return True
+        raise
+    return False
 
 
 @contextmanager

@@ -141,14 +141,6 @@ def average_of_gated(given: Any, gated: GatedModel) -> AveragedGated:
     raise ConfigError(f"averaged={type(found).__name__}: expected an AveragedModel of the gated model")
 
 
-def snapshot(average: AveragedGated | None) -> list[dict[str, Any]]:
-    """Copy the average's state, so that later updates leave it as it is; nothing where there is no average."""
-    if average is None:
-        return []
-    state = average.state_dict()
-    return [state | {"model": {name: t.detach().clone() for name, t in state["model"].items()}}]
-
-
 def _weights_of(model: nn.Module) -> nn.Module:
     return model.model if isinstance(model, GatedModel) else model
 

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
 
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning import processes
 
 STATISTICS_BATCHES = 16
 """Training batches over which batch statistics are taken anew before a score counts."""
+STATE_BYTES = 1 << 30
+"""Bytes of such batches that a state holds, at most."""
 
 
 def has_statistics(model: nn.Module) -> bool:
@@ -86,6 +89,34 @@ class Calls:
     def recalibrate(self, model: nn.Module) -> None:
         """Take a model's batch statistics anew over these arguments."""
         recalibrate(model, [partial(model, *args, **kwargs) for args, kwargs in self.last])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of this process's arguments, the newest first; of larger ones fewer.
+
+        Those that a file without pickled classes cannot hold (graphs, say) are left out.
+        """
+        calls, room = [], STATE_BYTES
+        for call in reversed(self.last):
+            room -= sum(t.nbytes for t in pytree.tree_leaves(call) if isinstance(t, torch.Tensor))
+            if room < 0 or not _is_plain(call):
+                break
+            calls.append(pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), call))
+        return {"rank": processes.rank(), "calls": calls}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take the arguments that :meth:`state_dict` returned in this process; those of another are not its own."""
+        self.last.clear()
+        if state["rank"] == processes.rank():
+            calls = pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), state["calls"])
+            self.last.extend(reversed(calls))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return type(value) in (list, tuple) and all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return type(value) is dict and all(isinstance(key, str) and _is_plain(v) for key, v in value.items())
+    return value is None or isinstance(value, bool | int | float | str) or type(value) is torch.Tensor
 
 
 def _layers(model: nn.Module) -> list[_BatchNorm]:

@@ -70,7 +70,7 @@ class Budget:
         Raises:
             ConfigError: The least or the largest possible size lies on the wrong side of it.
         """
-        if self.target.quantity == "features" and not len(_feature_units(structure)):
+        if self.target.quantity == "features" and not len(structure.feature_units):
             raise ConfigError(f"{self.target.key}={self.limit:g}: no input feature of this model can be removed")
         if self.calibration and self.calibration.floor > self.limit:
             raise ConfigError(
@@ -121,7 +121,7 @@ class Budget:
         movable = torch.ones(structure.units, dtype=torch.bool)
         if self.target.quantity == "features":
             movable[:] = False
-            movable[_feature_units(structure)] = True
+            movable[structure.feature_units] = True
         keep = is_open.cpu() & ~movable
         gone = structure.closed_groups(is_open) if self.target.measured else []
         for group in gone:
@@ -131,7 +131,7 @@ class Budget:
                 keep[group.start + int(values[group.gates].argmax())] = True
         # Open gates first. Of the closed ones, a hidden unit adds capacity where a feature that closed adds noise.
         feature = torch.zeros(structure.units, dtype=torch.bool)
-        feature[_feature_units(structure)] = True
+        feature[structure.feature_units] = True
         rank = [(bool(is_open[u]), bool(is_open[u] or not feature[u]), float(values[u])) for u in range(len(values))]
         order = sorted(
             (u for u in range(len(values)) if movable[u] and not keep[u]), key=lambda u: rank[u], reverse=True
@@ -196,7 +196,7 @@ def _border(units: list[int], group: dict[int, str], each: int) -> list[int]:
 def expected_features(structure: Structure, gates: Float[Tensor, " units"]) -> Float[Tensor, ""]:
     """Compute the expected number of input features that are read; differentiable. Those without a gate count one."""
     padded = torch.cat([gates.new_ones(1), gates])
-    read = [padded[selection.units.to(gates.device)].sum() for selection in structure.inputs]
+    read = [padded[structure.on(selection.units, gates.device)].sum() for selection in structure.inputs]
     return torch.stack(read).sum() if read else gates.new_zeros(())  # inputs that are indices have no features
 
 
@@ -204,9 +204,4 @@ def expected_cost_of_features(structure: Structure, gates: Float[Tensor, " units
     """Compute what the open gates of input features are expected to cost, by their prices; differentiable."""
     if not len(structure.prices):
         return expected_features(structure, gates)
-    return structure.priced(gates)[_feature_units(structure).to(gates.device)].sum()
-
-
-def _feature_units(structure: Structure) -> Tensor:
-    units = torch.cat([torch.zeros(0, dtype=torch.int64), *(s.units.flatten() for s in structure.inputs)])
-    return units[units > 0].unique() - 1
+    return structure.priced(gates)[structure.on(structure.feature_units, gates.device)].sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from lumos.errors import TrainingError
@@ -72,7 +73,7 @@ class CollapseDetector(Resumable):
             self.first.append(loss)
         if step % self.interval:
             return
-        mean = sum(float(x) for x in self.losses) / len(self.losses)
+        mean = sum(torch.stack(self.losses).tolist()) / len(self.losses)
         self.losses.clear()
         self.bad = self.bad + 1 if at_floor(widths()) and self.is_trivial(mean) else 0
         if self.bad == CHECKS:

@@ -6,9 +6,9 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from lumos.errors import ConfigError, TrainingError
 from lumos.files import atomic
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
-from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics, recalibrate
+from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics, kept_modes, recalibrate
 from lumos.pruning.calibration import Calibration
 from lumos.pruning.pruner import Pruner
 from lumos.pruning.report import gate_columns
 from lumos.pruning.settings import Goal, Lambda, Tolerance
+from lumos.tracing.derivatives import asks_for_gradients
+from lumos.tracing.feature_names import FeatureNames
 from lumos.tracing.options import StructureOptions
 
 log = logging.getLogger("lumos")
@@ -99,9 +101,13 @@ def fit(
     scheduler: Callable[[torch.optim.Optimizer, int], Any] | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
-    features: Sequence[str] | None = None,
+    features: FeatureNames | None = None,
     settings: GateSettings | None = None,
     options: StructureOptions | None = None,
+    keep: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
+    prices: Mapping[str, float] | None = None,
     progress: bool | Callable[[dict[str, Any]], None] = False,
     folder: str | Path | None = None,
     **pruner: Any,
@@ -132,9 +138,13 @@ def fit(
         scheduler: Makes another scheduler of an optimizer and a number of steps; it takes a step after each of theirs.
         device: Where to train; where the model is, by default.
         seed: Of the order of the samples, of dropout and of the gates' noise.
-        features: The names of the input features, in order.
+        features: The names of the input features, as :func:`lumos.gate` takes them.
         settings: The shape of the gates' distribution.
         options: What more of the model is made removable.
+        keep: Features and modules that stay, as :func:`lumos.gate` takes them.
+        exclude: Modules that stay as they are.
+        groups: Features that stay or go together.
+        prices: What an open gate costs, where the others cost 1.
         progress: True to write a line for each epoch to the log ``lumos``, or what is called with the row of each.
         folder: Where a checkpoint is left after each epoch; the same call goes on from there.
         **pruner: Further arguments of :class:`lumos.Pruner`: ``cut_at``, ``rate``, ``align``...
@@ -164,27 +174,25 @@ def fit(
         raise ConfigError(f"epochs={epochs}: expected at least 1")
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: expected at least 1")
-    of_batch = objective or (lambda net, batch: loss(net(batch[0]), *batch[1:]))
-    recipe = _Recipe(
-        train=_batches(train, "train", batch_size, seed), valid=_batches(valid, "valid", batch_size, None),
-        objective=of_batch, score=score or (lambda net, batches: _mean_loss(of_batch, net, batches)),
-        sign=1 if higher_is_better and score else -1, epochs=epochs, patience=patience, clip_norm=clip_norm,
-        optimizer=optimizer or (lambda weights: torch.optim.AdamW(weights, learning_rate, weight_decay=weight_decay)),
-        scheduler=scheduler or _cosine, seed=seed, progress=progress, folder=None if folder is None else Path(folder),
-        device=torch.device(device) if device is not None else _device(model),
-        settings={"learning_rate": learning_rate, "weight_decay": weight_decay, "batch_size": batch_size},
+    recipe = _recipe(
+        train, valid, objective or _objective(loss), score, higher_is_better, batch_size, learning_rate, seed,
+        device=torch.device(device) if device is not None else _device(model), epochs=epochs, patience=patience,
+        clip_norm=clip_norm, weight_decay=weight_decay, optimizer=optimizer, scheduler=scheduler or _cosine,
+        progress=progress, folder=None if folder is None else Path(folder),
     )  # fmt: skip
     goal, dense, curve = target or Lambda(), None, []
     with _own_random_state(seed, recipe.device):
+        copied = copy.deepcopy(model).to(recipe.device)
+        recipe = replace(recipe, gradients=_expect_loss(copied, recipe))
         if isinstance(goal, Tolerance):
             if goal.baseline is None:
                 dense = _Training(copy.deepcopy(model), recipe, "dense")
                 dense.run()
-                curve, goal = dense.curve, replace(goal, baseline=dense.best)
+                course = tuple((row["epoch"] / epochs, row["valid"]) for row in dense.curve)
+                curve, goal = dense.curve, replace(goal, baseline=dense.best, curve=course)
             goal = replace(goal, score=goal.score or recipe.scored, higher_is_better=recipe.sign > 0)
-        copied = copy.deepcopy(model).to(recipe.device)
-        _check_loss(copied, recipe)
-        gated = gate(copied, _example(recipe), features=features, settings=settings, options=options)
+        gated = gate(copied, _example(recipe), features=features, settings=settings, options=options, keep=keep,
+                     exclude=exclude, groups=groups, prices=prices)  # fmt: skip
         training = _Training(gated, recipe, "gated", goal, pruner)
         training.run()
     found, pruned = training.pruner, training.small()
@@ -196,6 +204,38 @@ def fit(
         params=(_parameters(model), _parameters(pruned)), features=found.feature_rows(), gates=found.decided,
         curve=curve + training.curve, seconds=time.perf_counter() - started,
     )  # fmt: skip
+
+
+def polish(
+    model: nn.Module,
+    train: Batches | tuple[Tensor, ...],
+    valid: Batches | tuple[Tensor, ...],
+    loss: Callable[..., Tensor],
+    *,
+    score: Score | None = None,
+    higher_is_better: bool = False,
+    epochs: int = 5,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    clip_norm: float | None = None,
+    seed: int = 0,
+) -> tuple[nn.Module, float]:
+    """Train a copy of a model on, without gates, where the model is.
+
+    Args and errors are those of :func:`fit`.
+
+    Returns:
+        The copy at the end of its best epoch, and its validation score there.
+    """
+    device = _device(model)
+    recipe = _recipe(
+        train, valid, _objective(loss), score, higher_is_better, batch_size, learning_rate, seed, device=device,
+        epochs=epochs, clip_norm=clip_norm,
+    )  # fmt: skip
+    with _own_random_state(seed, device):
+        training = _Training(copy.deepcopy(model), recipe, "polish")
+        training.run()
+    return training.model.eval(), training.best
 
 
 # ---- one training ---------------------------------------------------------------------------------------------------
@@ -211,15 +251,17 @@ class _Recipe:
     score: Score
     sign: int
     epochs: int
-    patience: int | None
-    clip_norm: float | None
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-    scheduler: Callable[[torch.optim.Optimizer, int], Any]
     device: torch.device
     seed: int
-    progress: bool | Callable[[dict[str, Any]], None]
-    folder: Path | None
     settings: dict[str, Any]
+    scheduler: Callable[[torch.optim.Optimizer, int], Any] = field(default_factory=lambda: _cosine)
+    patience: int | None = None
+    clip_norm: float | None = None
+    progress: bool | Callable[[dict[str, Any]], None] = False
+    folder: Path | None = None
+    gradients: bool = False
+    """Whether losses and scores need gradients: where the model's own forward differentiates (forces)."""
 
     @property
     def steps(self) -> int:
@@ -232,10 +274,28 @@ class _Recipe:
             recent = [b for b, _ in zip(_moved(self.train, self.device), range(STATISTICS_BATCHES), strict=False)]
             recalibrate(model, [lambda b=b: self.objective(model, b) for b in recent])
         model.eval()
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.gradients):
             found = float(self.score(model, _moved(self.valid, self.device)))
         model.train(training)
         return found
+
+
+def _recipe(
+    train: Any, valid: Any, objective: Callable[[nn.Module, Any], Tensor], score: Score | None, higher_is_better: bool,
+    batch_size: int, learning_rate: float, seed: int, *, weight_decay: float = 0.0,
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None, **others: Any,
+) -> _Recipe:  # fmt: skip
+    return _Recipe(
+        train=_batches(train, "train", batch_size, seed), valid=_batches(valid, "valid", batch_size, None),
+        objective=objective, score=score or (lambda net, batches: _mean_loss(objective, net, batches)),
+        sign=1 if higher_is_better and score else -1, seed=seed,
+        optimizer=optimizer or (lambda weights: torch.optim.AdamW(weights, learning_rate, weight_decay=weight_decay)),
+        settings={"learning_rate": learning_rate, "weight_decay": weight_decay, "batch_size": batch_size}, **others,
+    )  # fmt: skip
+
+
+def _objective(loss: Callable[..., Tensor]) -> Callable[[nn.Module, Any], Tensor]:
+    return lambda net, batch: loss(net(batch[0]), *batch[1:])
 
 
 class _Training:
@@ -452,16 +512,26 @@ def _set_epoch(batches: Any, epoch: int) -> None:
             set_epoch(epoch)
 
 
-def _check_loss(model: nn.Module, recipe: _Recipe) -> None:
-    """Say what is wrong with the loss before a trace of the model does."""
-    with torch.no_grad():
-        loss = recipe.objective(model, next(_moved(recipe.train, recipe.device)))
+def _expect_loss(model: nn.Module, recipe: _Recipe) -> bool:
+    """Say what is wrong with the loss before a trace of the model does; return whether it needs gradients."""
+    batch = next(_moved(recipe.train, recipe.device))
+    needed = False
+    with kept_modes(model):
+        model.eval()  # one batch more would change the batch statistics
+        try:
+            with torch.no_grad():
+                loss = recipe.objective(model, batch)
+        except RuntimeError as error:
+            if not asks_for_gradients(error):
+                raise
+            needed, loss = True, recipe.objective(model, batch)
     if not isinstance(loss, Tensor) or loss.ndim:
         found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ConfigError(f"the loss is {found}: expected a scalar tensor")
     if not bool(torch.isfinite(loss)):
         raise TrainingError(f"the loss of the first batch is {float(loss)}; look for values in the data that are not "
                             "finite, or are missing")  # fmt: skip
+    return needed
 
 
 def _example(recipe: _Recipe) -> tuple[Any, ...]:
@@ -481,7 +551,7 @@ def _mean_loss(objective: Callable[[nn.Module, Any], Tensor], model: nn.Module, 
     for batch in batches:
         leaves = [t for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.ndim]
         count = len(leaves[0]) if leaves else 1
-        total, samples = total + count * float(objective(model, batch)), samples + count
+        total, samples = total + count * float(objective(model, batch).detach()), samples + count
     return total / max(1, samples)
 
 

@@ -23,6 +23,11 @@ def count() -> int:
     return dist.get_world_size() if started() else 1
 
 
+def rank() -> int:
+    """Return this process's number among those that train together."""
+    return dist.get_rank() if started() else 0
+
+
 def mean(value: Tensor) -> Tensor:
     """Return the mean of a tensor over the processes, without gradient."""
     if count() == 1:

@@ -8,6 +8,7 @@ gradient scaling, mixed precision, schedulers and trainers of other libraries ne
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from lumos.compaction.compact import compact
 from lumos.compaction.model import CompactModel
 from lumos.compaction.verify import Equivalence, verify
-from lumos.errors import ConfigError
+from lumos.errors import ConfigError, TrainingError
 from lumos.gating.gated_model import GatedModel
 from lumos.pruning import processes
 from lumos.pruning.averaging import AveragedGated, average_of_gated
@@ -36,6 +37,7 @@ from lumos.pruning.report import gate_columns, gate_report, summary
 from lumos.pruning.restoring import compact_of
 from lumos.pruning.settings import Goal, Lambda, Schedule, Tolerance, cut_step
 from lumos.pruning.sharded import expect_whole_gates, has_shards, put_together
+from lumos.tracing.devices import read_at_once
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("lumos")
 
 
+LOOK_EVERY = 20
+"""Steps between two looks on a GPU for groups that have closed together; on a CPU every step has one."""
 STILL = 1e-3
 """An open probability that moved by less did not move."""
 
@@ -170,7 +174,7 @@ class Pruner:
         self._log_alpha = gated.gates.log_alpha
         self._adam = torch.optim.Adam([self._log_alpha], lr=rate)
         self._grad: Tensor | None = None
-        self._own = False
+        self._own = self._begun = False
         self._noise = None if seed is None else torch.Generator().manual_seed(processes.shared(seed))
         self._handles: list[Any] = [
             self._log_alpha.register_hook(self._collect),
@@ -179,8 +183,13 @@ class Pruner:
         ]
         if self.sharded:  # a plain gradient among those in shards is in the way of those who clip
             self._handles.append(self._log_alpha.register_post_accumulate_grad_hook(self._clear))
+        self._not_finite = 0
         self._zeroed = not self.sharded and any(p is self._log_alpha for p in self._weights())
-        self._recalibrate = recalibrate or self._remembered()
+        self._calls = Calls() if recalibrate is None and has_statistics(gated) else None
+        self._listens = (
+            gated.register_forward_pre_hook(self._calls, with_kwargs=True) if self._calls is not None else None
+        )
+        self._recalibrate = recalibrate or (self._calls.recalibrate if self._calls else lambda model: None)
         goal = self.goal
         if isinstance(goal, Tolerance) and goal.score is not None:
             goal = replace(goal, score=partial(self._scored, goal.score))
@@ -197,14 +206,6 @@ class Pruner:
 
     def _weights(self) -> list[Tensor]:
         return [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
-
-    def _remembered(self) -> Callable[[nn.Module], Any]:
-        """Take batch statistics anew over the last inputs of the loop; it keeps them where there are statistics."""
-        if not has_statistics(self.gated):
-            return lambda model: None
-        calls = Calls()
-        self._handles.append(self.gated.register_forward_pre_hook(calls, with_kwargs=True))
-        return calls.recalibrate
 
     def _scored(self, score: Callable[[Any], float], model: nn.Module) -> float:
         """The mean of the processes' scores of a model that has its own batch statistics; its mode stays."""
@@ -239,6 +240,9 @@ class Pruner:
 
     @torch.no_grad()
     def _after(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        self._begun = self._begun or not self._is_empty_step()
+        if not self._begun:
+            return
         if not self.is_decided:
             self._step_gates()
         self.step += 1
@@ -253,6 +257,13 @@ class Pruner:
             self.controller.before_step(self.gated, self.step)
             self._draw()
 
+    def _is_empty_step(self) -> bool:
+        """Whether a step has neither rate nor gradient: with such a one torch.distributed.checkpoint makes a state."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        if any(float(group.get("lr", 1.0)) != 0 for group in groups):
+            return False
+        return not any(p.grad is not None and bool((p.grad != 0).any()) for group in groups for p in group["params"])
+
     def _step_gates(self) -> None:
         """Give the gates their step: the loss's gradient and the penalty's, by an optimizer of their own."""
         grad = torch.zeros_like(self._log_alpha) if self._grad is None else self._grad
@@ -260,9 +271,14 @@ class Pruner:
         if self.scaler is not None:
             grad = grad / self.scaler.get_scale()
         grad = processes.mean(grad)
-        on_cpu = grad.device.type == "cpu"  # a GPU would have to be waited for
+        on_cpu = read_at_once(grad)
         if on_cpu and not bool(torch.isfinite(grad).all()):
-            log.warning(f"step {self.step}: the gradient of the gates is not finite; they keep their values")
+            self._not_finite += 1
+            if math.log10(self._not_finite).is_integer():  # the first, the tenth, the hundredth
+                log.warning(
+                    f"step {self.step}: the gradient of the gates is not finite (time {self._not_finite}); they "
+                    "keep their values; where the loss is not finite either, lower the learning rate"
+                )
             return
         if not on_cpu:
             grad = torch.where(torch.isfinite(grad).all(), grad, torch.zeros_like(grad))
@@ -275,9 +291,9 @@ class Pruner:
         self._log_alpha.grad = grad
         self._adam.step()
         self._log_alpha.grad = None
-        self.gated.project()
+        self.gated.project(look=on_cpu or (self.step + 1) % LOOK_EVERY == 0)
         with torch.enable_grad():
-            self.controller.after_step(self.gated, self.optimizers, self.step + 1)
+            self.controller.after_step(self.gated, self.step + 1)
         self.history.note(self.gated, self.step + 1)
         self.detector.look(self.step + 1, lambda: open_widths(self.gated))
         if self.step + 1 == self.schedule.gated_steps // 2:
@@ -339,7 +355,9 @@ class Pruner:
     def _decide(self) -> None:
         """Bring the gates to what is kept, and let them stand still from here on."""
         gated = self.gated
-        self.controller.finalize(gated, self.optimizers)
+        if not read_at_once(self._log_alpha):
+            gated.project()  # the last steps may have been without a look
+        self.controller.finalize(gated)
         if self.align > 1:
             gated.align(self.align)
         found = []
@@ -351,9 +369,16 @@ class Pruner:
         self.equivalence = max(found, key=lambda e: e.max_rel_diff)
         self.history.add(gated, self.schedule.gated_steps)
         self.decided = gate_report(gated)
+        self._forget_calls()
         what = "gates held" if self.cut_when == "end" else "cut"
         log.info(f"{what} at step {self.step}: {summary(self.decided)}; {self.equivalence}")
         self.gated.gates.fixed = True
+
+    def _forget_calls(self) -> None:
+        """Let go of the loop's last inputs: after the cut nobody needs them."""
+        if self._calls is not None and self._listens is not None:
+            self._listens.remove()
+            self._calls.last.clear()
 
     def _whole(self, model: GatedModel) -> GatedModel:
         return put_together(model) if self.sharded else model
@@ -457,7 +482,14 @@ class Pruner:
 
         Raises:
             CompactionError: Gated and compact differ.
+            TrainingError: Weights are no longer finite.
         """
+        broken = [name for name, p in self.gated.named_parameters() if not bool(torch.isfinite(p.detach()).all())]
+        if broken:
+            raise TrainingError(
+                f"{broken[0]} is not finite after {self.step} steps ({len(broken)} such tensors): the loss was not "
+                "finite; lower the learning rate or clip the gradients"
+            )
         if not self.is_decided and self.step < self.schedule.gated_steps:
             log.warning(f"finished after {self.step} steps, before the cut at step {self.schedule.gated_steps}")
         small = self.cut()
@@ -469,6 +501,7 @@ class Pruner:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._forget_calls()
 
     # ---- to go on after a stop --------------------------------------------------------------------------------------
 
@@ -487,6 +520,7 @@ class Pruner:
             "decided": self.decided,
             "equivalence": None if self.equivalence is None else asdict(self.equivalence),
             "cut": self.is_cut,
+            "calls": None if self._calls is None or self.is_decided else self._calls.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -496,6 +530,7 @@ class Pruner:
         that they had.
         """
         device = self._log_alpha.device
+        self._begun = False
         self.step, self._earlier, self._started = state["step"], state["seconds"], time.perf_counter()
         self.controller.load_state_dict(state["controller"])
         self.detector.load_state_dict(state["detector"])
@@ -509,6 +544,10 @@ class Pruner:
         self.decided = state["decided"]
         self.equivalence = None if state["equivalence"] is None else Equivalence(**state["equivalence"])
         self.gated.gates.fixed = self.is_decided
+        if self.is_decided:
+            self._forget_calls()
+        elif self._calls is not None and state.get("calls"):
+            self._calls.load_state_dict(state["calls"], device)
         if not state["cut"]:
             return
         self.small = compact_of(self.gated)

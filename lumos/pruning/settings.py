@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, ClassVar, Literal, get_args
 
 from lumos.errors import ConfigError
@@ -173,9 +174,13 @@ class Tolerance:
         higher_is_better: Whether a higher score is better.
         penalty: What is penalised, see :class:`Lambda`; the smallest model is the one that has least of it.
         call: How the compact model will be called, for ``latency`` and ``memory``.
+        curve: What the dense network scored on its way: pairs of a share of its training, in (0, 1], and a score.
+            While gates train, the score is held against that of the same share, which a network that is not trained
+            out can reach. Without a curve it is held against the baseline; where that is not reached, against the
+            score at which it stops to grow.
 
     Raises:
-        ConfigError: The share is out of its range.
+        ConfigError: The share is out of its range, or the curve is not such pairs.
 
     Example:
         >>> from lumos.pruning.settings import Tolerance
@@ -189,12 +194,16 @@ class Tolerance:
     higher_is_better: bool = True
     penalty: Cost = "gates"
     call: Call = field(default_factory=Call)
+    curve: Sequence[tuple[float, float]] = ()
 
     key: ClassVar[str] = "lumos.tolerance"
 
     def __post_init__(self) -> None:
         _expect(0 <= self.share < 1, self.key, self.share, "a share in [0, 1)")
         _expect_cost(self.penalty)
+        for point in self.curve:
+            good = isinstance(point, Sequence) and len(point) == 2 and 0 < point[0] <= 1
+            _expect(good, "curve", point, "pairs of a share of the training in (0, 1] and a score")
 
     @property
     def measured(self) -> Measured | None:
@@ -210,7 +219,36 @@ class Tolerance:
     def threshold(self) -> float:
         """The worst score that is allowed."""
         assert self.baseline is not None
-        return self.baseline - self.sign * self.share * abs(self.baseline)
+        return self.below(self.baseline)
+
+    def below(self, score: float) -> float:
+        """Return the score that is worse by the share."""
+        return score - self.sign * self.share * abs(score)
+
+    @property
+    def course(self) -> list[tuple[float, float]]:
+        """The points of the curve that have a score, in order."""
+        return sorted((at, score) for at, score in self.curve if math.isfinite(score))
+
+    def line(self, share: float) -> float | None:
+        """Return the worst score that is allowed at a share of the training: None before the curve begins, or without.
+
+        It is worse by the share than the best mean of three neighbours of the curve so far, since the dense network is
+        the one of its best epoch too; it is never stricter than :attr:`threshold`.
+        """
+        known = self.course
+        if not known or share < known[0][0]:
+            return None
+        near = [known[max(0, k - 1) : k + 2] for k in range(len(known))]
+        means = accumulate(
+            (sum(score for _, score in few) / len(few) for few in near), max if self.higher_is_better else min
+        )
+        smooth = [(at, mean) for (at, _), mean in zip(known, means, strict=True)]
+        before = max(point for point in smooth if point[0] <= share)
+        after = min((point for point in smooth if point[0] > share), default=before)
+        part = 0.0 if after == before else (share - before[0]) / (after[0] - before[0])
+        found = self.below(before[1] + part * (after[1] - before[1]))
+        return min(found, self.threshold) if self.higher_is_better else max(found, self.threshold)
 
     @property
     def sign(self) -> int:

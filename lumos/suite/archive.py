@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import atexit
 import base64
-import csv
 import gzip
 import json
 import logging
@@ -34,6 +33,7 @@ from typing import IO, Any
 from lumos.errors import RecordError
 from lumos.files import atomic
 from lumos.suite import record
+from lumos.suite.rows import Row, read_rows
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LEFT_OUT = (".*", "*.ckpt", record.FILE)
@@ -41,6 +41,9 @@ LEFT_OUT = (".*", "*.ckpt", record.FILE)
 
 LONGEST = 1 << 30
 """Bytes of the longest line that is read: a few kilobytes can unpack to more than the memory holds."""
+
+COLUMNS = {"curve.csv": ("phase", "step", "loss"), "features.csv": ("feature", "kept", "closed_at", "order")}
+"""What readers of a run's tables rely on."""
 
 log = logging.getLogger("lumos")
 
@@ -84,10 +87,9 @@ class Run:
             return base64.b64decode(content["base64"])
         return None if content is None else content.encode()
 
-    def table(self, name: str = "curve.csv") -> list[dict[str, float | str | None]]:
-        """Read a CSV file of it: numbers where they are numbers, None for empty cells; no rows without the file."""
-        text = (self.read(name) or b"").decode().splitlines(keepends=True)
-        return [{key: _value(cell) for key, cell in row.items()} for row in csv.DictReader(text)]
+    def table(self, name: str = "curve.csv") -> list[Row]:
+        """Read a CSV file of it; see :func:`lumos.suite.rows.read_rows`. No rows without the file."""
+        return read_rows(self.read(name) or b"", f"{self.place}: {name}", COLUMNS.get(name, ()))
 
     @cached_property
     def folder(self) -> Path:
@@ -166,7 +168,9 @@ def pack(places: Sequence[Path], path: Path, without: Sequence[str] = ()) -> int
     Raises:
         RecordError: if there is no run, a record cannot be read, or ``path`` has another ending.
 
-    >>> run = {"schema": 1, "workload": "cfd", "run_id": "13d7", "provenance": {"started_utc": "2026-01-01"}}
+    >>> run = {"schema": 1, "workload": "cfd", "run_id": "13d7", "status": "failed", "scale": "tiny", "seed": 0,
+    ...        "config": {}, "provenance": {"started_utc": "2026-01-01"},
+    ...        "metric": {"name": "R2", "higher_is_better": True}}
     >>> folder = Path(tempfile.mkdtemp())
     >>> record.write(folder / "results" / "runs" / "cfd" / "13d7", run)
     >>> pack([folder / "results"], folder / "all.jsonl.gz")
@@ -209,7 +213,16 @@ def unpack(path: Path, results: Path, ids: Sequence[str] = ()) -> list[Path]:
     if there:
         raise RecordError(f"{there[0]}: is there already{f', and {len(there) - 1} more' * (len(there) > 1)}; "
                           "unpack into another folder")  # fmt: skip
-    return [run.write(results) for run in chosen]
+    written: list[Path] = []
+    try:
+        for run in chosen:
+            written.append(results / "runs" / run.name)
+            run.write(results)
+    except BaseException:  # a full disk, say: the same call is not to find its own beginnings
+        for folder in written:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return written
 
 
 def _line(run: Run, without: Sequence[str]) -> bytes:
@@ -269,12 +282,3 @@ def _opened(path: Path, zipped: bool) -> Iterator[IO[bytes]]:
                 yield packed  # type: ignore[misc]
         else:
             yield file
-
-
-def _value(text: str | None) -> float | str | None:
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text

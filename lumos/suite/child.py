@@ -7,6 +7,8 @@ from lumos.suite.paths import PACKAGE
 
 MODULE = ("-m", "lumos", "run")
 COMMAND = (sys.executable, *MODULE)
+LAUNCHED_HERE = "LUMOS_LAUNCHED_HERE"
+"""The variable of processes that train together, begun by one which itself says which of them was killed."""
 
 
 def environment() -> dict[str, str]:

@@ -127,9 +127,11 @@ def run(program: str, words: tuple[str, ...]) -> None:
 @click.option("--tolerance", type=float, help="How much worse the score may be, 0.01 for 1%  [default: 0.01]")
 @click.option("--features", type=int, help="Keep so many columns.")
 @click.option("--params", type=float, help="Keep this share of the dense network's parameters.")
+@click.option("--latency", type=float, help="Take this share of the time of a dense call, as measured here.")
 @click.option("--lambda", "strength", type=float, help="What a gate costs, in units of the loss.")
 @click.option("--inputs", metavar="A,B", help="The columns to learn from; all others by default.")
 @click.option("--drop", metavar="A,B", help="Columns to leave out: an id, say.")
+@click.option("--keep", metavar="A,B", help="Columns that stay, whatever they are worth.")
 @click.option("--categories", metavar="A,B", help="Columns of numbers that are categories; those of text are.")
 @click.option("--split-by", metavar="COLUMN", help="Hold out whole groups: shots, samples, subjects.")
 @click.option("--split-time", metavar="COLUMN", help="Hold out the last rows by this column.")
@@ -137,7 +139,8 @@ def run(program: str, words: tuple[str, ...]) -> None:
 @click.option("--seed", type=int, help="Of the split and the training.")
 def fit(
     file: Path, words: tuple[str, ...], targets: str, tolerance: float | None, features: int | None,
-    params: float | None, strength: float | None, inputs: str | None, drop: str | None, categories: str | None,
+    params: float | None, latency: float | None, strength: float | None, inputs: str | None, drop: str | None,
+    keep: str | None, categories: str | None,
     split_by: str | None, split_time: str | None, group: str | None, seed: int | None,
 ) -> None:  # fmt: skip
     """Find the columns of a table that a small network needs to predict others.
@@ -147,12 +150,14 @@ def fit(
     \b
     lumos fit flux.parquet --targets fx,fy --tolerance 0.01
     lumos fit shots.csv --targets power --split-by shot --features 6 workload.widths=[64,64]
+    lumos fit shots.csv --targets power --keep current lumos.groups={coils:[c1,c2,c3]} lumos.prices={laser:10}
     """
     from lumos.suite import fit_file
     from lumos.suite.run import main as run_main
 
-    goal = {"tolerance": tolerance, "target.features": features, "target.params": params, "lambda": strength}
-    listed = {"inputs": inputs, "drop": drop, "categories": categories}
+    goal = {"tolerance": tolerance, "target.features": features, "target.params": params, "target.latency": latency,
+            "lambda": strength}  # fmt: skip
+    listed = {"inputs": inputs, "drop": drop, "categories": categories, "keep": keep}
     settings = {key: [n.strip() for n in value.split(",")] for key, value in listed.items() if value}
     settings |= {"split_by": split_by, "split_time": split_time, "group": group, "seed": seed}
     made = [*fit_file.words_of(file, targets, goal, settings), *words]
@@ -192,13 +197,15 @@ def explain(words: tuple[str, ...]) -> None:
     from lumos.suite.workload_class import build_workload
 
     cfg = compose(words)
-    options = read(cfg).lumos.structure
+    settings = read(cfg).lumos
     from lumos.compaction.explain import explain as explained
     from lumos.suite.workload import outline
 
     workload = build_workload(cfg)
     model, inputs = outline(workload)
-    click.echo(explained(model, inputs, features=workload.features(), options=options))
+    asked = settings.constraints
+    click.echo(explained(model, inputs, features=workload.features(), options=settings.structure, keep=asked.keep,
+                         exclude=asked.exclude, groups=asked.groups))  # fmt: skip
 
 
 @lumos.command()
@@ -304,17 +311,20 @@ def _results_option(function: Any) -> Any:
 @click.argument("second", metavar="RUN")
 @_results_option
 def compare(first: str, second: str, places: tuple[Path, ...]) -> None:
-    """Compare two runs: figures, configuration, features.
+    """Compare two runs: figures, whether scores differ by more than their standard error, configuration, features.
 
-    RUN is a record's file or folder, or the beginning of its id.
+    RUN is a record's file or folder, or the beginning of its id. Where both are there for several seeds, scores are
+    compared over the seeds.
     """
     from lumos.suite import archive
     from lumos.suite.report import compare as pair
+    from lumos.suite.report.results import Results
 
     a, b = (archive.find(name, places).record for name in (first, second))
     console = _console(None)
     console.print(pair.table(a, b))
-    for line in pair.lines(a, b):
+    known = Results(places)
+    for line in [*pair.verdicts(a, b, (known.group_of(a), known.group_of(b))), *pair.lines(a, b)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -426,6 +436,43 @@ def suite_features(
     rows = [*table.summarise([r for r in study.read(path) if r["seed"] == seed]), *table.published()]
     click.echo("\n".join(table.markdown(rows)))
     click.echo("wrote " + ", ".join(str(made) for made in table.write(rows, out or path.parent)))
+    if not finished:
+        raise click.exceptions.Exit(1)
+
+
+@lumos.command("suite sensitivity")
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--only", metavar="A,B", help="These workloads only.")
+@click.option("--widths", default="1/8,1/4,1/2,1", metavar="A,B", show_default=True, help="Shares of the widths.")
+@click.option("--seeds", default="100,101,102", metavar="A,B", show_default=True, help="A run for each of these seeds.")
+@click.option("--minutes", type=float, help="Begin no further run after so many minutes.")
+@click.option("--draw", type=click.Path(path_type=Path), metavar="PLACE",
+              help="Run nothing; table and figure from this results folder or archive.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of CSV and figure  [default: beside the records]")
+def suite_sensitivity(
+    words: tuple[str, ...], only: str | None, widths: str, seeds: str, minutes: float | None, draw: Path | None,
+    out: Path | None,
+) -> None:  # fmt: skip
+    """Train the dense network of every workload at several widths: does its size matter there?
+
+    What is finished is not run again, so that the same command goes on after a stop. The runs go to the folder
+    sensitivity/ of the results folder, where no other table reads them. KEY=VALUE holds for all runs.
+
+    \b
+    lumos suite sensitivity --only cfd,synthetic --minutes 30 trainer.threads=1
+    lumos suite sensitivity --draw results/studies/sensitivity.jsonl.gz --out FOLDER
+    """
+    from lumos.suite import sensitivity
+    from lumos.suite.report import sensitivity as table
+
+    place, finished = draw or paths.RESULTS[0] / "sensitivity", True
+    if draw is None:
+        wanted = sensitivity.cells(only, widths, seeds)
+        finished = sensitivity.run_study(wanted, [f"paths.results={place}", *words], minutes, click.echo)
+    rows = table.read(place)
+    click.echo("\n".join(table.markdown(table.curves(rows))))
+    beside = place if place.is_dir() else place.parent
+    click.echo("wrote " + ", ".join(str(made) for made in table.write(rows, out or beside)))
     if not finished:
         raise click.exceptions.Exit(1)
 

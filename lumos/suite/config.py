@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError, one_line
-from lumos.suite.identity import MACHINE_KEYS, digest, of_run, short_target, without
+from lumos.suite.identity import AS_BEFORE, MACHINE_KEYS, digest, of_run, short_target, without
 from lumos.suite.paths import CONF, PROJECT
 from lumos.suite.settings import LumosConfig, MethodConfig, RunSettings, TargetConfig, TrainerConfig, validate
 from lumos.suite.wording import did_you_mean, one_of
@@ -55,7 +55,20 @@ class RunConfig:
     @property
     def baseline_id(self) -> str:
         """A hash of what the dense baseline depends on: all of it but the gates."""
-        return digest(without(self.resolved, (*MACHINE_KEYS, "lumos", "method")))
+        return self.baseline_of(None)
+
+    def baseline_of(self, schedule: str | None) -> str:
+        """Return the hash of a dense baseline.
+
+        Args:
+            schedule: How its learning rate goes, where ``workload.schedule`` leaves the choice; None for what is
+                configured.
+        """
+        depends = without(self.resolved, (*MACHINE_KEYS, "lumos", "method"))
+        if schedule is not None:
+            depends["workload"].pop("schedule", None)
+            depends["workload"] |= {} if schedule == AS_BEFORE["schedule"] else {"schedule": schedule}
+        return digest(depends)
 
     def at_target(self, params: float) -> RunConfig:
         """Return our own run of the same problem with this share of the dense parameters."""
@@ -87,7 +100,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("config", list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever Hydra and PyYAML raise for words and for files of one's own
         raise ConfigError(describe_error(error)) from error
 
 
@@ -147,11 +162,13 @@ def read(cfg: DictConfig) -> RunConfig:
     unused_trainer = (resolved["trainer"], ("ema", "compile", "log", "precision"))
     if settings.trainer.deterministic:
         resolved["trainer"].pop("deterministic", None)
-    optional = ((resolved, ("method",)), unused_trainer, (resolved["workload"], ("label", "encoding")))
-    for group, unused in optional:
+    for group, unused in ((resolved, ("method",)), unused_trainer):
         for key in unused:
             if group.get(key) is None or group[key] is False:
                 group.pop(key, None)
+    for key, value in AS_BEFORE.items():
+        if resolved["workload"].get(key) == value:
+            resolved["workload"].pop(key, None)
     if resolved["lumos"].get("lambda") is None:
         resolved["lumos"]["lambda"] = settings.lumos.lambda_
     config = RunConfig(
@@ -172,6 +189,10 @@ def read(cfg: DictConfig) -> RunConfig:
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as plain values, the workload's class by its short name."""
     try:
+        for name in ("paths", "data", "lumos", "trainer"):
+            group = OmegaConf.select(cfg, name)
+            if not isinstance(group, DictConfig):
+                raise ConfigError(f"{name}={group}: expected a group of keys; set {name}.KEY=VALUE")
         resolved: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         # A resolver's own message stands between OmegaConf's prefix and its key.
@@ -209,6 +230,20 @@ def _pretrained(settings: RunSettings, resolved: dict[str, Any]) -> dict[str, An
         raise ConfigError(f"init_from={path}: cannot be read ({error.strerror}); expected a file of weights") from None
     resolved |= ({} if strict else {"init_strict": False}) | ({"freeze_backbone": True} if frozen else {})
     return {"init_from": path, "init_strict": strict, "freeze_backbone": frozen}
+
+
+def quoted(value: Any) -> str:
+    """Write a value in Hydra's grammar.
+
+    Example:
+        >>> quoted("it's"), quoted(["a,b", 2])
+        ("'it\\\\'s'", "['a,b',2]")
+    """
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(map(quoted, value)) + "]"
+    return str(value)
 
 
 def register_resolvers() -> None:

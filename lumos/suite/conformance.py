@@ -22,6 +22,7 @@ from lumos.compaction.compact import compact
 from lumos.compaction.model import load
 from lumos.compaction.verify import difference, verify
 from lumos.gating.gated_model import GatedModel
+from lumos.suite.standard_error import score_terms
 from lumos.suite.training.evaluation import evaluate
 from lumos.suite.training.loading import set_epoch
 from lumos.suite.workload import Metric, Recipe, Workload, to_device
@@ -100,6 +101,11 @@ def check_score(workload: Workload) -> None:
     evaluate(workload, model, loaders.test, CPU)
     assert math.isfinite(first), f"score: {first}"
     assert evaluate(workload, model, loaders.valid, CPU) == first, "score: the same model scores differently twice"
+    if hasattr(workload, "score_terms"):
+        terms = score_terms(workload, model, loaders.test, CPU, evaluate(workload, model, loaders.test, CPU))
+        assert terms is not None, "score_terms(): expected one number for each sample, whose mean is the score"
+        groups = getattr(workload, "test_groups", lambda: None)()
+        assert groups is None or len(groups) == len(terms), "test_groups(): expected a number for each of score_terms()"
     for name, score in getattr(workload, "baselines", dict)().items():
         assert math.isfinite(score), f"baselines(): {name} is {score}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,27 @@ log = logging.getLogger("lumos")
 console = Console(stderr=True)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that is left where its disk is full: what the run itself cannot write says so, and says where."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called inside the handling of what a line's writing raised."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file; what it still holds may not go to a full disk."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send the run's log lines to the terminal and to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     screen = RichHandler(console=console, show_path=False, show_level=False, markup=False, highlighter=None,
                          log_time_format="%H:%M:%S")  # fmt: skip
-    file = logging.FileHandler(path, mode="w")
+    file = _LogFile(path, mode="w")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = log.level, log.propagate
     log.setLevel(logging.INFO)

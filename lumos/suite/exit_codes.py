@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lumos.errors import ConfigError, LumosError, OtherProcessError, one_line
+from lumos.errors import ConfigError, LostProcessError, LumosError, OtherProcessError, one_line
+from lumos.suite.child import LAUNCHED_HERE
 from lumos.suite.training.signals import StoppedError
 
 EXPECTED = (LumosError, OSError, MemoryError)
@@ -24,14 +25,25 @@ def exit_on_error() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         leave("interrupted; the same call goes on from the last checkpoint", 130)
+    except LostProcessError as error:
+        if LAUNCHED_HERE in os.environ or (os.environ.get("RANK", "0") != "0" and _launcher_speaks()):
+            sys.exit(1)  # the launcher says it, and the first process where that is left
+        leave(one_line(error), 1)
     except OtherProcessError:
         sys.exit(1)  # the first process has said it
     except StoppedError as error:
+        if LAUNCHED_HERE in os.environ:
+            sys.exit(error.code)  # the launcher, which may have stopped it because of another process, says why
         leave(one_line(error), error.code)
     except ConfigError as error:
         leave(one_line(error), 2)
     except EXPECTED as error:
         leave(one_line(error), 1)
+
+
+def _launcher_speaks() -> bool:
+    """Whether what started this process and others (torchrun, srun, mpirun) says itself which of them is gone."""
+    return any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))
 
 
 def leave(message: str, code: int) -> None:

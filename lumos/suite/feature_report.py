@@ -17,6 +17,7 @@ import numpy as np
 
 from lumos.errors import ConfigError, RecordError
 from lumos.suite.console import log
+from lumos.suite.dependence import truth_of
 from lumos.suite.feature_selectors import SELECTORS, training_table
 from lumos.suite.finished_run import FinishedRun, find_run, finished_run, read_run
 from lumos.suite.paths import RESULTS
@@ -58,11 +59,8 @@ def runs_of(words: Sequence[str], seeds: bool) -> list[FinishedRun]:
 
 def entering(workload: Any) -> list[str] | None:
     """List the features that the outputs are known to depend on, also by way of others; None where it is not known."""
-    if hasattr(workload, "true_dependence"):
-        known = workload.true_dependence()
-        useful = {*known.enters, *known.derived}
-        return [name for name in workload.features() if name in useful]
-    return list(workload.true_features()) if hasattr(workload, "true_features") else None
+    truth = truth_of(workload)
+    return None if truth is None else [n for n in workload.features() if n in truth.enters or n in truth.derived]
 
 
 def features_of(run: FinishedRun, methods: Sequence[str]) -> feature_table.RunFeatures:

@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from lumos.compaction.model import CompactModel, load
-from lumos.errors import ConfigError, RecordError
+from lumos.errors import ConfigError, RecordError, one_line
 from lumos.suite import archive, record
 from lumos.suite.archive import Run
 from lumos.suite.config import RunConfig, compose, read
-from lumos.suite.identity import short_target
+from lumos.suite.identity import AS_BEFORE, short_target
 from lumos.suite.paths import RESULTS
+from lumos.suite.record_fields import Config, what_is_wrong
 from lumos.suite.workload_class import build_workload
 
 
@@ -46,7 +48,8 @@ class FinishedRun:
         """The dense network of the same run; None where its weights are not kept (they are not committed)."""
         sha256 = self.workload.loaders().sha256
         folder = self.config.results / "baselines" / self.workload.name
-        file = folder / f"{self.config.baseline_id}-{sha256[:12]}" / "dense.pt"
+        schedule = self.entry["dense"].get("schedule")
+        file = folder / f"{self.config.baseline_of(schedule)}-{sha256[:12]}" / "dense.pt"
         if not file.exists():
             return None
         model = self.workload.model()
@@ -125,7 +128,11 @@ def recorded_config(entry: dict[str, Any], overrides: Sequence[str] = ()) -> Dic
     Raises:
         ConfigError: The configuration here has no such workload, or another one of this name.
     """
-    kept = entry["config"]
+    kept = entry.get("config") or {}
+    if wrong := what_is_wrong(Config, kept):
+        raise ConfigError(
+            f"{entry['workload']}/{entry['run_id']}: not the configuration of a run of the suite ({wrong})"
+        )
     words = [f"workload={entry['workload']}", f"data={kept['data']['source']}", f"scale={kept['scale']}"]
     cfg = compose([*words, f"seed={kept['seed']}", *overrides])
     here, there = short_target(str(cfg.workload._target_)), str(kept["workload"].get("_target_"))
@@ -134,7 +141,11 @@ def recorded_config(entry: dict[str, Any], overrides: Sequence[str] = ()) -> Dic
     given = {word.partition("=")[0].lstrip("+") for word in overrides}
     with open_dict(cfg):
         for group in ("workload", "lumos", "trainer", "data"):
-            known = [key for key in kept[group] if key in cfg[group] and f"{group}.{key}" not in given]
-            values = {key: as_text(kept[group][key]) for key in known if key not in ("_target_", "data")}
-            cfg[group] = OmegaConf.merge(cfg[group], values)
+            then = {**AS_BEFORE, **kept[group]} if group == "workload" else kept[group]
+            known = [key for key in then if key in cfg[group] and f"{group}.{key}" not in given]
+            values = {key: as_text(then[key]) for key in known if key not in ("_target_", "data")}
+            try:
+                cfg[group] = OmegaConf.merge(cfg[group], values)
+            except OmegaConfBaseException as error:
+                raise ConfigError(f"config.{group} of {entry['run_id']}: {one_line(error)}") from None
     return cfg

@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lumos.errors import ConfigError, DataError
-from lumos.suite import archive
+from lumos.errors import ConfigError, DataError, RecordError
+from lumos.suite import archive, record
 from lumos.suite.archive import Run
-from lumos.suite.finished_run import find_run
+from lumos.suite.config import compose, quoted, read
 from lumos.suite.paths import RESULTS
+
+WORKLOAD = "table"
+
+ROWS_OF_A_CALL = 1024
+"""Rows of the call whose latency is asked for: of a few rows most of the time is not the network's."""
 
 
 def words_of(file: Path, targets: str, goal: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
@@ -20,9 +25,9 @@ def words_of(file: Path, targets: str, goal: Mapping[str, Any], settings: Mappin
     Args:
         file: The table.
         targets: Names of the columns to predict, with commas between them.
-        goal: At most one of ``tolerance``, ``target.features``, ``target.params`` and ``lambda`` that is not None; a
-            tolerance of 1% where none is given.
-        settings: Keys of the workload, and ``seed``; those that are None are left out.
+        goal: At most one of ``tolerance``, ``target.features``, ``target.params``, ``target.latency`` and ``lambda``
+            that is not None; a tolerance of 1% where none is given.
+        settings: Keys of the workload, ``keep`` and ``seed``; those that are None are left out.
 
     Returns:
         ``KEY=VALUE`` in Hydra's grammar.
@@ -40,22 +45,19 @@ def words_of(file: Path, targets: str, goal: Mapping[str, Any], settings: Mappin
     given = {key: value for key, value in goal.items() if value is not None} or {"tolerance": 0.01}
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} are given: expected one of {', '.join(goal)}")
-    words = ["workload=table", f"data.root={_quoted(str(file.expanduser().absolute()))}",
-             f"workload.targets={_quoted(names)}"]  # fmt: skip
+    words = [f"workload={WORKLOAD}", f"data.root={quoted(str(file.expanduser().absolute()))}",
+             f"workload.targets={quoted(names)}"]  # fmt: skip
     words += [f"lumos.{key}={value}" for key, value in given.items()]
+    if "target.latency" in given:
+        words.append(f"lumos.call.batch={ROWS_OF_A_CALL}")
     for key, value in settings.items():
         if value not in (None, "", []):
-            words.append(f"{key if key == 'seed' else f'workload.{key}'}={_quoted(value)}")
+            words.append(f"{_PREFIX.get(key, 'workload.')}{key}={quoted(value)}")
     return words
 
 
-def _quoted(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    if isinstance(value, Sequence):
-        return "[" + ",".join(map(_quoted, value)) + "]"
-    return str(value)
+_PREFIX = {"seed": "", "keep": "lumos."}
+"""What stands before a key that is none of the workload."""
 
 
 def report_of(words: Sequence[str]) -> list[str]:
@@ -66,8 +68,15 @@ def report_of(words: Sequence[str]) -> list[str]:
 
     Returns:
         Lines: the kept columns first, then the others, the last to close before the first.
+
+    Raises:
+        RecordError: The run is not finished.
     """
-    run = find_run(words).run
+    folder = read(compose(words)).folder(WORKLOAD)  # without the workload, which would read the table again
+    entry = record.finished(folder)
+    if entry is None:
+        raise RecordError(f"{folder}: there is no finished run")
+    run = Run(entry, folder)
     rows: list[dict[str, Any]] = list(run.table("features.csv"))
     rows.sort(key=lambda row: (not row["kept"], -int(row["order"] or 0)))
     shown: list[tuple[str, ...]] = [("column", "kept", "closed at step", "|Pearson|", "mutual information [nat]")]
@@ -104,6 +113,8 @@ def predict_file(name: str, file: Path, out: Path | None, group: str) -> list[st
     run: Run = archive.find(name, RESULTS)
     predictor = read_predictor(run.folder)
     columns = read_columns(file, group)
+    if not len(columns):
+        raise DataError(f"{file} has a header and no rows; expected rows to predict")
     try:
         found = predictor.predict(columns.values)
     except DataError as error:

@@ -9,10 +9,21 @@ from typing import Any
 
 MACHINE_KEYS = ("paths", "force", "stop_at_failure",
                 "data.cache", "data.workers", "data.limit_gb", "workload.data", "trainer.device", "trainer.threads",
-                "trainer.devices", "trainer.nodes", "trainer.checkpoint_seconds",
+                "trainer.devices", "trainer.nodes", "trainer.join_seconds", "trainer.checkpoint_seconds",
                 "trainer.checkpoint_steps", "trainer.log")  # fmt: skip
 """What differs between machines but not between runs; these keys are left out of a run's id. A workload's ``data`` is
 the copy of ``data`` that it is made with."""
+
+
+AS_BEFORE: dict[str, Any] = {
+    "schedule": "decay", "log_scale": True, "truth": "sum", "spread": 0.1, "label": None, "encoding": None,
+    "force_field": None,
+    "valid_images": None, "valid_materials": None, "valid_pairs": None, "valid_scenes": None, "valid_species": None,
+    "valid_universes": None,
+    "held_out_graphs_each": None, "test_materials": None, "test_scenes": None, "test_species": None,
+}  # fmt: skip
+"""Keys of ``workload`` that older runs did not have, each with the value at which a run is what it was without the key:
+then it is no part of an id, and a record that lacks the key has this value."""
 
 
 WITH_GATES = ("lumos", "scratch")
@@ -36,9 +47,9 @@ def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _given(value: Any) -> Any:
-    """What of a group of keys has a value; None where none has."""
+    """What of a group of keys, or of a list, has a value; None where none has."""
     if not isinstance(value, Mapping):
-        return value
+        return None if value == [] else value
     return {key: inner for key, inner in value.items() if inner is not None} or None
 
 

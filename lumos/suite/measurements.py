@@ -14,8 +14,10 @@ from lumos.errors import DataError
 from lumos.pruning.bench import CallMeter
 from lumos.suite.config import RunConfig
 from lumos.suite.data_files import files_of, fingerprint
+from lumos.suite.dependence import judged
 from lumos.suite.feature_statistics import relevance
-from lumos.suite.step_cost import step_cost
+from lumos.suite.standard_error import errors_of_both, score_terms
+from lumos.suite.step_cost import Pair, step_cost
 from lumos.suite.training.evaluation import evaluate, on_device
 from lumos.suite.training.loading import set_epoch
 from lumos.suite.training.trained import Trained
@@ -27,29 +29,47 @@ CONFIRM_SECONDS = 1.0
 
 def measure_both(
     config: RunConfig, workload: Workload, loaders: Loaders, dense: Trained, other: Trained, device: torch.device,
-    baselines: Mapping[str, float],
+    baselines: Mapping[str, float], *, cpu_too: bool = True,
+    pair: Pair | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure sizes, speed and test scores of the dense network and the other one.
+
+    With ``cpu_too`` what is measured on a GPU is measured on the CPU as well; ``pair`` as for :func:`step_cost`.
 
     Returns:
         The fields of a record from ``data`` to ``equivalence``.
     """
-    figures = measure.inference_cost({"dense": dense.model, "compact": other.model}, workload.example(), device)
+    models = {"dense": dense.model, "compact": other.model}
+    figures = measure.inference_cost(models, workload.example(), device, cpu_too=cpu_too)
     # The order of the first epoch, however many were trained here: predictors see the same rows after a resume.
     set_epoch(loaders.train, 0)
     training = None
     if other.equivalence is not None:
         batch = next(iter(loaders.train))
-        training = step_cost(workload, other.model, batch, config.lumos, device, compiled=bool(config.trainer.compile))
+        compiled = bool(config.trainer.compile)
+        training = step_cost(workload, other.model, batch, config.lumos, device, compiled=compiled, pair=pair)
     files = fingerprint(files_of(workload))
+    sides = {"dense": dense} if other is dense else {"dense": dense, "compact": other}
+    scores = {name: scored(workload, trained, loaders, device) for name, trained in sides.items()}
+    terms = {
+        name: score_terms(workload, trained.model, loaders.test, device, scores[name]["score"])
+        for name, trained in sides.items()
+    }
+    scores, terms = {"compact": scores["dense"], **scores}, {"compact": terms["dense"], **terms}
+    error = errors_of_both(workload, terms["dense"], terms["compact"])
+    for name in scores:
+        scores[name] = {**scores[name], "standard_error": error.get(name)}
     return {
         "data": {"source": loaders.source, "n_train": loaders.n_train, "n_valid": loaders.n_valid,
                  "n_test": loaders.n_test, "sha256": loaders.sha256,
                  **({"files": files} if files else {})},
         "baselines": dict(baselines),
-        "dense": {**scored(workload, dense, loaders, device), **figures["dense"], **_training(dense)},
-        "compact": {**scored(workload, other, loaders, device), **figures["compact"], **_training(other)},
+        "dense": {**scores["dense"], **figures["dense"], **_training(dense)},
+        "compact": {**scores["compact"], **figures["compact"], **_training(other)},
+        "difference": {"score": scores["compact"]["score"] - scores["dense"]["score"],
+                       "standard_error": error.get("difference")},
         "gates": other.gates,
+        "choice": judged(workload, other.gates),
         "steering": _confirmed(config, workload, dense, other, device),
         "training": training,
         "equivalence": asdict(other.equivalence) if other.equivalence else None,
@@ -84,18 +104,21 @@ def _confirmed(
 
 def scored(workload: Workload, trained: Trained, loaders: Loaders, device: torch.device) -> dict[str, Any]:
     """Compute the test score, and the workload's further scores by name where it has some."""
-    found: dict[str, Any] = {"score": evaluate(workload, trained.model, loaders.test, device)}
     further = getattr(workload, "scores", None)
-    if further is not None:
-        with torch.no_grad():
-            named = further(trained.model.eval(), on_device(loaders.test, device))
-        found["scores"] = {name: float(score) for name, score in named.items()}
-    return found
+    if further is None:
+        return {"score": evaluate(workload, trained.model, loaders.test, device)}
+    with torch.no_grad():
+        named = further(trained.model.eval(), on_device(loaders.test, device))
+    scores = {name: float(score) for name, score in named.items()}
+    known = scores.get(workload.metric.name)  # the same number: a large split is gone through once less
+    return {"score": evaluate(workload, trained.model, loaders.test, device) if known is None else known,
+            "scores": scores}  # fmt: skip
 
 
 def _training(trained: Trained) -> dict[str, Any]:
     return {"valid_score": trained.valid_score, "train_seconds": round(trained.seconds, 3), "steps": trained.steps,
-            "phases": trained.phases or {"dense": trained.steps}}  # fmt: skip
+            "phases": trained.phases or {"dense": trained.steps},
+            **({"schedule": trained.schedule, "schedules": trained.schedules} if trained.schedule else {})}  # fmt: skip
 
 
 def feature_rows(workload: Workload, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

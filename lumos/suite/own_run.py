@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lumos.errors import ConfigError
 from lumos.pruning.pruner import Pruner
 from lumos.suite import paths, record
 from lumos.suite.identity import digest
+from lumos.suite.record_fields import NAME
 
 SCALE = "own"
 """The scale of such a run."""
@@ -65,8 +65,8 @@ def write_record(
     """
     if pruner.small is None:
         raise ConfigError("pruner: it has cut nothing yet; expected one after pruner.finish()")
-    if not re.fullmatch(r"[\w.+-]+", name):
-        raise ConfigError(f"name={name}: expected letters, digits, dots and dashes")
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name={name}: expected letters, digits, dots, _ and -, and no dot or dash first")
     config = {"workload": {"name": name, **(settings or {})}, "lumos": pruner.settings, "seed": seed}
     run_id = digest(config)
     folder = Path(results or paths.RESULTS[0]).expanduser() / "runs" / name / run_id
@@ -74,7 +74,7 @@ def write_record(
     device = next((p.device for p in small.parameters()), torch.device("cpu"))
     args = inputs if isinstance(inputs, tuple) else (inputs,)
     figures = measure.inference_cost({"dense": dense, "compact": small}, args, device)
-    with torch.no_grad():
+    with torch.set_grad_enabled(pruner.gated.structure.gradients):
         scores = {key: float(score(model.eval())) for key, model in (("dense", dense), ("compact", small))}
     trained = {"valid_score": None, "train_seconds": None, "steps": pruner.step}
     entry = {
@@ -91,7 +91,7 @@ def write_record(
         "equivalence": report["equivalence"],
     }  # fmt: skip
     with record.locked(folder, wait=True):
-        if rows := list(curve):
+        if rows := [_with_phase(row) for row in curve]:
             record.write_curve(folder, rows)
         if rows := pruner.feature_rows():
             record.write_curve(folder, rows, "features.csv")
@@ -99,3 +99,9 @@ def write_record(
             small.save(folder / "compact.pt")
         record.write(folder, entry)
     return folder
+
+
+def _with_phase(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a curve as a gated training of the suite has it: open gates stand in it while there are gates."""
+    kept = {key: value for key, value in row.items() if key != "open_gates" or not row.get("cut")}
+    return {"phase": "gated", **kept}

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from lumos import __version__
 from lumos.errors import RecordError
 from lumos.files import atomic
 from lumos.suite import paths
+from lumos.suite.record_fields import wrong_in_record
 
 SCHEMA = 1
 FILE = "record.json"
@@ -34,9 +34,6 @@ CODE = (":/", ":(exclude,top)results")
 
 ANEW = "anew"
 """Where, in its folder, a finished run is done anew: what there is stays until that is finished too."""
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-"""What a workload, a run and a file of a run may be called: never a path."""
 
 DONE = ("finished", "unsupported")
 """What a run's status is when it need not be done again."""
@@ -69,9 +66,8 @@ def checked(record: Any, path: Path) -> dict[str, Any]:
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
         raise RecordError(f"{path}: record of schema {schema}, expected {SCHEMA}; run it again")
-    for key in ("workload", "run_id"):  # they name folders
-        if not NAME.fullmatch(str(record.get(key))):
-            raise RecordError(f"{path}: {key} is {str(record.get(key))[:40]!r}, expected letters, digits, _ and -")
+    if wrong := wrong_in_record(record):
+        raise RecordError(f"{path}: not a whole record ({wrong}); delete it and run again")
     return record
 
 
@@ -103,6 +99,7 @@ def replace(folder: Path) -> dict[str, Any] | None:
         return None
     with writing(folder):
         names = sorted(path.name for path in anew.iterdir() if path.is_file() and path.name != FILE)
+        names = [name for name in names if not name.startswith(".")]  # what a killed process was writing
         for name in names:
             (anew / name).replace(folder / name)
         (anew / FILE).replace(folder / FILE)
@@ -144,6 +141,9 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
             if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                 raise
             log.warning(f"{folder}: this file system has no locks; take care that no run is started twice")
+        else:
+            for stale in folder.glob(".*.tmp"):  # what a killed process was writing
+                stale.unlink(missing_ok=True)
     try:
         yield
     finally:

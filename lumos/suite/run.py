@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lumos.errors import ConfigError, LumosError, one_line
 from lumos.suite import record, report, sweep
-from lumos.suite.config import RunConfig, check_groups, describe_error, read, register_resolvers
+from lumos.suite.config import RunConfig, check_groups, describe_error, quoted, read, register_resolvers
 from lumos.suite.exit_codes import EXPECTED, exit_on_error, leave
 from lumos.suite.paths import CONF
 from lumos.suite.training.signals import StoppedError, ending_by_exception
@@ -47,15 +47,21 @@ def main(words: Sequence[str], program: str = "lumos run") -> None:
     sys.argv = [program, *words]  # Hydra reads it, and so do records
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print its own pages of help and end the process
     check_groups([word for word in words if not word.startswith("-")])
+    Begun.by_hydra = False
     with ending_by_exception(), summarised():
         try:
             _start()
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(describe_error(error)) from error
+        except LumosError:
+            raise
         except Exception as error:
-            if (said := _said_by_scheduler(error)) is None:
+            if said := _said_by_scheduler(error):
+                raise LumosError(said) from error
+            if Begun.by_hydra:
                 raise
-            raise LumosError(said) from error
+            # Nothing but words and YAML files has been read so far, whatever Hydra raises for them.
+            raise ConfigError(describe_error(error)) from error
 
 
 def _said_by_scheduler(error: Exception) -> str | None:
@@ -71,8 +77,15 @@ def _said_by_scheduler(error: Exception) -> str | None:
     return f"a job of the sweep ended without a result: {one_line(error)}; the others go on, and `{where}` says how far"
 
 
+class Begun:
+    """Whether Hydra has called a run or a job: from then on an error is no wrong word's."""
+
+    by_hydra: ClassVar[bool] = False
+
+
 def _run_or_job(cfg: DictConfig) -> float | None:
     """What Hydra calls: once for a run, and once for each job of a sweep, which returns its score."""
+    Begun.by_hydra = True
     here = HydraConfig.get()
     if here.mode is RunMode.RUN:
         with exit_on_error():  # here, since Hydra would print a page about an exception that it sees
@@ -151,7 +164,13 @@ class SweepFolder(Callback):
         SweepFolder.folder, SweepFolder.lock = sweep.claim(Path(config.hydra.sweep.dir))
         with open_dict(config):
             config.hydra.sweep.dir = str(SweepFolder.folder)
-        # Without Slurm's accounting submitit asks the controller, and says so at every look.
+            # Each job is composed anew from the words alone, and would go to the folder that was wished for.
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(SweepFolder.folder))}")
+        if "submitit_launcher.SlurmLauncher" in str(config.hydra.launcher.get("_target_")):
+            from lumos.suite.slurm_states import ask_the_controller  # submitit is not needed elsewhere
+
+            ask_the_controller()
+        # Where the batch system does not answer, submitit says so at every look.
         logging.getLogger("submitit").addFilter(lambda said: "Bypassing sacct error" not in said.getMessage())
 
 
@@ -207,7 +226,7 @@ def job(cfg: DictConfig, folder: Path, number: int, overrides: list[str]) -> flo
     except StoppedError as error:
         outcome = {"status": "stopped", "error": one_line(error)}
         if "SUBMITIT_EXECUTOR" in os.environ:
-            raise
+            raise LumosError(outcome["error"]) from error  # of an Exception submitit tells its driver
         # Hydra takes an exception for a job that failed, and would begin the next one.
         leave(outcome["error"], error.code)
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ from lumos.suite.config import compose, read
 from lumos.suite.paths import CONF
 from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Published
-from lumos.suite.report.results import SUITE
+from lumos.suite.report.results import SUITE, suite_runs
 
 SETTINGS = CONF / "suite.yaml"
 
@@ -39,6 +39,8 @@ class Job:
     workload: str
     overrides: tuple[str, ...]
     folder: Path
+    problem: str = ""
+    """What conf/suite.yaml calls it, where that is not the workload: a second problem of one."""
 
     @property
     def results(self) -> Path:
@@ -54,23 +56,34 @@ def workloads() -> list[str]:
 
 
 def settings() -> dict[str, list[str]]:
-    """Read the overrides of single workloads. Raises ConfigError for a file that is not a table of lists of words."""
+    """Read the overrides of single workloads, and of further problems, whose words say ``workload=NAME``.
+
+    Raises:
+        ConfigError: The file is not a table of lists of words, or names a workload that there is not.
+    """
     found = yaml.safe_load(SETTINGS.read_text()) or {}
     good = isinstance(found, dict) and all(
         isinstance(v, list) and all(isinstance(o, str) and "=" in o for o in v) for v in found.values()
     )
     if not good:
         raise ConfigError(f"{SETTINGS.name}: expected a line `workload: [KEY=VALUE, …]` for each workload")
-    unknown = sorted(set(found) - set(workloads()))
+    unknown = sorted({workload_of(name, own) for name, own in found.items()} - set(workloads()))
     if unknown:
         raise ConfigError(f"{SETTINGS.name}: there is no workload {', '.join(unknown)}")
     return found
 
 
-def job(workload: str, seed: int, own: Sequence[str], given: Sequence[str]) -> Job:
-    """Describe the run of a workload. Raises ConfigError where its configuration is wrong."""
-    overrides = (f"workload={workload}", "scale=small", f"seed={seed}", *own, *given)
-    return Job(workload, overrides, read(compose(overrides)).folder(workload))
+def workload_of(name: str, own: Sequence[str]) -> str:
+    """Return the workload of a line of the settings: the one that its words say, else its name."""
+    return next((word.removeprefix("workload=") for word in own if word.startswith("workload=")), name)
+
+
+def job(name: str, seed: int, own: Sequence[str], given: Sequence[str]) -> Job:
+    """Describe the run of a workload, or of a further problem. Raises ConfigError where its configuration is wrong."""
+    workload = workload_of(name, own)
+    more = [word for word in own if not word.startswith("workload=")]
+    overrides = (f"workload={workload}", "scale=small", f"seed={seed}", *more, *given)
+    return Job(workload, overrides, read(compose(overrides)).folder(workload), "" if name == workload else name)
 
 
 def run(job: Job, minutes: float | None) -> str | None:
@@ -95,10 +108,17 @@ def run(job: Job, minutes: float | None) -> str | None:
 def note(job: Job) -> None:
     """Name a finished run in the suite's list."""
     path = job.results / SUITE
-    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = suite_runs(path) if path.exists() else []
     entry = {"workload": job.workload, "run_id": job.folder.name, "overrides": list(job.overrides)}
+    if job.problem:
+        entry["problem"] = job.problem
     seed = next(o for o in reversed(job.overrides) if o.startswith("seed="))
-    runs = [r for r in runs if (r["workload"], seed in r["overrides"]) != (job.workload, True)]
+
+    def same(run: dict[str, Any]) -> bool:
+        which = run.get("workload"), run.get("problem") or ""
+        return which == (job.workload, job.problem) and seed in (run.get("overrides") or ())
+
+    runs = [r for r in runs if not same(r)]
     with atomic(path) as temporary:
         temporary.write_text(json.dumps({"runs": [*runs, entry]}, indent=1) + "\n")
 
@@ -107,9 +127,8 @@ def line(entry: dict[str, Any]) -> str:
     """Say in a line what came of a run."""
     dense, compact = entry["dense"]["score"], entry["compact"]["score"]
     cut, faster = q.params_reduction(entry), q.best_speedup(q.device_kind(entry))(entry)
-    return (
-        f"{entry['metric']['name']} {dense:.4f} -> {compact:.4f}, {cut:.1f}% of the parameters cut, {faster or 1:.2f}x"
-    )
+    scores = " -> ".join("-" if score is None else f"{score:.4f}" for score in (dense, compact))
+    return f"{entry['metric']['name']} {scores}, {cut or 0:.1f}% of the parameters cut, {faster or 1:.2f}x"
 
 
 def run_suite(
@@ -129,7 +148,8 @@ def run_suite(
     Raises:
         ConfigError: There is no such workload, or a seed is no number. What is wrong with a single run is printed.
     """
-    known, own = workloads(), settings()
+    own = settings()
+    known = list(dict.fromkeys([*workloads(), *own]))
     chosen = only.split(",") if only else known
     if [w for w in chosen if w not in known]:
         raise ConfigError(f"--only {only}: there is no such workload; expected {', '.join(known)}")

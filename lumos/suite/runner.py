@@ -5,22 +5,25 @@ from __future__ import annotations
 import sysconfig
 import time
 import traceback
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lumos.compaction.model import CompactModel
-from lumos.errors import ConfigError, UnsupportedError, one_line
+from lumos.errors import ConfigError, StructureError, UnsupportedError, one_line
 from lumos.measure import parameters
 from lumos.suite import data_files, data_size, record, report
-from lumos.suite.baseline import dense_baseline, publish, shared_folder
+from lumos.suite.baseline import dense_baseline, publish
 from lumos.suite.config import RunConfig
 from lumos.suite.console import log, logging_to, silence
+from lumos.suite.identity import WITH_GATES
 from lumos.suite.measurements import feature_rows, measure_both, trivial_scores
 from lumos.suite.methods import train_with
 from lumos.suite.paths import PROJECT
+from lumos.suite.step_cost import fresh_pair
 from lumos.suite.training import distributed
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.loading import readable_worker_errors
@@ -29,13 +32,27 @@ from lumos.suite.training.precision import set_arithmetic
 from lumos.suite.training.signals import StoppedError
 from lumos.suite.training.trackers import numbers, tracking
 from lumos.suite.training.trained import Trained
-from lumos.suite.workload import DataSource, Loaders, Workload
+from lumos.suite.workload import DataSource, Loaders, Workload, outline
 
 DENSE_ANEW = "dense"
 """Where, in a run's folder, the dense network is trained anew until the run is finished."""
 
 
-def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Measuring:
+    """How a run comes to its measurements.
+
+    Attributes:
+        wait: Called between the trainings and the measurements: it returns when this process may measure. The end of
+            the training is kept meanwhile, so that a run that is killed here goes on to its measurements.
+        cpu_too: Whether what is measured on a GPU is measured on the CPU as well.
+    """
+
+    wait: Callable[[], None] | None = None
+    cpu_too: bool = True
+
+
+def run(config: RunConfig, workload: Workload, measuring: Measuring | None = None) -> dict[str, Any]:
     """Do the run that the configuration describes, and print its table.
 
     A failed run leaves a record that says so, and its error is raised. Where several processes train, the first one
@@ -44,6 +61,7 @@ def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
     Args:
         config: The run's settings.
         workload: The workload that it is a run of.
+        measuring: Where the measurements have to wait for their turn, say; they follow at once by default.
 
     Returns:
         The run's record; an empty one in all but the first of several processes.
@@ -56,22 +74,22 @@ def run(config: RunConfig, workload: Workload) -> dict[str, Any]:
     """
     _ = workload.recipe, workload.metric  # a bad setting is said before anything is written
     folder = config.folder(workload.name)
-    device = prepare(config)
+    device, measuring = prepare(config), measuring or Measuring()
     if not distributed.world().main:
         silence()
-        with readable_worker_errors():
-            _train_both(config, workload, folder, device)
+        with readable_worker_errors(), distributed.readable_process_errors():
+            _train_both(config, workload, folder, device, measuring)
         distributed.leave()
         return {}
     with record.locked(folder, wait=record.in_batch_system()):
         done = record.replace(folder) or _finished(config, workload, folder)
         if done is None and record.finished(folder):
             with logging_to(folder / record.ANEW / "train.log"):
-                _run_and_record(config, workload, folder / record.ANEW, device)
+                _run_and_record(config, workload, folder / record.ANEW, device, measuring)
             done = record.replace(folder)
         elif done is None:
             with logging_to(folder / "train.log"):
-                done = _run_and_record(config, workload, folder, device)
+                done = _run_and_record(config, workload, folder, device, measuring)
         else:
             record.remove_checkpoints(folder)
     assert done is not None
@@ -85,19 +103,26 @@ def _finished(config: RunConfig, workload: Workload, folder: Path) -> dict[str, 
     return done if done and data_files.unchanged(done, workload) else None
 
 
-def _run_and_record(config: RunConfig, workload: Workload, folder: Path, device: torch.device) -> dict[str, Any]:
+def _run_and_record(
+    config: RunConfig, workload: Workload, folder: Path, device: torch.device, measuring: Measuring
+) -> dict[str, Any]:
     """Do the run and write its record, whatever becomes of it."""
     started = time.perf_counter()
     entry = _new_record(config, workload, device)
     store: Store | None = None
     try:
-        with readable_worker_errors():
-            loaders, baselines, dense, other = _train_both(config, workload, folder, device)
+        with readable_worker_errors(), distributed.readable_process_errors():
+            loaders, baselines, dense, other = _train_both(config, workload, folder, device, measuring)
             distributed.leave()  # the measurements are made by one process
             _write_files(folder, workload, dense, other)
+            pair = None
+            if measuring.wait:
+                pair = fresh_pair(workload, config.lumos)
+                measuring.wait()
             log.info("measuring both")
-            entry.update(measure_both(config, workload, loaders, dense, other, device, baselines))
-            publish(folder / DENSE_ANEW, shared_folder(config, workload, loaders))
+            both = (config, workload, loaders, dense, other, device, baselines)
+            entry.update(measure_both(*both, cpu_too=measuring.cpu_too, pair=pair))
+            publish(folder / DENSE_ANEW, config, workload, loaders)
         with tracking(config, workload.name, "results") as tracker:
             tracker.log(numbers({key: entry[key] for key in ("dense", "compact")}), 0)
         entry["status"] = "finished"
@@ -140,9 +165,11 @@ def _traceback() -> str:
 
 
 def _train_both(
-    config: RunConfig, workload: Workload, folder: Path, device: torch.device
+    config: RunConfig, workload: Workload, folder: Path, device: torch.device, measuring: Measuring
 ) -> tuple[Loaders, dict[str, float], Trained, Trained]:
     """The data, what trivial predictors score, the dense network and the one of the method, ours by default."""
+    if not config.method or config.method.name in WITH_GATES:
+        _check_names(config, workload)
     size = data_size.describe(workload)
     log.info(f"{workload.name}: reading or generating the data{': ' * bool(size)}{size}")
     loaders = distributed.one_after_another(workload.loaders)
@@ -151,29 +178,44 @@ def _train_both(
     )
     baselines = distributed.from_main(lambda: trivial_scores(workload, loaders))
     anew = folder / DENSE_ANEW if config.force else None
-    if config.method and config.method.name != "dense":
-        peer = _peer(config, workload, loaders, device)
+    if config.method and config.method.name not in ("dense", "scratch"):
+        # First, since it may turn out that the method cannot treat the model.
+        peer = train_with(config, workload, loaders, device)
         return loaders, baselines, dense_baseline(config, workload, loaders, device, anew), peer
     dense = dense_baseline(config, workload, loaders, device, anew)
     if config.method:
-        return loaders, baselines, dense, dense
+        scratch = config.method.name == "scratch"
+        return loaders, baselines, dense, _from_scratch(config, workload, loaders, device, dense) if scratch else dense
     store = _gated_store(config, folder, loaders)
-    gated = train(workload, loaders, config, device, gated=True, dense=dense, store=store)
+    keep_end = measuring.wait is not None
+    gated = train(workload, loaders, config, device, gated=True, dense=dense, store=store, keep_end=keep_end)
     return loaders, baselines, dense, gated
 
 
-def _peer(config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device) -> Trained:
-    """The network of another method; where it takes the shape that ours leaves, our own run comes first."""
+def _check_names(config: RunConfig, workload: Workload) -> None:
+    """Say before any training which name of what is to stay, or to go together, is none of this workload's."""
+    asked = config.lumos.constraints
+    if asked:
+        with torch.random.fork_rng(devices=()):
+            modules = [path for path, _ in outline(workload)[0].named_modules()]
+        try:
+            asked.check(workload.features(), modules)
+        except StructureError as error:
+            raise ConfigError(f"lumos.{error}") from None
+
+
+def _from_scratch(
+    config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device, dense: Trained
+) -> Trained:
+    """A fresh network of the shape that ours leaves, trained as the dense one is; our own run comes first."""
     assert config.method is not None
-    if config.method.name != "scratch":
-        return train_with(config, workload, loaders, device)
     ours = config.at_target(config.method.target or 1.0)
     reference_run = ours.folder(workload.name)
     entry = record.finished(reference_run)
     if entry is None or not (reference_run / "compact.pt").exists():
         entry = run(replace(ours, force=entry is not None), workload)
     log.info(f"scratch: the shape of run {ours.run_id}")
-    trained = train_with(config, workload, loaders, device, reference_run)
+    trained = train_with(config, workload, loaders, device, reference_run, schedule=dense.schedule or "decay")
     trained.steering = {
         "key": "method.target",
         "asked": config.method.target,

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lumos.errors import ConfigError
+from lumos.errors import ConfigError, StructureError
 from lumos.gating.settings import GateSettings
 from lumos.pruning.settings import DEFAULT_LAMBDA, Call, Cost, Goal, Lambda, Target, Tolerance
 from lumos.suite.wording import did_you_mean, one_of
+from lumos.tracing.constraints import Constraints
 from lumos.tracing.options import StructureOptions
 
 T = TypeVar("T", bound=BaseModel)
@@ -37,6 +38,7 @@ def _is_device(name: str) -> bool:
     return bool(re.fullmatch(r"cpu|cuda(:\d+)?", name))
 
 
+Folder = Annotated[str, _expected(lambda path: bool(path.strip()), "a folder")]
 Positive = Annotated[float, _expected(lambda x: x > 0, "a number > 0")]
 Inside = Annotated[float, _expected(lambda x: 0 < x < 1, "a number between 0 and 1")]
 NotNegative = Annotated[float, _expected(lambda x: x >= 0, "a number >= 0")]
@@ -93,6 +95,10 @@ class LumosConfig(Settings):
     private: bool | None = None
     query_key: bool | None = None
     align: Annotated[int, _expected(lambda n: n >= 2, "a whole number >= 2")] | None = None
+    keep: list[str] | None = None
+    exclude: list[str] | None = None
+    groups: dict[str, list[str]] | None = None
+    prices: dict[str, float] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -122,6 +128,10 @@ class LumosConfig(Settings):
             _ = self.gates
         except ValueError as error:
             raise ConfigError(f"lumos.{error}") from None
+        try:
+            _ = self.constraints
+        except StructureError as error:
+            raise ConfigError(f"lumos.{error}") from None
         return self
 
     @property
@@ -148,6 +158,11 @@ class LumosConfig(Settings):
         return StructureOptions(bool(self.streams), bool(self.private), bool(self.query_key))
 
     @property
+    def constraints(self) -> Constraints:
+        """What is asked of the units beforehand."""
+        return Constraints(self.keep or (), self.exclude or (), self.groups or {}, self.prices or {})
+
+    @property
     def gates(self) -> GateSettings:
         """The gates' distribution."""
         return GateSettings(self.tau, self.t_l, self.t_u, self.gamma, self.zeta, self.initial_open)
@@ -164,6 +179,7 @@ class TrainerConfig(Settings):
     clip_norm: Positive | None = None
     devices: Count = 1
     nodes: Count = 1
+    join_seconds: Positive = 300.0
     checkpoint_seconds: Positive | None = 300.0
     checkpoint_steps: Count | None = None
     ema: Annotated[float, _expected(lambda x: 0 < x < 1, "a decay between 0 and 1, such as 0.999")] | None = None
@@ -217,8 +233,8 @@ class MethodConfig(Settings):
 class PathsConfig(Settings):
     """Where a run reads and writes."""
 
-    results: str
-    cache: str
+    results: Folder
+    cache: Folder
 
 
 class RunSettings(Settings):
@@ -260,12 +276,17 @@ def validate(kind: type[T], values: Mapping[str, Any]) -> T:
         raise ConfigError(_line(kind, error.errors(include_url=False)[0])) from None
 
 
+_NAME = "[key]"
+"""The word of pydantic for a name of a mapping."""
+
 PHRASES = {
     "float_type": "a number",
     "finite_number": "a number",
     "int_type": "a whole number",
     "bool_type": "true or false",
     "string_type": "a word",
+    "list_type": "a list of names, as [a,b]",
+    "dict_type": "names with values, as {a: …}",
 }
 """What a key expects, by the kind of the error."""
 
@@ -276,30 +297,34 @@ def _line(kind: type[BaseModel], error: Mapping[str, Any]) -> str:
     if isinstance(cause, ConfigError):
         return str(cause)
     path = [str(part) for part in error["loc"]]
-    key, holder = ".".join(path), _model_at(kind, path[:-1])
-    known = [field.alias or name for name, field in holder.model_fields.items()]
+    key = ".".join(part for part in path if part != _NAME)
     if error["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in _inner(_type_at(kind, path[:-1])).model_fields.items()]
         all_of_them = f"; expected {one_of(known)}" if len(path) == 1 else ""
         return f"{key}: there is no such key{did_you_mean(path[-1], known)}{all_of_them}"
-    field = next(f for name, f in holder.model_fields.items() if path[-1] in (name, f.alias))
+    asked = _type_at(kind, path)
     if error["type"] in ("model_type", "model_attributes_type"):
-        keys = (f"{key}.{f.alias or name}" for name, f in _model_at(kind, path).model_fields.items())
+        keys = (f"{key}.{f.alias or name}" for name, f in _inner(asked).model_fields.items())
         phrase = f"one of the keys {', '.join(keys)}"
     elif error["type"] == "literal_error":
-        phrase = one_of(get_args(_inner(field.annotation)))
+        phrase = one_of(get_args(_inner(asked)))
     else:
         phrase = str(cause) if cause else PHRASES.get(error["type"], error["msg"])
-        if type(None) in get_args(field.annotation):
+        if type(None) in get_args(asked):
             phrase = "true, false or null" if error["type"] == "bool_type" else f"{phrase}, or null"
     if error["type"] == "missing":
         return f"{key}: expected a value, and none is given"
     return f"{key}={_as_written(error['input'])}: expected {phrase}"
 
 
-def _model_at(kind: type[BaseModel], path: list[str]) -> type[BaseModel]:
+def _type_at(kind: Any, path: list[str]) -> Any:
+    """The type that is asked for at a key, at a place of a list, or at a name of a mapping."""
     for part in path:
-        fields = kind.model_fields
-        kind = _inner(next(f for name, f in fields.items() if part in (name, f.alias)).annotation)
+        within = _inner(kind)
+        if hasattr(within, "model_fields"):
+            kind = next(f for name, f in within.model_fields.items() if part in (name, f.alias)).annotation
+        elif part != _NAME:
+            kind = get_args(within)[-1]
     return kind
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -23,6 +24,23 @@ NEVER = 10**9
 """Steps of a training of which only a few are taken, so that it does not come to its cut."""
 
 
+Pair = tuple[nn.Module, GatedModel]
+"""A fresh dense network, and the same with gates."""
+
+
+def fresh_pair(workload: Workload, settings: LumosConfig) -> Pair:
+    """Make the networks of :func:`step_cost`; torch's random state stays. A trace of a large network takes a while."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        dense = workload.model()
+        inner = copy.deepcopy(dense)
+        gated = gate(
+            inner, workload.example(), features=workload.features(), settings=settings.gates,
+            options=settings.structure, **asdict(settings.constraints),
+        )  # fmt: skip
+        return dense, gated
+
+
 def step_cost(
     workload: Workload,
     compact: nn.Module,
@@ -31,11 +49,13 @@ def step_cost(
     device: torch.device,
     *,
     compiled: bool = False,
+    pair: Pair | None = None,
 ) -> dict[str, Any]:
     """Measure a training step of a fresh dense, a fresh gated and the compact network with this batch.
 
-    With ``compiled`` the steps are those of trainings with ``trainer.compile``. The workload's models, their batch
-    statistics and torch's random state stay. Returns what :func:`lumos.measure.training_step` does.
+    With ``compiled`` the steps are those of trainings with ``trainer.compile``; ``pair`` has the fresh networks, where
+    they are made already. The workload's models, their batch statistics and torch's random state stay. Returns what
+    :func:`lumos.measure.training_step` does.
     """
     batch = to_device(batch, device)
 
@@ -58,7 +78,6 @@ def step_cost(
         return step
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        dense, gated = pair or fresh_pair(workload, settings)
         torch.manual_seed(0)
-        dense = workload.model()
-        gated = gate(copy.deepcopy(dense), workload.example(), features=workload.features(), settings=settings.gates)
         return measure.training_step(dense, gated, compact, make_step, device)

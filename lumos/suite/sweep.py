@@ -26,7 +26,8 @@ from rich.text import Text
 
 from lumos.errors import RecordError, one_line
 from lumos.files import atomic
-from lumos.suite import record
+from lumos.suite import record, record_fields
+from lumos.suite.record_fields import what_is_wrong
 from lumos.suite.report.results import dominates
 
 log = logging.getLogger("lumos")
@@ -155,12 +156,16 @@ def failed_before(folder: Path) -> Job | None:
 
 def _read(path: Path) -> Job | None:
     """What a job said of itself; None where that cannot be read."""
+    job: Any = None
     try:
         job = json.loads(path.read_text())
-        return {"job": int(job["job"]), "overrides": [str(o) for o in job["overrides"]], **job}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        log.warning(f"{path}: not what a job says of itself ({one_line(error)}); left out")
+        wrong = what_is_wrong(record_fields.Job, job) if isinstance(job, dict) else "no names with values"
+    except (OSError, ValueError) as error:
+        wrong = one_line(error)
+    if wrong:
+        log.warning(f"{path}: not what a job says of itself ({wrong}); left out")
         return None
+    return job
 
 
 def rows(found: Sequence[Job]) -> list[dict[str, Any]]:
@@ -219,8 +224,8 @@ def summary(found: Sequence[dict[str, Any]]) -> Table:
         cells = [f"{row['job']}{'*' if row['front'] == 'yes' else ' '}", settings, row["status"]]
         if "run" in row:
             features = "-" if row["features"] is None else str(row["features"])
-            cells += [row["metric"], f"{row['dense']:.4f}", f"{row['compact']:.4f}",
-                      f"{100 * (row['params_share'] - 1):+.1f}%", features]  # fmt: skip
+            scores = ["-" if row[side] is None else f"{row[side]:.4f}" for side in ("dense", "compact")]
+            cells += [row["metric"], *scores, f"{100 * (row['params_share'] - 1):+.1f}%", features]  # fmt: skip
         table.add_row(*(escape(cell) for cell in cells))
     return table
 

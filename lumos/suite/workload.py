@@ -10,13 +10,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler, TensorDataset
 
 from lumos.errors import DataError
+
+Schedule = Literal["decay", "hold", "better"]
+"""How a dense baseline's learning rate goes; see :class:`Recipe`."""
 
 Batch = Any
 """What a loader yields: a tensor, or a tuple, list or dict of them, or any object with a ``to(device)``."""
@@ -39,13 +42,16 @@ class Metric:
 class Recipe:
     """How the workload is trained; the same for the dense baseline and for the gated network.
 
-    ``learning_rate`` is the peak rate of AdamW; it falls to zero along a cosine. Raises DataError
-    for values that cannot be used.
+    ``learning_rate`` is the peak rate of AdamW. A gated training stays at it until the cut and then falls to zero along
+    a cosine; ``schedule`` says how the dense baseline's goes: ``decay``, a cosine from the first step, ``hold``, as a
+    gated one's, or ``better``: both are trained, and the one of the better validation score is the baseline. Raises
+    DataError for values that cannot be used.
     """
 
     epochs: int
     learning_rate: float
     weight_decay: float = 0.0
+    schedule: Schedule = "decay"
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -54,6 +60,8 @@ class Recipe:
             raise DataError(f"workload.learning_rate={self.learning_rate}: expected a number > 0")
         if self.weight_decay < 0:
             raise DataError(f"workload.weight_decay={self.weight_decay}: expected a number >= 0")
+        if self.schedule not in get_args(Schedule):
+            raise DataError(f"workload.schedule={self.schedule}: expected decay, hold or better")
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,10 @@ class Workload(Protocol):
     report then has correlation and mutual information beside the gates; and ``write_predictor(folder, features)``,
     which writes what the compact network in a run's folder needs to take other files (``lumos predict``); ``outline()
     -> (model, inputs)``, the network and random inputs of its shapes without any sample (see :func:`outline`); and
-    those of :class:`lumos.suite.data_size.Sized`, which say how much is generated before it is.
+    those of :class:`lumos.suite.data_size.Sized`, which say how much is generated before it is; and
+    ``score_terms(model, batches)``, what each sample adds to the score, numbers whose mean is the score, with
+    ``test_groups()``, a number for each test sample (or None) that is the same for samples that are not independent: a
+    record then has standard errors, see :mod:`lumos.suite.standard_error`.
     """
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.tabular.categories import is_missing
 
 ENDINGS = {
@@ -64,7 +64,11 @@ def read_columns(path: str | Path, group: str = "") -> Columns:
     Raises:
         DataError: The file is not there or cannot be read, or its columns do not make a table.
     """
-    path = Path(path)
+    return _columns(Path(path), group)
+
+
+@reads("expected a table")
+def _columns(path: Path, group: str) -> Columns:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     endings = [s.lower() for s in path.suffixes]
@@ -74,12 +78,8 @@ def read_columns(path: str | Path, group: str = "") -> Columns:
         raise DataError(f"{path}: a file of an unknown kind; expected one of {' '.join(ENDINGS)}")
     try:
         values, units = READERS[kind](path, group)
-    except DataError:
-        raise
     except ImportError as error:
         raise DataError(f"{path}: reading it needs the package {error.name}; pip install {error.name}") from error
-    except Exception as error:  # whatever a library raises for a file that it cannot read
-        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
     if not values:
         raise DataError(f"{path}: no columns; expected a table, or workload.group=NAME of one in the file")
     lengths = {name: len(column) for name, column in values.items()}
@@ -168,10 +168,28 @@ def _hdf5(path: Path, group: str) -> Found:
 
 def _netcdf(path: Path, group: str) -> Found:
     xarray = importlib.import_module("xarray")
-    with xarray.open_dataset(path, group=group or None) as dataset:
-        frame = dataset.to_dataframe().reset_index()
-        units = {str(n): str(v.attrs["units"]) for n, v in dataset.variables.items() if "units" in v.attrs}
+    with path.open("rb") as file:
+        classic = file.read(3) == b"CDF"
+    source = (
+        {"filename_or_obj": path, "group": group or None} if classic else {"filename_or_obj": _netcdf4(path, group)}
+    )
+    with xarray.open_dataset(**source) as found:
+        frame = found.to_dataframe().reset_index()
+        units = {str(n): str(v.attrs["units"]) for n, v in found.variables.items() if "units" in v.attrs}
     return {str(name): frame[name].to_numpy() for name in frame.columns if name != "index"}, units
+
+
+def _netcdf4(path: Path, group: str) -> Any:
+    """What xarray reads of an HDF5 file."""
+    h5netcdf, backends = importlib.import_module("h5netcdf"), importlib.import_module("xarray.backends")
+
+    class Read(h5netcdf.File):
+        """A file that is read: of one that cannot be opened h5netcdf's destructor asks whether it was written."""
+
+        _writable = False
+
+    file = Read(path, "r", decode_vlen_strings=True)
+    return backends.H5NetCDFStore(file[group] if group else file)
 
 
 READERS = {"text": _text, "parquet": _parquet, "hdf5": _hdf5, "netcdf": _netcdf}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lumos.compaction.model import CompactModel, load
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.files import atomic
 from lumos.tabular.categories import codes
 from lumos.tabular.network import TableNetwork
@@ -138,11 +138,26 @@ def read_predictor(folder: str | Path) -> Predictor:
         DataError: There is none.
         CompactionError: Its weights cannot be read.
     """
-    folder = Path(folder)
-    try:
-        content = json.loads((folder / FILE).read_text())
-        schema = Schema(*(content[key] for key in ("numbers", "categories", "targets", "classes", "units")))
-        network = TableNetwork(**content["network"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: there is no predictor ({error}); expected the folder of a run on a table") from None
-    return Predictor(load(folder / WEIGHTS, network).eval(), schema, content["features"])
+    return _predictor(Path(folder))
+
+
+@reads("expected the folder of a run on a table")
+def _predictor(folder: Path) -> Predictor:
+    if not (folder / FILE).is_file():
+        raise DataError(f"{folder}: there is no predictor; expected the folder of a run on a table")
+    content = json.loads((folder / FILE).read_text())
+    schema = Schema(*(content[key] for key in ("numbers", "categories", "targets", "classes", "units")))
+    for names in (schema.numbers, schema.targets, content["features"]):
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"{str(names)[:100]}, expected names of columns")
+    for values in schema.categories.values():
+        if not isinstance(values, list):
+            raise ValueError(f"{str(values)[:100]}, expected a list of categories")
+    if not isinstance(schema.classes, list | None) or not isinstance(schema.units, dict):
+        raise ValueError("classes or units of another kind")
+    if unknown := [name for name in content["features"] if name not in schema.names]:
+        raise ValueError(f"{unknown[0]} among the features, which is no column")
+    network = TableNetwork(**content["network"])
+    predictor = Predictor(load(folder / WEIGHTS, network).eval(), schema, content["features"])
+    predictor.predict({name: np.zeros(1) for name in schema.names})  # do its parts go together?
+    return predictor

@@ -338,13 +338,27 @@ def _add_input_gates(
 
 
 def _sizes(trace: Trace, gates: Tensor) -> tuple[Size, ...]:
-    """Return the sizes that were written along axes of removable units, with the modules' attributes of that value."""
+    """Return the sizes that were written along axes of removable units, with the modules' attributes of that value.
+
+    The sizes of a split's parts that no attribute holds are taken for literals: mostly they are, or are in a list.
+    """
     written = look_up(gates, dict(enumerate(size.units for size in trace.sizes)))
-    return tuple(
-        replace(size, units=units, attributes=int_attributes(trace.model.get_submodule(size.module), size.size))
-        for size, units in zip(trace.sizes, written.values(), strict=True)
-        if _changes(units)
-    )
+    found = []
+    for size, units in zip(trace.sizes, written.values(), strict=True):
+        if _changes(units):
+            attributes = _attributes(trace, size)
+            literal = size.of_part and not attributes
+            found.append(replace(size, units=_one_a_row(units), attributes=attributes, literal=literal))
+    return tuple(found)
+
+
+def _attributes(trace: Trace, size: Size) -> tuple[str, ...]:
+    return int_attributes(trace.model.get_submodule(size.module), size.size)
+
+
+def _one_a_row(units: Int[Tensor, "size slice"]) -> Int[Tensor, "size _"]:
+    """Return the first unit of each row where that is all there is in it: a table of positions has thousands."""
+    return units[:, :1].clone() if bool((units == units[:, :1]).all()) else units
 
 
 def _bounds(trace: Trace, gates: Tensor, whole: list[Tensor]) -> tuple[Bound, ...]:

@@ -13,6 +13,9 @@ Axis = tuple[str, int]
 SHAPING = ("view", "reshape", "unflatten")
 """Calls that give a tensor a shape: a compact model can exchange the sizes that a model's code writes in them."""
 
+SPLITTING = ("split", "split_with_sizes")
+"""Calls that cut a tensor into parts of sizes that the code writes: a compact model can exchange these too."""
+
 DIFFERENTIATES = ("grad", "backward")
 """Calls that differentiate: forces in a potential, derivatives in a network of a differential equation."""
 

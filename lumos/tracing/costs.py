@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class Contraction:
     weight: str
     in_dim: int
     out_dim: int
-    macs: int
+    macs: float
     rows: int
     module: str
     direct: bool
@@ -176,7 +177,14 @@ class CostModel:
         return parameters, (sums[first.long()] * sums[second.long()] * macs.to(values.dtype)).sum() + at.constant
 
     def _on(self, device: torch.device) -> CostModel:
+        """The same on a device, made once for each: this is asked for in every step."""
         if self.unit.device == device:
             return self
-        names = ("unit", "axis", "always", "owner", "pairs")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        if device not in self._placed:
+            names = ("unit", "axis", "always", "owner", "pairs")
+            self._placed[device] = replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return self._placed[device]
+
+    @cached_property
+    def _placed(self) -> dict[torch.device, CostModel]:
+        return {}

@@ -10,6 +10,7 @@ from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lumos.errors import StructureError
 from lumos.tracing.calls import tensor_leaves
@@ -98,12 +99,19 @@ def structural_copy(model: nn.Module, private: Collection[str] = (), known: dict
             return copy.deepcopy(model, known)
         # Modules are many and their attributes mostly simple: a deep copy takes ten times as long.
         known |= {id(m): object.__new__(type(m)) for m in modules}
+        for module in modules:  # handles of hooks lead to these
+            for key in _HOOKS & module.__dict__.keys():
+                value = module.__dict__[key]
+                known[id(value)] = type(value)()
         for module in modules:
             copied = known[id(module)].__dict__
             for key, value in module.__dict__.items():
                 kind = type(value)
                 if kind in _NEVER_CHANGE:
                     copied[key] = value
+                elif key in _HOOKS:
+                    copied[key] = known[id(value)]
+                    copied[key].update((k, _copied(v, known)) for k, v in value.items())
                 elif kind in _STORES and not value:  # most attributes are hooks that the module does not have
                     copied[key] = kind()
                 else:
@@ -121,6 +129,41 @@ def plain_class(kind: type) -> type:
     return getattr(kind, PLAIN_CLASS, kind)
 
 
+def derive(plain: type[nn.Module], name: str, members: dict[str, Any], base: type | None = None) -> type[nn.Module]:
+    """Make a class that stands in for the class of a user's module.
+
+    The user's own code does not notice it: what it makes by calling the class (``self.__class__(…)``) is of the user's
+    class, and an ``__init_subclass__``, which may ask for arguments and keep what it sees, is not told.
+
+    Args:
+        plain: The user's class.
+        name: The new class's name.
+        members: Its attributes.
+        base: A class that comes before the user's.
+    """
+    told = any("__init_subclass__" in vars(c) for c in plain.__mro__ if c is not object)
+    bases = (*([] if base is None else [base]), *([_Untold] if told else []), plain)
+    return _calls(type(plain))(name, bases, {**members, _CALLED: plain})
+
+
+class _Untold(nn.Module):
+    """Stands before a class whose ``__init_subclass__`` is not to be told of another one."""
+
+    def __init_subclass__(cls, **_options: Any) -> None:
+        pass
+
+
+@cache
+def _calls(metaclass: type) -> Any:
+    """Return a metaclass whose classes make objects of the user's class when they are called."""
+
+    def call(kind: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(kind, _CALLED)(*args, **kwargs)
+
+    return type(metaclass.__name__, (metaclass,), {"__call__": call})
+
+
+_CALLED = "_lumos_called_class"
 PLAIN_CLASS = "_lumos_plain_class"
 """The attribute in which a class of ours, made for a copy of a user's module, names the user's class."""
 
@@ -146,7 +189,15 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
     if kind is FunctionType and value.__closure__:
         return _over_copies(value, known)
     _detach_activations(value, known)
+    known |= {id(h): RemovableHandle(OrderedDict()) for h in _dead_handles(value)}
     return copy.deepcopy(value, known)
+
+
+def _dead_handles(value: Any) -> list[RemovableHandle]:
+    """Handles of hooks of a module that is no more, which torch does not copy: those of a copied module."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+    handles = [h for h in items if isinstance(h, RemovableHandle)]
+    return [h for h in handles if any(r() is None for r in (h.hooks_dict_ref, *h.extra_dict_ref))]
 
 
 def _over_copies(function: FunctionType, known: dict[int, Any]) -> FunctionType:
@@ -180,3 +231,4 @@ def _detach_activations(value: Any, known: dict[int, Any]) -> None:
 
 _NEVER_CHANGE = {type(None), bool, int, float, str}
 _STORES = {dict, OrderedDict, set}
+_HOOKS = {key for key, value in vars(nn.Module()).items() if "hooks" in key and isinstance(value, dict)}

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lumos.tracing.calls import tensor_leaves
+from lumos.tracing.derivatives import untransformed
 
 
 @contextmanager
@@ -102,7 +103,7 @@ class TensorProtection(TorchFunctionMode):
 
 
 def _storage(t: Tensor) -> int:
-    return t.untyped_storage()._cdata
+    return untransformed(t).untyped_storage()._cdata
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -14,6 +14,7 @@ from lumos.shapes import Bool, Float, Int
 from lumos.tracing.calls import Axis
 from lumos.tracing.costs import Contraction, CostModel, Product
 from lumos.tracing.dataflow import Dataflow
+from lumos.tracing.devices import Placed
 from lumos.tracing.index_maps import FlatMaps
 from lumos.tracing.inputs import InputPath
 
@@ -77,8 +78,10 @@ class Size:
         size: The size.
         units: The units of each position of the axis.
         attributes: The module's own whole numbers of that value (``num_heads``, ``channels``…), which follow.
-        place: In which of the module's calls that give a shape the size was written, and at which dimension.
+        place: In which of the module's calls that give a shape the size was written, and at which dimension; of those
+            that split, and for which part.
         literal: Whether the module's code writes it as a number: the layer becomes one that writes another there.
+        of_part: Whether it is the size of a part, so that ``place`` is in a call that splits.
     """
 
     module: str
@@ -87,6 +90,7 @@ class Size:
     attributes: tuple[str, ...] = ()
     place: tuple[int, int] | None = None
     literal: bool = False
+    of_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,20 @@ class Structure:
     prices: Float[Tensor, " _"] = field(default_factory=lambda: torch.zeros(0), repr=False)
     gradients: bool = False
 
+    def on(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """Return one of this structure's tensors on a device, copied there once."""
+        return self._placed.on(tensor, device)
+
+    @cached_property
+    def _placed(self) -> Placed:
+        return Placed()
+
+    @cached_property
+    def feature_units(self) -> Int[Tensor, " features"]:
+        """The gates of all input features that have one."""
+        units = torch.cat([torch.zeros(0, dtype=torch.int64), *(s.units.flatten() for s in self.inputs)])
+        return units[units > 0].unique() - 1
+
     # ---- units --------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -238,12 +256,12 @@ class Structure:
         """Return values of the units (units,) as unit maps index them: a one first, the pairs' products at the end."""
         if not len(self.pairs):
             return torch.cat([values.new_ones(1), values])
-        one, other = (self.pairs.to(values.device).flip(0) - 1).unbind(1)
+        one, other = (self.on(self.pairs, values.device).flip(0) - 1).unbind(1)
         return torch.cat([values.new_ones(1), values, values[one] * values[other]])
 
     def priced(self, values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
         """Return values of the units, each times what its gate costs."""
-        return values * self.prices.to(values.device, values.dtype) if len(self.prices) else values
+        return values * self.on(self.prices, values.device).to(values.dtype) if len(self.prices) else values
 
     def touches(self, units: Tensor, group: Group) -> bool:
         """Return whether a unit map has units of a group."""
@@ -363,7 +381,7 @@ class Structure:
         """Return what multiplies each position of the sites where a gate is not exactly one; a one without a unit."""
         padded, flat = self.padded(gates), self._flat_sites
         _, counts = flat.read((padded != 1).cpu())
-        values = padded[flat.place.to(padded.device)].split(flat.lengths)
+        values = padded[self.on(flat.place, padded.device)].split(flat.lengths)
         return {axis: v for axis, v, count in zip(self.sites, values, counts, strict=True) if count}
 
     def closed_axes(self, is_open: Bool[Tensor, " units"]) -> set[Axis]:

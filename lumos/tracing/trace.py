@@ -16,11 +16,20 @@ from lumos.shapes import Int
 from lumos.tracing.calls import Axis, Call, tensor_leaves
 from lumos.tracing.costs import COUNTED, Contraction, Product
 from lumos.tracing.dataflow import Dataflow, DataflowRecorder
+from lumos.tracing.derivatives import is_transformed, untransformed
 from lumos.tracing.modules import named_tensors
 from lumos.tracing.options import StructureOptions
 from lumos.tracing.structure import OUTPUT, Bound, Size
 from lumos.tracing.tensor_table import TensorTable
-from lumos.tracing.unit_ids import ANY_UNIT, NO_UNIT, collapse_repeats, has_values, no_units, varies_along
+from lumos.tracing.unit_ids import (
+    ANY_UNIT,
+    NO_UNIT,
+    collapse_repeats,
+    expanded_repeats,
+    has_values,
+    no_units,
+    varies_along,
+)
 
 
 @dataclass(frozen=True)
@@ -200,6 +209,7 @@ class Trace:
         """The fresh constants in a tensor: itself, or what was put together to make it."""
         self._read_constants: list[tuple[Fresh, Axis, int]] = []
         self._shaping_calls: dict[str, int] = {}
+        self._splitting_calls: dict[str, int] = {}
         self._indexing_calls: dict[str, int] = {}
 
     # ---- unit ids -----------------------------------------------------------------------------------------------
@@ -209,9 +219,14 @@ class Trace:
         known = self._unit_ids.get(t)
         if known is not None and known.shape == t.shape:
             return known
-        name = self._names.get(id(t))
-        if name is None or not has_values(t):
+        if is_transformed(t):
+            self.fix(self.unit_ids(untransformed(t)), f"a transform of torch.func takes it: {self.where('call')}")
             return no_units(t.shape)
+        name = self._names.get(id(t))
+        return no_units(t.shape) if name is None or not has_values(t) else self.element_ids(name, t)
+
+    def element_ids(self, name: str, t: Tensor) -> Tensor:
+        """Return the ids of the elements of a parameter or buffer, each a unit of its own, made at the first asking."""
         if name not in self.elements:
             first = self._take(t.numel())
             self.elements[name] = (first, torch.arange(first, first + t.numel()).view(t.shape))
@@ -233,11 +248,12 @@ class Trace:
         """Return the units along one dimension, after merging those that other positions put at the same place."""
         dim %= ids.ndim
         rows = collapse_repeats(ids, keep=dim)[0].movedim(dim, -1).reshape(-1, ids.shape[dim])
-        rows = torch.unique(rows, dim=0) if len(rows) > 1 else rows
-        first = rows[0]
-        for row in rows[1:]:
-            first = self.merge(first, row, self.where(what))
-        return first
+        if len(rows) == 1:
+            return rows[0]
+        # At each position: the first unit that stands there; without any, that it has full size, if a row says so.
+        found = rows.gather(0, (rows > 0).to(torch.uint8).argmax(0, keepdim=True))
+        found = torch.where(found > 0, found, rows.amax(0, keepdim=True))
+        return self.merge(found, rows, self.where(what))[0]
 
     def of_parameters(self, ids: Tensor) -> bool:
         """Return whether all unit ids are those of elements of parameters and buffers, which no call made."""
@@ -290,7 +306,8 @@ class Trace:
             self.merges.append(torch.stack([low[units], high[units]], 1))
         stuck = high[low == NO_UNIT]
         self.fix(stuck, f"meets a value of fixed size: {reason}" if len(stuck) else reason)
-        return torch.where(one > 0, one, torch.where(other == ANY_UNIT, one, other)).expand(a.shape)
+        met = torch.where(one > 0, one, torch.where(other == ANY_UNIT, one, other))
+        return expanded_repeats(met).expand(a.shape)  # what follows is as costly as what does not repeat
 
     def fix(self, units: Tensor, reason: str) -> None:
         """Mark units as not removable, for a reason."""
@@ -445,13 +462,26 @@ class Trace:
         self._shaping_calls[path] = order + shaping
         for d in range(t.ndim):
             if varies_along(ids, d):
-                slices = collapse_repeats(ids, keep=d)[0].movedim(d, 0).reshape(t.shape[d], -1)
-                # What a fresh constant leaves open has the size of its slice.
-                slices = torch.where(slices == ANY_UNIT, slices.amax(1, keepdim=True), slices)
-                if bool((slices == slices[:, :1]).all()):
-                    slices = slices[:, :1]
                 place = (order, d) if shaping else None
-                self.sizes.append(Size(path, t.shape[d], slices.clone(), place=place))
+                self.sizes.append(Size(path, t.shape[d], _slices(ids, d), place=place))
+
+    def record_parts(self, parts: list[Tensor], dim: int) -> None:
+        """Remember the sizes of the parts that a call made of a tensor.
+
+        Args:
+            parts: What the call returned.
+            dim: The dimension along which it split.
+        """
+        path = self.module[0]
+        if not self.first and path in self._seen:
+            return
+        order = self._splitting_calls.get(path, 0)
+        self._splitting_calls[path] = order + 1
+        for number, t in enumerate(parts):
+            ids = self.unit_ids(t)
+            for d in (d for d in range(t.ndim) if varies_along(ids, d)):
+                place = (order, number) if d == dim % t.ndim else None
+                self.sizes.append(Size(path, t.shape[d], _slices(ids, d), place=place, of_part=place is not None))
 
     def record_made_sizes(self, t: Tensor, ids: Tensor) -> None:
         """Remember that a fresh constant got its sizes along dimensions of units from the module that made it.
@@ -546,7 +576,7 @@ class Trace:
         self._see(self.module[0], inputs)
         self.running.append(RunningModule(path, module, inputs[0] if inputs else None))
         self._see(path, inputs)
-        self._shaping_calls[path] = self._indexing_calls[path] = 0
+        self._shaping_calls[path] = self._splitting_calls[path] = self._indexing_calls[path] = 0
 
     def leave_module(self, path: str, inputs: tuple[object, ...], output: object) -> None:
         """Note what a module returned, and keep its unit ids."""
@@ -601,6 +631,14 @@ class Trace:
             frame = None  # above it is whoever asked for the trace, not the model
         line = f", {Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else ""
         return f"{call} in {path or 'the model'} ({type(module).__name__}{line})"
+
+
+def _slices(ids: Tensor, dim: int) -> Tensor:
+    """The unit ids at each position of a dimension: (positions, one id or all)."""
+    slices = collapse_repeats(ids, keep=dim)[0].movedim(dim, 0).reshape(ids.shape[dim], -1)
+    # What a fresh constant leaves open has the size of its slice.
+    slices = torch.where(slices == ANY_UNIT, slices.amax(1, keepdim=True), slices)
+    return slices[:, :1].clone() if bool((slices == slices[:, :1]).all()) else slices.clone()
 
 
 def indexed_dims(index: object, ndim: int) -> Iterator[tuple[int, int, Any]]:

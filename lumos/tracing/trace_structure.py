@@ -14,6 +14,7 @@ from lumos.errors import StructureError
 from lumos.tracing.build_structure import build_structure
 from lumos.tracing.constraints import Constraints
 from lumos.tracing.containers import tensors_in
+from lumos.tracing.feature_names import FeatureNames, name_features
 from lumos.tracing.inputs import InputPath, input_tensors, map_inputs
 from lumos.tracing.modules import named_modules, reads_training
 from lumos.tracing.options import StructureOptions
@@ -28,7 +29,7 @@ _MOST_COLUMNS = 4096
 def trace_structure(
     model: nn.Module,
     inputs: tuple[Any, ...],
-    features: Sequence[str] | None = None,
+    features: FeatureNames | None = None,
     options: StructureOptions | None = None,
     examples: Sequence[tuple[Any, ...]] = (),
     constraints: Constraints | None = None,
@@ -42,7 +43,7 @@ def trace_structure(
     Args:
         model: The model.
         inputs: Positional inputs with two or more samples.
-        features: The names of the input features, in order; x0, x1… by default.
+        features: The names of the input features, as :func:`lumos.gate` takes them; x0, x1… by default.
         options: What more of the model is made removable.
         examples: Further positional inputs, which reach what the first ones do not.
         constraints: What is asked of the units.
@@ -57,7 +58,7 @@ def trace_structure(
         tensor([ 6,  7,  8,  9, 10, 11, 12])
     """
     leaves, options = input_tensors(inputs), options or StructureOptions()
-    asked = (options, examples, constraints or Constraints(), tuple(features or ()))
+    asked = (options, examples, constraints or Constraints(), features)
     likely, possible = _feature_dims(leaves)
     best, dims = _trace_and_build(model, inputs, likely, *asked), likely
     for path, dim in possible:
@@ -67,8 +68,7 @@ def trace_structure(
         other = _trace_and_build(model, inputs, tried, *asked)
         if _gates(other, "feature") > _gates(best, "feature") and _gates(other, "hidden") >= _gates(best, "hidden"):
             best, dims = other, tried
-    size = sum(len(selection.units) for selection in best.inputs)
-    names = _feature_names(features, size) if size else tuple(features or ())
+    names = name_features(features, {s.path: len(s.units) for s in best.inputs}, model)
     if constraints:
         constraints.check(names, (path for path, _ in named_modules(model)))
     return replace(best, feature_names=names)
@@ -218,12 +218,11 @@ def _trace_and_build(
     options: StructureOptions,
     examples: Sequence[tuple[Any, ...]],
     constraints: Constraints,
-    features: tuple[str, ...],
+    features: FeatureNames | None,
 ) -> Structure:
     tracer, found = run_tracer(model, inputs, dims, options, examples=examples)
-    size = sum(map(len, found.values()))
     # Names that are too many or too few are an error, once the features' dimensions are known.
-    names = features if len(features) == size else () if features else _feature_names(None, size)
+    names = name_features(features, {path: len(units) for path, units in found.items()}, model, strict=False)
     structure = build_structure(tracer.trace, found, input_tensors(inputs), dims, tracer.attention, constraints, names)
     return replace(
         structure,
@@ -255,12 +254,3 @@ def _features_found(structure: Structure, path: InputPath) -> int:
 
 def _gates(structure: Structure, kind: str) -> int:
     return sum(g.size for g in structure.groups if g.kind == kind)
-
-
-def _feature_names(names: Sequence[str] | None, size: int) -> tuple[str, ...]:
-    """Return the given names, or x0, x1…; raise StructureError where their number is not the inputs' width."""
-    if names is None or len(names) == 0:
-        return tuple(f"x{i}" for i in range(size))
-    if len(names) != size:
-        raise StructureError(f"{len(names)} feature names for inputs with {size} features; give one name for each")
-    return tuple(names)

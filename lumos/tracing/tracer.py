@@ -15,6 +15,7 @@ from lumos.errors import StructureError
 from lumos.tracing.calls import DIFFERENTIATES, Call, draws_noise, plain_name, tensor_leaves
 from lumos.tracing.containers import map_tensors
 from lumos.tracing.costs import COUNTED, macs_of
+from lumos.tracing.derivatives import is_transformed, untransformed
 from lumos.tracing.modules import named_modules, named_tensors, structural_copy
 from lumos.tracing.multihead_attention import decompose_attention
 from lumos.tracing.options import StructureOptions
@@ -143,6 +144,8 @@ class Tracer(TorchFunctionMode):
         if names:
             trace.read.update(names)
             trace.recorder.add_reads(names, [running.path for running in trace.running])
+        if any(map(is_transformed, operands)):  # what goes into a transform and comes out of it is not seen
+            trace.recorder.keep_modules()
 
     def _differentiated(self, name: str, args: Any, kwargs: Any) -> tuple[int, ...]:
         """The values that derivatives depend on: those of what is differentiated."""
@@ -189,7 +192,7 @@ class Tracer(TorchFunctionMode):
         followed = trace.frozen
         read = not call.outputs and reads_values(name, func, args, operands, rule is not None)
         if call.outputs or read or rule is not None:
-            self.used.update(map(id, operands))
+            self.used.update(id(untransformed(t)) for t in operands)
         if read:
             trace.hold_values(operands, call)
         elif rule is None:

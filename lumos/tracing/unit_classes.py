@@ -46,6 +46,7 @@ class UnitClasses:
 
     def fix(self, labels: Tensor, reason: str) -> None:
         """Fix classes, unless they are fixed for another reason already."""
+        self._stays[labels] = True
         for label in labels.unique().tolist():
             self.reason.setdefault(label, reason)
 
@@ -54,15 +55,15 @@ class UnitClasses:
         labels = self.label[units].unique()
         first = int(labels[0])
         reasons = [self.reason.pop(label) for label in labels.tolist() if label in self.reason]
+        self._stays[labels] = False
         if reasons:
-            self.reason[first] = reasons[0]
+            self.reason[first], self._stays[first] = reasons[0], True
         self._made[first] = self._made[labels].any()
         self.label[torch.isin(self.label, labels)] = first
 
     def removable(self) -> Bool[Tensor, " classes"]:
         """Return whether each class has a place in the network and no reason to stay."""
-        free = self._made.clone()
-        free[list(self.reason)] = False
+        free = self._made & ~self._stays
         free[self.label[0]] = False
         return free
 
@@ -76,6 +77,7 @@ class UnitClasses:
         self.label = torch.from_numpy(labels)
         self._one_of = torch.from_numpy(np.unique(labels, return_index=True)[1])
         self.reason = {}
+        self._stays = torch.zeros(trace.next_unit, dtype=torch.bool)
         for reason, units in (*trace.reasons.items(), *self._held.items()):
             self.fix(self.label[torch.cat(units)], reason)
         self._made = torch.zeros(trace.next_unit, dtype=torch.bool)

@@ -53,6 +53,23 @@ def collapse_repeats(*ids: Tensor, keep: int | None = None) -> list[Tensor]:
     return [x.as_strided(size, stride) for x, stride in zip(ids, strides, strict=True)]
 
 
+def expanded_repeats(ids: Tensor) -> Tensor:
+    """Return the same ids with stride zero along each dimension along which they repeat.
+
+    Example:
+        >>> expanded_repeats(torch.tensor([[4, 5], [4, 5]])).stride()
+        (0, 1)
+    """
+    shape = ids.shape
+    ids = collapse_repeats(ids)[0]
+    for d, size in enumerate(ids.shape):
+        first = ids.narrow(d, 0, 1)
+        # Where the last position differs already, which is quick to see, they do not repeat.
+        if size > 1 and torch.equal(first, ids.narrow(d, size - 1, 1)) and bool((ids == first).all()):
+            ids = first
+    return ids.expand(shape)
+
+
 def varies_along(ids: Tensor, dim: int) -> bool:
     """Return whether the unit ids change along a dimension."""
     if ids.shape[dim] <= 1 or ids.stride(dim) == 0:

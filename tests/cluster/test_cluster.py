@@ -190,6 +190,64 @@ def test_a_job_of_a_sweep_that_is_out_of_time_goes_on(cluster):
     assert "gated: going on from step" in (checkpoint.parent / "train.log").read_text()
 
 
+def test_what_the_scheduler_refuses_is_one_line(cluster):
+    """A partition that is not there, and more memory than a node has: nothing is begun, nothing hangs."""
+    for refused in ("hydra.launcher.partition=nowhere", "hydra.launcher.mem_gb=4000"):
+        done = cluster.call(*cluster.sweep("workload=synthetic", "lumos.lambda=5e-3", refused, *TINY), timeout=120)
+        assert done.returncode == 1, done.stdout
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("lumos: ")]
+        assert "the scheduler does not take the jobs" in line
+        assert "Traceback" not in done.stdout
+        assert not cluster.call("squeue", "--noheader").stdout.strip()
+
+
+def test_a_job_that_is_cancelled_is_said_and_the_others_go_on(cluster):
+    driver = cluster.start(
+        *cluster.sweep("workload=synthetic", "lumos.lambda=0.006,0.007", "workload.epochs=60", *TINY)
+    )
+    try:
+        jobs = until(lambda: started(cluster, "lumos.lambda=0.006"), 240, "a job at work")
+        cluster.call("scancel", jobs["slurm"])
+        out, _ = driver.communicate(timeout=300)
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert driver.returncode == 1, out
+    assert "job 0 cancelled" in out or "job 0 stopped" in out, out
+    assert "1 of 2 failed" in out
+    assert "Traceback" not in out
+    until(lambda: any(r["config"]["lumos"]["lambda"] == 7e-3 and r["status"] == "finished"
+                      for r in records(cluster, "synthetic").values()), 240, "the other job's end")  # fmt: skip
+
+
+def test_jobs_outlive_the_driver_and_the_status_tells(cluster):
+    """SIGTERM ends the driver with a table; the jobs go on, and ``lumos sweep status`` has their results."""
+    command = cluster.sweep("workload=synthetic", "lumos.lambda=0.008,0.009", "workload.epochs=60", *TINY)
+    driver = cluster.start(*command)
+    try:
+        until(lambda: started(cluster, "lumos.lambda=0.009"), 240, "both jobs at work")
+        driver.terminate()
+        out, _ = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert driver.returncode == 143, out
+    assert "Traceback" not in out
+    assert "at work" in out, out
+    folder = newest_sweep(cluster)
+    assert (folder / "summary.csv").exists()
+    look = (sys.executable, "-m", "lumos", "sweep", "status", str(folder))
+    told = until(lambda: (said := cluster.call(*look).stdout).count("finished") >= 2 and said, 300, "both finished")
+    assert "at work" not in told
+
+
+def started(cluster, override):
+    """What the job of this override in the newest sweep says of itself, once it is at work."""
+    sweeps = cluster.home / "results" / "sweeps"
+    found = [json.loads(p.read_text()) for p in newest_sweep(cluster).glob("*/job.json")] if sweeps.exists() else []
+    return next((j for j in found if override in j["overrides"] and j["status"] == "running"), None)
+
+
 def test_a_node_that_dies_in_a_sweep(cluster):
     """Its slurmd and its job are killed by their ids; Slurm queues the job again on the node that is left."""
     command = cluster.sweep("workload=synthetic", "lumos.lambda=3e-3,4e-3", "workload.epochs=100",

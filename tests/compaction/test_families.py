@@ -1,6 +1,7 @@
 """Every family traces, gates, trains, compacts, matches to 1e-10 and reads back, with nothing written per model."""
 
 import random
+from functools import cache
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lumos
 from lumos.tracing.costs import countable
-from lumos.tracing.trace_structure import trace_structure
 from tests.families import FAMILIES, each_family
 from tests.networks import random_gates
 
@@ -54,15 +54,22 @@ GROUPS = {
     "shared weights, dict out, in place": {"input0": 4, "a": 9},
 }  # fmt: skip
 
+
+@cache
+def gated_family(name):
+    """A family's model, its inputs, and the gated one, for tests that only read or set its gates."""
+    model, inputs = FAMILIES[name]()
+    return model.eval(), inputs, lumos.gate(model, inputs)
+
+
 quiet = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
 @quiet
 @pytest.mark.parametrize("name", GROUPS)
 def test_units_are_what_they_should_be(name):
-    model, inputs = FAMILIES[name]()
-    structure = lumos.gate(model, inputs).structure
-    assert {g.name: g.size for g in structure.groups} == GROUPS[name]
+    _, _, gated = gated_family(name)
+    assert {g.name: g.size for g in gated.structure.groups} == GROUPS[name]
 
 
 @quiet
@@ -93,8 +100,8 @@ def test_gated_equals_compact(name, tmp_path):
 @pytest.mark.parametrize("name", each_family())
 def test_costs_are_exact(name):
     """The expected parameters and MACs of a closed-or-open network are those of the compact one."""
-    model, inputs = FAMILIES[name]()
-    gated = lumos.gate(model, inputs).eval()
+    model, inputs, gated = gated_family(name)
+    gated.eval()
     assert gated.structure.dense_sizes[0] == sum(p.numel() for p in model.parameters())
     random_gates(gated, random.Random(7))
     with torch.no_grad():
@@ -112,8 +119,31 @@ def test_costs_are_exact(name):
 @pytest.mark.parametrize("name", each_family())
 def test_macs_are_those_that_torch_counts(name):
     """Products with weights and with one another, fused and recurrent ones."""
-    model, inputs = FAMILIES[name]()
-    structure = trace_structure(model.eval(), inputs)
+    model, inputs, gated = gated_family(name)
     with torch.no_grad(), countable(), FlopCounterMode(display=False) as counter:
         model(*inputs)
-    assert structure.dense_sizes[1] == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
+    assert gated.structure.dense_sizes[1] == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
+
+
+@quiet
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("UNet, bilinear and transposed", "autoencoder, Linear -> view(6, 4, 4) -> convT")
+     else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES if n != "GAT (PyG)"],
+)  # fmt: skip
+def test_a_compact_model_is_cut_again(name, tmp_path):
+    """What the first cut wrote in place of a size is the size that the second one finds."""
+    model, inputs = FAMILIES[name]()
+    for seed in range(3):
+        gated = lumos.gate(model, inputs).eval()
+        random_gates(gated, random.Random(seed))
+        small = lumos.compact(gated)
+        again = lumos.gate(small, inputs).eval()
+        random_gates(again, random.Random(seed + 50))
+        lumos.verify(again, inputs)
+        smaller = lumos.compact(again).eval()
+        smaller.save(tmp_path / "smaller.pt")
+        back = lumos.load(tmp_path / "smaller.pt", small).eval()
+        with torch.no_grad():
+            for a, b in zip(pytree.tree_leaves(smaller(*inputs)), pytree.tree_leaves(back(*inputs)), strict=True):
+                assert torch.equal(a, b)

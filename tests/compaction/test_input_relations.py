@@ -29,7 +29,7 @@ def compact_of(x, *, encoding=None, closed=(), reader=None):
     constant=st.floats(-5, 5),
     closed=st.integers(-1, 5),
 )
-@settings(max_examples=25)
+@settings(max_examples=8)
 def test_any_linear_relation_goes_into_the_others_weights(target, terms, constant, closed):
     x, terms = table(), {k: c for k, c in terms.items() if k not in (target, closed)}
     x[:, target] = sum((c * x[:, k] for k, c in terms.items()), torch.full((len(x),), constant))

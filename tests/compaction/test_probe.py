@@ -49,6 +49,67 @@ def test_groups_that_one_attribute_counts(a, b):
     lumos.verify(closed(lumos.gate(Counted(), x), a=a, b=b), x)
 
 
+class Biases(nn.Module):
+    """A number for each two places and each head, whose shape is in a tuple; its caller asks a method for it."""
+
+    def __init__(self, places, heads):
+        super().__init__()
+        self.shape = (places, places, heads)
+        self.table = nn.Parameter(torch.randn(2 * places, heads))
+        self.register_buffer("index", torch.randint(2 * places, (places * places,)))
+
+    def get(self):
+        return self.table[self.index].view(self.shape).permute(2, 0, 1)
+
+
+class Biased(nn.Module):
+    """Attention over a row of numbers whose scores have biases of heads."""
+
+    def __init__(self, heads=4, size=3):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(1, 3 * heads * size), nn.Linear(heads * size, 1)
+        self.biases = Biases(5, heads)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x[..., None]).view(len(x), 5, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = (q @ k.transpose(-2, -1) + self.biases.get()).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).flatten(2))[..., 0]
+
+
+class Blocks(nn.Module):
+    """Blocks that are alike."""
+
+    runs = 0
+
+    def __init__(self, make, number):
+        super().__init__()
+        self.blocks = nn.ModuleList(make() for _ in range(number))
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        Blocks.runs += 1
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Sequential(nn.Linear(5, 5), Counted(), nn.Linear(3, 5)), Biased], ids=["counted", "biased"]
+)
+def test_blocks_that_are_alike_are_probed_together(make):
+    def found(number):
+        Blocks.runs = 0
+        structure = lumos.gate(Blocks(make, number), torch.randn(16, 5)).structure
+        return Blocks.runs, sum(g.name.startswith("blocks.") for g in structure.groups)
+
+    (few, groups), (many, more) = found(2), found(6)
+    # One by one, each block would take ten to twenty more; the optional groups of six are closed in more turns.
+    assert few < 40
+    assert many <= few + 12
+    assert more == 3 * groups > 0
+
+
 def test_one_attribute_for_two_sizes_is_an_error_of_the_cut():
     x = torch.randn(16, 5)
     gated = lumos.gate(Counted(), x)
@@ -58,31 +119,77 @@ def test_one_attribute_for_two_sizes_is_an_error_of_the_cut():
         lumos.compact(closed(gated, a=4, b=6))
 
 
-class CutInHalves(nn.Module):
-    """Two layers whose outputs are put together and cut apart in the middle: they have to stay of one size."""
+class CutInParts(nn.Module):
+    """Layers whose outputs are put together and cut apart again, by sizes that the code writes in some way."""
 
-    def __init__(self):
+    def __init__(self, how):
         super().__init__()
-        self.a, self.b = nn.Linear(5, 8), nn.Linear(5, 8)
-        self.c, self.d = nn.Linear(8, 3), nn.Linear(8, 3)
+        self.how, self.widths = how, [8, 6]
+        self.a, self.b = nn.Linear(5, 8), nn.Linear(5, 8 if how in ("half", "number") else 6)
+        self.c, self.d = nn.Linear(8, 3), nn.Linear(self.b.out_features, 3)
 
     def forward(self, x):
         h = torch.cat([self.a(x), self.b(x)], 1).relu()
-        u, v = h.split(h.shape[1] // 2, 1)
+        if self.how == "half":
+            u, v = h.split(h.shape[1] // 2, 1)
+        elif self.how == "number":
+            u, v = torch.split(h, 8, dim=1)
+        elif self.how == "sizes":
+            u, v = torch.split(h, [8, 6], 1)
+        else:
+            u, v = h.split(self.widths, dim=-1)
         return self.c(u) + self.d(v)
 
 
-def test_equal_numbers_hide_nothing():
+@pytest.mark.parametrize("how", ["half", "number", "sizes", "attribute"])
+def test_parts_of_a_split_lose_unequal_shares(how, tmp_path):
     x = torch.randn(16, 5)
-    gated = lumos.gate(CutInHalves(), x)
+    gated = lumos.gate(CutInParts(how), x)
+    assert [g.name for g in gated.structure.groups] == ["input", "a", "b"]
     for seed in range(6):
         random_gates(gated, random.Random(seed))
         lumos.verify(gated.eval(), x)
-    assert [g.name for g in gated.structure.groups] == ["input"]
+    small = lumos.compact(closed(gated, a=3, b=5))
+    small.save(tmp_path / "small.safetensors")
+    back = lumos.load(tmp_path / "small.safetensors", CutInParts(how))
+    torch.testing.assert_close(back(x), small(x))
+    assert (small.model.c.in_features, small.model.d.in_features) == (3, 5)
+
+
+class OneWidth(nn.Module):
+    """Attention over places whose stream and whose heads have one width, kept in one attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.inner_dim = 4, 16
+        self.first, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 2, 1)
+        self.q, self.k, self.v = (nn.Linear(16, 16) for _ in range(3))
+        self.out = nn.Linear(16, 16)
+
+    def forward(self, x):
+        h = self.first(x)
+        b, c, *places = h.shape
+        y = h.view(b, c, -1).transpose(1, 2)
+        q, k, v = (f(y).view(b, -1, self.heads, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, -1, self.heads * 4)
+        return self.last((h + self.out(y).transpose(1, 2).reshape(b, c, *places)).relu())
+
+
+def test_groups_of_units_of_other_sizes_get_unequal_shares():
+    """Two heads of four dimensions are as many as eight channels: that hid which one an attribute counts."""
+    x = torch.randn(2, 3, 4, 4)
+    structure = trace_structure(OneWidth(), (x,))
+    stream, heads = (next(g for g in structure.groups if g.size == size) for size in (16, 4))
+    for draw in part_draws(structure):
+        assert draw[stream.name] != 4 * draw[heads.name]
+    gated = lumos.gate(OneWidth(), x)
+    assert {g.size for g in gated.structure.groups} >= {16, 4}
+    for kept in ({stream.name: 7}, {heads.name: 1}, {stream.name: 5, heads.name: 3}):
+        lumos.verify(closed(gated, **kept), x)
 
 
 def test_groups_that_meet_get_unequal_numbers():
-    structure = trace_structure(CutInHalves(), (torch.randn(4, 5),))
+    structure = trace_structure(CutInParts("half"), (torch.randn(4, 5),))
     draws = part_draws(structure)
     assert any(draw["a"] != draw["b"] for draw in draws)
     assert all(any(draw[g.name] < g.size for draw in draws) for g in structure.groups)
@@ -324,3 +431,52 @@ class Explosive(nn.Module):
 
     def forward(self, x):
         return (300 * self.layer(x)).exp()
+
+
+class SinglePrecisionOnly(nn.Module):
+    """Has an operator that refuses float64, as grouped products of experts do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        if x.dtype == torch.float64:
+            raise RuntimeError("Expected Float32")
+        return self.last(self.first(x).relu())
+
+
+def test_models_that_run_in_single_precision_alone_are_compared_in_it():
+    x = torch.randn(16, 5)
+    gated = closed(lumos.gate(SinglePrecisionOnly(), x), first=3)
+    assert lumos.verify(gated, x).dtype == "float32"
+    with pytest.raises(CompactionError, match=r"does not run on these inputs: RuntimeError: .*mat1"):
+        lumos.verify(gated, torch.randn(16, 4))
+
+
+class Chain(nn.Module):
+    """Branches in a chain: what closes behind one may hide what closes in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 4)) for _ in range(6))
+
+    def forward(self, x):
+        for part in self.parts:
+            x = x + part(x)
+        return x
+
+
+def test_few_optional_groups_are_each_closed_alone():
+    structure = lumos.gate(Chain(), torch.randn(8, 4)).structure
+    optional = {g.name for g in structure.groups if g.optional}
+    assert len(optional) == 6
+    assert {c.whole for c in closings(structure) if c.whole} == {frozenset([name]) for name in optional}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore::DeprecationWarning")
+def test_parts_that_take_no_hooks_do_not_hide_where_models_differ():
+    x = torch.randn(16, 5)
+    model = nn.Sequential(nn.Linear(5, 6), torch.jit.script(nn.ReLU()), nn.Linear(6, 2))
+    with pytest.raises(CompactionError, match="gated and compact differ"):
+        lumos.verify(lumos.gate(model, x), x, tolerance=-1.0)

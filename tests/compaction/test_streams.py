@@ -105,7 +105,12 @@ def built(name: str) -> tuple[nn.Module, Tensor]:
     return Stream((IMAGES if images else ROWS)[name], images), torch.randn(3, 4, 5, 6) if images else torch.randn(6, 4)
 
 
-@pytest.mark.parametrize("name", [*ROWS, *IMAGES])
+QUICK = "RMSNorm", "no weight", "normalize", "ChannelsFirst", "GroupNorm(1)"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in (*ROWS, *IMAGES)]
+)
 def test_channels_of_a_stream_go_and_the_function_stays(name, tmp_path):
     model, x = built(name)
     gated = lumos.gate(model, x, options=STREAMS)
@@ -123,6 +128,18 @@ def test_channels_of_a_stream_go_and_the_function_stays(name, tmp_path):
     small.save(tmp_path / "compact")
     for back in (lumos.load(tmp_path / "compact", built(name)[0]).eval(), pickle.loads(pickle.dumps(small))):
         torch.testing.assert_close(back(x), small(x))
+
+
+@pytest.mark.parametrize(
+    "name", ["RMSNorm", *(pytest.param(n, marks=pytest.mark.slow) for n in (*ROWS, *IMAGES) if n != "RMSNorm")]
+)
+def test_a_compact_stream_is_exported(name):
+    model, x = built(name)
+    gated = lumos.gate(model, x, options=STREAMS)
+    with torch.no_grad():
+        gated.gates.log_alpha.fill_(8.0)
+        gated.gates.log_alpha[gated.structure.group("first").gates][::2] = -8.0
+    small = lumos.compact(gated.eval())
     torch.testing.assert_close(torch.export.export(small, (x,), strict=False).module()(x), small(x))
 
 

@@ -67,6 +67,7 @@ print(described[{METADATA!r}])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pair.pt", "small.pt2"]
 
 
+@pytest.mark.slow
 def test_no_sample_of_the_example_is_in_the_file(small, tmp_path):
     """The archive holds the weights and no inputs: one example row more or less changes nothing."""
     sizes = []

@@ -6,6 +6,8 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -89,6 +91,7 @@ def test_gradients_where_backward_runs_forward_again(again, rows):
         torch.testing.assert_close(found[name], grad, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**20), rows=st.integers(1, 80), calls=st.integers(1, 3), reentrant=st.booleans())
 @settings(max_examples=25, deadline=None)
 def test_accumulated_gradients_with_checkpointing_are_those_without(seed, rows, calls, reentrant):
@@ -399,3 +402,69 @@ def test_weights_that_are_read_past_the_gates_are_held():
     for group in gated.structure.groups:
         gated.gates.log_alpha.data[group.start : group.start + group.size // 2] = -8.0
     lumos.verify(gated.eval(), (x,))
+
+
+class _Registered(nn.Module):
+    """A class that keeps account of those derived from it, and that makes new ones of its own kind in ``forward``."""
+
+    kinds: ClassVar[list[type]] = []
+
+    def __init_subclass__(cls, name: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _Registered.kinds.append(cls)
+
+
+class _Factors(_Registered, name="factors"):
+    def __init__(self, factors: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.count = 0
+        for factor in factors:
+            key = f"factor_{self.count}"
+            register = self.register_parameter if isinstance(factor, nn.Parameter) else self.register_buffer
+            register(key, factor)
+            self.count += 1
+
+    def halves(self) -> "_Factors":
+        return self.__class__([getattr(self, f"factor_{i}")[:, :4] for i in range(self.count)])
+
+    def forward(self, x):
+        part = self.halves()
+        return torch.relu(x[:, :4] @ part.factor_0.t()) @ self.factor_1.t()
+
+
+def test_classes_that_ask_for_arguments_and_make_others_of_their_kind():
+    torch.manual_seed(0)
+    factors = _Factors([nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(3, 6))])
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), factors)
+    gated = lumos.gate(model, torch.randn(8, 4))
+    assert _Registered.kinds == [_Factors]  # none of ours
+    assert type(gated.model[2].halves()) is _Factors
+    assert copy.deepcopy(gated)(torch.ones(2, 4)).shape == (2, 3)
+    with torch.no_grad():
+        gated.gates.log_alpha[2:7] = -9.0
+    assert lumos.verify(gated, torch.randn(8, 4)).max_rel_diff < 1e-10
+
+
+class _WithHook(nn.Module):
+    """Keeps the handle of a hook that it put on a part of itself, as libraries do for checkpointing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.handles = [self.first.register_forward_hook(lambda _module, _inputs, output: output + 1)]
+
+    def forward(self, x):
+        return self.last(self.first(x).relu())
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_handles_of_hooks_are_copied_with_the_hooks(copied):
+    model, x = _WithHook(), torch.randn(8, 4)
+    model = copy.deepcopy(model) if copied else model
+    gated = lumos.gate(model, x)
+    lumos.verify(gated, x)
+    small = lumos.compact(gated.eval())
+    want = small(x)
+    copy.deepcopy(gated).model.handles[0].remove()
+    assert torch.allclose(gated(x), want)
+    assert len(model.first._forward_hooks) == 1

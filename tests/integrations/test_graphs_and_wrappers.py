@@ -21,7 +21,14 @@ def share(small, dense):
     return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in dense.parameters())
 
 
-def test_graphs_from_a_geometric_loader():
+def same(found, expected):
+    found, expected = found.state_dict(), expected.state_dict()
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    """Forty graphs whose value is a mean over one feature of their nodes, in a loader, and a network for them."""
     pytest.importorskip("torch_geometric")
     from torch_geometric.data import Data
     from torch_geometric.loader import DataLoader
@@ -36,25 +43,55 @@ def test_graphs_from_a_geometric_loader():
             h = torch.relu(self.first(x, edge_index))
             return self.last(global_mean_pool(torch.relu(self.second(h, edge_index)), batch))
 
-    graphs = []
+    samples = []
     for _ in range(40):
         x, edges = torch.rand(6, 5), torch.randint(6, (2, 14))
-        graphs.append(Data(x=x, edge_index=edges, y=x[:, 1].mean()[None]))
-    loader = DataLoader(graphs, batch_size=10)
-    one = next(iter(loader))
-    model = Net()
-    gated = lumos.gate(model, (one.x, one.edge_index, one.batch))
-    optimizer = torch.optim.Adam(gated.parameters(), lr=3e-3)
-    pruner = lumos.Pruner(gated, optimizer, 40, lumos.Target(params=0.5))
-    for _ in range(10):
-        for data in loader:
-            loss = (gated(data.x, data.edge_index, data.batch)[:, 0] - data.y).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    small = pruner.finish()
-    assert share(small, model) <= 0.5
-    torch.testing.assert_close(small(one.x, one.edge_index, one.batch), gated(one.x, one.edge_index, one.batch))
+        samples.append(Data(x=x, edge_index=edges, y=x[:, 1].mean()[None]))
+    return DataLoader(samples, batch_size=10), Net
+
+
+class OnGraphs:
+    """A training of forty steps."""
+
+    def __init__(self, graphs):
+        torch.manual_seed(0)
+        self.loader, network = graphs
+        self.one, self.dense = next(iter(self.loader)), network()
+        self.gated = lumos.gate(self.dense, (self.one.x, self.one.edge_index, self.one.batch))
+        self.optimizer = torch.optim.Adam(self.gated.parameters(), lr=3e-3)
+        self.pruner = lumos.Pruner(self.gated, self.optimizer, 40, lumos.Target(params=0.5))
+        self.parts = (self.pruner, self.gated, self.optimizer)
+
+    def epochs(self, count):
+        for _ in range(count):
+            for data in self.loader:
+                loss = (self.gated(data.x, data.edge_index, data.batch)[:, 0] - data.y).square().mean()
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+
+
+def test_graphs_from_a_geometric_loader(graphs):
+    training = OnGraphs(graphs)
+    training.epochs(10)
+    small, one = training.pruner.finish(), training.one
+    assert share(small, training.dense) <= 0.5
+    torch.testing.assert_close(
+        small(one.x, one.edge_index, one.batch), training.gated(one.x, one.edge_index, one.batch)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [3, 7], ids=["before the cut", "after it"])
+def test_a_training_on_graphs_goes_on_to_the_same_model(graphs, tmp_path, stop):
+    whole, resumed = OnGraphs(graphs), OnGraphs(graphs)
+    whole.epochs(stop)
+    torch.save([part.state_dict() for part in whole.parts], tmp_path / "x.pt")
+    whole.epochs(10 - stop)
+    for part, state in zip(resumed.parts, torch.load(tmp_path / "x.pt", weights_only=True), strict=True):
+        part.load_state_dict(state)
+    resumed.epochs(10 - stop)
+    assert same(resumed.pruner.finish(), whole.pruner.finish())
 
 
 @pytest.mark.parametrize("stop", [10, 30], ids=["before the cut", "after it"])
@@ -82,17 +119,16 @@ def test_accelerate_with_accumulation_and_a_saved_state(tmp_path, stop):
     torch.save(parts[4].state_dict(), tmp_path / "pruner.pt")
     parts[0].save_state(str(tmp_path / "state"))
     steps(parts, 40 - stop)
-    expected = parts[4].finish().state_dict()
+    expected = parts[4].finish()
     accelerate.state.AcceleratorState._reset_state(True)
     parts = begun()
     parts[4].load_state_dict(torch.load(tmp_path / "pruner.pt", weights_only=True))
     parts[0].load_state(str(tmp_path / "state"))
     assert parts[4].step == stop
     steps(parts, 40 - stop)
-    found = parts[4].finish().state_dict()
+    found = parts[4].finish()
     accelerate.state.AcceleratorState._reset_state(True)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert same(found, expected)
 
 
 def test_skorch_in_a_pipeline():
@@ -119,3 +155,27 @@ def test_skorch_in_a_pipeline():
     small = dict(net.callbacks_)["prune"].small_
     assert share(small, network()) <= 0.3
     assert pipeline.predict(X.numpy()).shape == (128, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [3, 7], ids=["before the cut", "after it"])
+def test_a_skorch_net_goes_on_to_the_same_model(tmp_path, stop):
+    skorch = pytest.importorskip("skorch")
+
+    def begun():
+        net = skorch.NeuralNetRegressor(
+            lumos.gate(network(), X[:8]), optimizer=torch.optim.AdamW, lr=3e-3, batch_size=32, train_split=None,
+            verbose=0,
+        ).initialize()  # fmt: skip
+        return net, lumos.Pruner(net.module_, net.optimizer_, 40, lumos.Target(params=0.3))
+
+    net, whole = begun()
+    net.partial_fit(X.numpy(), Y.numpy(), epochs=stop)
+    net.save_params(f_params=tmp_path / "net.pt", f_optimizer=tmp_path / "optimizer.pt")
+    torch.save(whole.state_dict(), tmp_path / "pruner.pt")
+    net.partial_fit(X.numpy(), Y.numpy(), epochs=10 - stop)
+    net, resumed = begun()
+    resumed.load_state_dict(torch.load(tmp_path / "pruner.pt", weights_only=True))
+    net.load_params(f_params=tmp_path / "net.pt", f_optimizer=tmp_path / "optimizer.pt")
+    net.partial_fit(X.numpy(), Y.numpy(), epochs=10 - stop)
+    assert same(resumed.finish(), whole.finish())

@@ -49,6 +49,7 @@ def train(folder, stop=None, resume=None):
     return gated, callback, trainer
 
 
+@pytest.mark.slow
 def test_a_training_ends_in_a_compact_model(tmp_path):
     gated, callback, trainer = train(tmp_path)
     dense = sum(p.numel() for p in Model().parameters())

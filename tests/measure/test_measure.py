@@ -10,6 +10,7 @@ from torch import nn
 
 import lumos
 from lumos import measure
+from lumos.errors import ConfigError
 from lumos.measure import batches, energy, timing
 from lumos.measure.memory import peak_bytes
 from tests.families import FAMILIES
@@ -288,3 +289,45 @@ def test_a_comparison_prints_as_a_table_and_leaves_the_models():
     assert (dense.training, small.training) == (True, False)
     same = measure.compare(dense, dense, torch.rand(8, 20), batches=())
     assert (same.largest, same.typical) == (0.0, 0.0)
+
+
+def test_a_comparison_says_what_is_equal_and_what_is_not():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1)), torch.rand(8, 6)
+    gated = lumos.gate(model, x).eval()
+    with torch.no_grad():
+        gated.gates.log_alpha[8:24] = -9.0
+    small = lumos.compact(gated)
+    found = measure.compare(gated, small, x, batches=(1,))
+    assert found.largest < 1e-6
+    assert (found.note, found.dense["params"], str(found).split()[1]) == ("", 257, "gated")
+    stale = measure.compare(model, small, x, batches=(1,))
+    assert stale.typical > 0.1
+    assert "note: these are two functions" in str(stale).splitlines()[-1]
+    gated.become(small.model, small.selected)
+    with pytest.raises(ConfigError, match="dense: this gated model is cut, and is the compact one; expected a dense"):
+        measure.compare(gated, small, x)
+
+
+class Slope(nn.Module):
+    """A model that differentiates in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, 1))
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.inner(x).sum(), x, create_graph=True)[0]
+
+
+def test_a_model_that_differentiates_in_its_forward_is_measured(quick):
+    x = torch.rand(8, 5)
+    gated = lumos.gate(Slope(), x).eval()
+    with torch.no_grad():
+        gated.gates.log_alpha[6:10] = -9.0
+    found = measure.compare(Slope(), lumos.compact(gated), x, batches=(1, 16))
+    assert found.dense["macs"] == 108  # 54 to the energy; back over both layers, as many
+    assert found.small["params"] < found.dense["params"]
+    cost = measure.inference_cost({"dense": Slope()}, (x,), CPU)["dense"]
+    assert (cost["macs"], cost["params"]) == (108, 64)

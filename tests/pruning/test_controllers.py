@@ -1,5 +1,6 @@
 """What sets the penalty's coefficient, a target or a tolerance, and what is decided at the cut."""
 
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,15 @@ import torch
 
 from lumos.errors import TrainingError
 from lumos.pruning.budget import Budget
-from lumos.pruning.controllers import PATIENCE, TargetController, ToleranceController, make_controller, nearly_decided
+from lumos.pruning.controllers import (
+    FALL,
+    GRACE,
+    PATIENCE,
+    TargetController,
+    ToleranceController,
+    make_controller,
+    nearly_decided,
+)
 from lumos.pruning.settings import Schedule, Target, Tolerance
 from tests.pruning.networks import mlp
 
@@ -59,9 +68,9 @@ def test_hidden_units_keep_their_default_coefficient_beside_a_target_of_features
     assert got == pytest.approx(40 * controller.coefficient(50) + 120 * 1e-3, rel=1e-5)
 
 
-def tolerant(higher=True, dense=0.9, scores=()):
+def tolerant(higher=True, dense=0.9, scores=(), curve=()):
     given = iter(scores)
-    goal = Tolerance(0.1, score=lambda model: next(given), baseline=dense, higher_is_better=higher)
+    goal = Tolerance(0.1, score=lambda model: next(given), baseline=dense, higher_is_better=higher, curve=curve)
     controller = make_controller(goal, SCHEDULE, mlp())
     assert isinstance(controller, ToleranceController)
     return controller
@@ -75,40 +84,126 @@ def test_the_threshold_lies_on_the_worse_side_of_the_dense_score():
     assert not tolerant(False, 2.0).within(2.3)
 
 
-def checked(controller, *scores):
-    """Lambda after checks that find these scores, from its start on, as logarithms."""
-    gated = mlp()
-    optimizer = torch.optim.AdamW(gated.parameters())
-    given, found = iter(scores), [controller.log_lambda]
+def checked(controller, *scores, gated=None):
+    """Share that the budget allows after checks that find these scores, with the steps in between."""
+    gated = gated or mlp()
+    given, found, done = iter(scores), [], len(controller.checks)
     controller.score = lambda model: next(given)
-    for number in range(len(scores)):
-        controller.after_step(gated, [optimizer], controller.interval * (number + 1))
-        found.append(controller.log_lambda)
-    return [b - found[0] for b in found[1:]]
+    for number in range(done, done + len(scores)):
+        for step in range(number * controller.interval, (number + 1) * controller.interval):
+            controller.before_step(gated, step)
+            controller.after_step(gated, step + 1)
+        found.append(controller.limit(0))
+    return found
 
 
-def test_lambda_follows_the_score():
-    up, down = ToleranceController.up, ToleranceController.down
-    # still learning; within the tolerance; below what it had been
-    assert checked(tolerant(), 0.3, 0.85, 0.8) == pytest.approx([0.0, up, up - down])
+CURVE = ((0.02, 0.5), (0.5, 0.8), (1.0, 0.9))
+"""What a dense network came to, from step 4 of 200 on."""
 
 
-def test_a_network_that_stops_learning_below_the_threshold_pays_less():
-    assert checked(tolerant(), *[0.3] * (1 + PATIENCE)) == pytest.approx([0.0] * PATIENCE + [-ToleranceController.down])
+def test_the_budget_falls_while_the_network_keeps_up_with_the_dense_one():
+    controller = tolerant(curve=CURVE)
+    start = math.exp(controller.start)
+    found = checked(controller, 0.1, 0.6, 0.6, 0.6)
+    # A check at each second step; the first ones come before the curve, and the second begins the fall.
+    fall = math.exp(-2 * FALL / 100)
+    assert found == pytest.approx([start, start, start * fall, start * fall**2])
 
 
-def test_the_cut_returns_to_the_smallest_state_within_the_tolerance():
-    controller, gated = tolerant(scores=[0.85, 0.5]), mlp()
-    optimizer = torch.optim.AdamW(gated.parameters())
-    controller.after_step(gated, [optimizer], 2)
-    kept = gated.gates.log_alpha.detach().clone()
+def test_a_network_that_falls_behind_gets_time_and_then_its_units_back():
+    controller, gated = tolerant(curve=CURVE), mlp()
+    start = math.exp(controller.start)
+    good = checked(controller, 0.1, 0.9, 0.9, gated=gated)
+    with torch.no_grad():  # what closed was needed
+        gated.gates.log_alpha[8:40] = -3.0
+    held = checked(controller, *[0.1] * GRACE, gated=gated)
+    assert len({round(x, 9) for x in held}) == 1  # the budget is held, so that it may recover
+    assert held[0] < good[-1]
+    assert int(gated.gates.is_open().sum()) == 160 - 32
+    small = math.log(float(controller._share(gated, gated.gates.is_open().double())))
+    (back,) = checked(controller, 0.1, gated=gated)
+    assert back == pytest.approx(start)  # it had kept up with nothing closed
+    assert bool(gated.gates.is_open().all())
+    assert controller.too_small == pytest.approx(small)
+    after = checked(controller, *[0.9] * 30, gated=gated)
+    assert math.exp(small) < min(after) < start
+    assert min(after) == pytest.approx(math.exp((small + controller.start) / 2), rel=0.2)
+
+
+def test_what_falls_behind_again_gets_what_it_had_before_that():
+    controller, gated = tolerant(curve=CURVE), mlp()
+    checked(controller, 0.1, gated=gated)
+    for units in (24, 48, 72):  # it keeps up with ever fewer
+        with torch.no_grad():
+            gated.gates.log_alpha[8 : 8 + units] = -3.0
+        checked(controller, 0.9, gated=gated)
+    counts = [int(gated.gates.is_open().sum())]
+    checked(controller, 0.1, gated=gated)  # from here on the budget is held
+    for _ in range(3):
+        checked(controller, *[0.1] * GRACE, gated=gated)
+        counts.append(int(gated.gates.is_open().sum()))
+    assert counts == [88, 112, 136, 160]
+
+
+def test_of_a_slow_fall_it_gets_back_no_more_than_the_last_step():
+    """Each size is within 15% of the one before: none of them may hide the others."""
+    controller, gated = tolerant(curve=CURVE), mlp()
+    checked(controller, 0.1, gated=gated)
+    for closed in range(4, 100, 4):
+        with torch.no_grad():
+            gated.gates.log_alpha[8 : 8 + closed] = -3.0
+        checked(controller, 0.9, gated=gated)
+    counts = [int(gated.gates.is_open().sum())]
+    checked(controller, 0.1, gated=gated)
+    while counts[-1] < 160:
+        checked(controller, *[0.1] * GRACE, gated=gated)
+        counts.append(int(gated.gates.is_open().sum()))
+    assert counts[0] == 64
+    ratios = [more / fewer for fewer, more in itertools.pairwise(counts)]
+    assert all(1.05 < ratio < 1.35 for ratio in ratios)
+
+
+def test_a_network_that_never_keeps_up_loses_nothing():
+    controller = tolerant(curve=CURVE)
+    start = math.exp(controller.start)
+    assert checked(controller, *[0.1] * 20) == pytest.approx([start] * 20)
+
+
+def test_without_a_curve_it_waits_until_the_network_is_trained_out():
+    controller = tolerant()
+    start = math.exp(controller.start)
+    found = checked(controller, 0.3, *[0.2] * PATIENCE, *[0.29] * 5)
+    assert found[: PATIENCE + 1] == pytest.approx([start] * (PATIENCE + 1))
+    assert controller.line(50) == pytest.approx(0.27)  # a tenth below its own best: .81 is out of its reach
+    assert found[-1] < start
+    reached = tolerant()
+    assert checked(reached, 0.85, 0.85)[-1] < start
+    assert reached.line(50) == pytest.approx(0.765)
+
+
+def test_the_cut_opens_units_again_where_the_network_did_not_keep_up_at_last():
+    controller, gated = tolerant(curve=CURVE), mlp()
+    checked(controller, 0.1, 0.9, gated=gated)
     with torch.no_grad():
-        gated.gates.log_alpha.fill_(-3.0)
-    controller.after_step(gated, [optimizer], 4)
-    controller.finalize(gated, [optimizer])
-    assert torch.equal(gated.gates.log_alpha, kept)
+        gated.gates.log_alpha[8:40] = -3.0
+    checked(controller, 0.1, 0.1, gated=gated)
+    controller.finalize(gated)
+    assert bool(gated.gates.is_open().all())
     assert controller.report(0.7)["returned_at_cut"]
     assert not controller.report(0.7)["met"]
+
+
+def test_until_there_is_a_line_lambda_is_the_default_and_then_the_budget_is_what_it_left():
+    controller, gated = tolerant(), mlp()
+    with torch.no_grad():
+        gated.gates.log_alpha[8:40] = -3.0
+    checked(controller, 0.3, 0.4, gated=gated)
+    assert controller.coefficient(50) == pytest.approx(1e-3)
+    assert controller.log_limit == controller.start
+    (limit,) = checked(controller, 0.85, gated=gated)
+    assert limit == pytest.approx(128 / 160)
+    without_scores = tolerant(curve=[(0.5, math.nan)])
+    assert not without_scores.ready  # as without a curve
 
 
 def test_a_tolerance_needs_a_score_and_a_baseline():

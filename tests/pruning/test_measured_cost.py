@@ -59,7 +59,7 @@ def trained(target, clock=counted, calibration=None, count=STEPS, **options):
 # ---- the promise ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [0.6, 0.3])
+@pytest.mark.parametrize("asked", [pytest.param(0.6, marks=pytest.mark.slow), 0.3])
 def test_a_latency_is_met_from_below_by_the_clock(asked):
     model, x, pruner = trained(lumos.Target(latency=asked))
     small = pruner.finish()
@@ -91,6 +91,7 @@ def test_what_no_cut_can_meet_is_refused_before_the_training():
         trained(lumos.Target(latency=0.01))
 
 
+@pytest.mark.slow
 def test_widths_are_rounded_up_where_that_is_faster_and_only_there():
     _, _, pruner = trained(lumos.Target(latency=0.5), in_blocks)
     small = pruner.finish()
@@ -103,6 +104,7 @@ def test_widths_are_rounded_up_where_that_is_faster_and_only_there():
     assert torch.equal(same, keep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goal", [lumos.Lambda(1e-2, penalty="latency"), "tolerance"], ids=["lambda", "tolerance"])
 def test_latency_is_what_lambda_and_tolerance_minimise(goal):
     if goal == "tolerance":
@@ -111,7 +113,7 @@ def test_latency_is_what_lambda_and_tolerance_minimise(goal):
     gated, controller = pruner.gated, pruner.controller
     with torch.no_grad():
         gated.gates.log_alpha.fill_(40.0)
-    (term,) = controller.penalty_terms(gated)
+    term, *_features = controller.penalty_terms(gated)
     assert float(term.detach()) == pytest.approx(gated.structure.units, rel=0.02)  # as the number of gates
     term.backward()
     _, _, pruner = trained(goal)
@@ -147,6 +149,7 @@ def test_a_calibration_of_other_calls_is_refused():
         trained(goal, calibration=before.calibration, count=0)
 
 
+@pytest.mark.slow
 def test_killed_in_fit_and_gone_on_with_the_same_digits(tmp_path):
     model, x, y = problem()
     data = {"train": (x[:200], y[:200]), "valid": (x[200:], y[200:])}

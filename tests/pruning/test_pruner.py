@@ -1,6 +1,7 @@
 """A Pruner in loops as people write them."""
 
 import copy
+import io
 import subprocess
 import sys
 
@@ -102,6 +103,26 @@ def test_a_target_is_met_with_any_optimizer(name, cut):
     assert pruner.equivalence.max_rel_diff < 1e-10
 
 
+@pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
+def test_the_two_features_of_a_product_are_found(name):
+    """One group of parameters, any optimizer, nothing in the loop."""
+    torch.manual_seed(0)
+    x = torch.randn(1000, 10)
+    y = x[:, :1] * x[:, 1:2]
+    gated = lumos.gate(nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 1)), x[:8])
+    optimizer = MAKERS[name](gated.parameters())
+    pruner = Pruner(gated, optimizer, 300, lumos.Target(params=0.15))
+    for _ in range(300):
+        i = torch.randint(len(x), (128,))
+        loss = (gated(x[i]) - y[i]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    small = pruner.finish()
+    assert small.features == ["x0", "x1"]
+    assert float((small(x) - y).square().mean().detach() / y.var()) < 0.2
+
+
 def test_what_the_loop_does_to_gradients_and_rates_does_not_reach_the_gates():
     """Weight decay, schedulers, clipping, gradients in parts: the same gates as without, in the first step."""
 
@@ -168,11 +189,20 @@ def test_a_step_that_a_scaler_skips_leaves_nothing_behind():
     assert not torch.equal(gated.gates.log_alpha, before)
 
 
-@pytest.mark.parametrize("at", [STEPS // 4, STEPS // 2, STEPS - 5])
+@pytest.mark.parametrize("at", [STEPS // 4, pytest.param(STEPS // 2, marks=pytest.mark.slow), STEPS - 5])
 @pytest.mark.parametrize("goal", [lumos.Lambda(1e-2), lumos.Target(params=0.3)], ids=["lambda", "target"])
 def test_stopped_and_resumed_to_the_same_digits(at, goal):
+    resume_to_the_same_digits(at, goal, norm=False)
+
+
+def test_batch_statistics_of_a_training_that_stopped_just_before_its_cut():
+    """They are taken over the last batches, of which some came before the stop."""
+    resume_to_the_same_digits(STEPS // 2 - 3, lumos.Target(params=0.3), norm=True)
+
+
+def resume_to_the_same_digits(at, goal, norm):
     def begun():
-        model, x, y = problem()
+        model, x, y = problem(norm=norm)
         gated = lumos.gate(model, x[:8])
         optimizer = torch.optim.AdamW(gated.parameters(), lr=3e-3)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
@@ -182,7 +212,10 @@ def test_stopped_and_resumed_to_the_same_digits(at, goal):
     torch.manual_seed(7)
     steps(gated, optimizer, x, y, at, scheduler)
     parts = {"pruner": pruner, "gated": gated, "optimizer": optimizer, "scheduler": scheduler}
-    saved = copy.deepcopy({name: part.state_dict() for name, part in parts.items()})
+    file = io.BytesIO()
+    torch.save({name: part.state_dict() for name, part in parts.items()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
     random = torch.get_rng_state()
     steps(gated, optimizer, x, y, STEPS - at, scheduler)
     expected = pruner.finish().state_dict()
@@ -195,6 +228,27 @@ def test_stopped_and_resumed_to_the_same_digits(at, goal):
     found = pruner.finish().state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_step_without_rate_and_gradient_is_none(loaded):
+    """torch.distributed.checkpoint makes the state of an optimizer with one, before it reads a checkpoint."""
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.AdamW(gated.parameters(), lr=3e-3)
+    pruner = Pruner(gated, optimizer, STEPS, lumos.Target(params=0.3))
+    if loaded:
+        pruner.load_state_dict({**pruner.state_dict(), "step": 7})
+    before = gated.gates.log_alpha.detach().clone()
+    for p in gated.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step()
+    assert pruner.step == 7 * loaded
+    assert torch.equal(gated.gates.log_alpha, before)
+    (gated(x) - y).square().mean().backward()
+    optimizer.step()  # a rate that warms up begins at zero, too
+    assert pruner.step == 7 * loaded + 1
 
 
 def test_the_optimizer_keeps_its_groups_options_and_moments():
@@ -407,7 +461,7 @@ def test_a_state_of_after_the_cut_cuts_a_whole_model_where_that_is_asked_for():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["parallel", "compiled"])
+@pytest.mark.parametrize("program", ["parallel", "resumed", "compiled"])
 def test_in_a_process_of_its_own(program):
     run = subprocess.run(
         [sys.executable, "-m", f"tests.pruning.{program}"], capture_output=True, text=True, timeout=600, check=False
@@ -438,3 +492,27 @@ def test_wrong_arguments(options, message):
             Pruner(gated, wrong, 10)
     with pytest.raises(ConfigError, match=r"gated=Sequential: expected what lumos\.gate returned"):
         Pruner(model, optimizer, 10)
+
+
+def test_gradients_that_are_not_finite_are_said_now_and_then(caplog):
+    """Not in each step: the line that says it first would be far above."""
+    gated = lumos.gate(nn.Linear(3, 1), torch.randn(8, 3))
+    optimizer = torch.optim.SGD(gated.parameters(), lr=0.1)
+    Pruner(gated, optimizer, 100, lumos.Lambda(0.1), warmup=0.0)
+    with caplog.at_level("WARNING"):
+        for _ in range(25):
+            optimizer.zero_grad()
+            (gated(torch.randn(8, 3)).mean() * float("nan")).backward()
+            optimizer.step()
+    said = [r.message for r in caplog.records if "not finite" in r.message]
+    assert [message.partition("(")[2].partition(")")[0] for message in said] == ["time 1", "time 10"]
+
+
+def test_a_network_that_is_no_longer_finite_is_not_handed_out():
+    model, x, y = problem()
+    gated = lumos.gate(model, x[:8])
+    optimizer = torch.optim.SGD(gated.parameters(), lr=1e30)
+    pruner = Pruner(gated, optimizer, STEPS, cut="end")
+    steps(gated, optimizer, x, y, 4)
+    with pytest.raises(TrainingError, match=r"is not finite after 4 steps .*; lower the learning rate"):
+        pruner.finish()

@@ -1,5 +1,6 @@
 """What can be asked for: a lambda, a target, a tolerance."""
 
+import math
 import subprocess
 import sys
 
@@ -18,6 +19,8 @@ from lumos.pruning.settings import Lambda, Schedule, Target, Tolerance, warm_up
         (lambda: Target(features=0), "lumos.target.features=0: expected a whole number >= 1"),
         (lambda: Target(), "a target has none: expected one of params, macs, latency, memory, features"),
         (lambda: Target(params=0.1, macs=0.2), "a target has params and macs: expected one of"),
+        (lambda: Tolerance(0.1, curve=[0.3, 0.4]), "curve=0.3: expected pairs of a share"),  # pyright: ignore[reportArgumentType]
+        (lambda: Tolerance(0.1, curve=[(40, 0.3)]), r"curve=\(40, 0.3\): expected pairs of a share of the training"),
         (lambda: Tolerance(1.0), r"lumos.tolerance=1.0: expected a share in \[0, 1\)"),
     ],
 )
@@ -36,3 +39,20 @@ def test_warm_up_is_a_line():
 def test_settings_import_no_torch():
     code = "import sys; sys.modules['torch'] = None; import lumos.pruning.settings"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_line_of_a_tolerance_follows_the_dense_course():
+    rising = Tolerance(0.1, baseline=1.0, curve=((0.25, 0.2), (0.5, 0.5), (0.75, 0.8), (1.0, 1.0)))
+    # means of neighbours: .35, .5, .7667, .9
+    assert rising.line(0.1) is None
+    assert rising.line(0.25) == pytest.approx(0.9 * 0.35)
+    assert rising.line(0.375) == pytest.approx(0.9 * 0.425)
+    assert rising.line(1.0) == pytest.approx(0.9 * 0.9)
+    falling = Tolerance(0.1, baseline=1.0, curve=((0.5, 2.0), (1.0, 0.5), (1.0, math.nan)), higher_is_better=False)
+    assert falling.line(0.5) == pytest.approx(1.1 * 1.25)
+    assert falling.line(1.0) == pytest.approx(1.1 * 1.25)
+    best_at_half = Tolerance(0.1, baseline=1.0, curve=((0.5, 1.0), (0.6, 1.0), (0.8, 0.4), (0.9, 0.4)))
+    assert best_at_half.line(0.9) == pytest.approx(0.9)
+    above = Tolerance(0.1, baseline=1.0, curve=((0.1, 3.0),))
+    assert above.line(0.5) == pytest.approx(0.9)  # never above the threshold
+    assert Tolerance(0.1, baseline=1.0).line(0.5) is None

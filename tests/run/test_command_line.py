@@ -1,17 +1,22 @@
 """The program as a person starts it: in its own process, from any folder."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import lumos
 from lumos.compaction import compact_file
+from lumos.suite.config import quoted
 from lumos.suite.paths import PROJECT
+from lumos.suite.sweep import claim
 
 RUN_PY = (str(PROJECT / "run.py"),)
 LUMOS_RUN = ("-m", "lumos", "run")
@@ -38,7 +43,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(home):
-    done = start("workload=cfd", "lumos.lambda=1e-3", "scale=tiny", home=home)
+    done = start("workload=cfd", "lumos.lambda=1e-3", "scale=tiny", "trainer.threads=1", home=home)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -126,13 +131,61 @@ def test_the_same_seed_gives_the_same_numbers(finished, home, tmp_path):
         assert first[side]["score"] == second[side]["score"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the processes are found in /proc")
+@pytest.mark.parametrize(
+    ("rank", "number", "line"),
+    [
+        (0, signal.SIGKILL, "process 0 of 2 was killed by SIGKILL, by somebody or for want of memory; the same call "),
+        (1, signal.SIGKILL, "process 1 of 2 was killed by SIGKILL, by somebody or for want of memory; the same call "),
+        (1, signal.SIGTERM, "stopped by SIGTERM; the same call goes on from there"),
+        (None, signal.SIGTERM, "stopped by SIGTERM; the same call goes on from there"),
+        (None, signal.SIGUSR1, "stopped by SIGUSR1; the same call goes on from there"),
+    ],
+)
+def test_one_of_two_processes_or_both_are_ended(rank, number, line, tmp_path):
+    """One line says what happened, no traceback, and the same call goes on."""
+    words = ("workload=synthetic", "scale=tiny", "workload.epochs=60", "trainer.devices=2", "trainer.device=cpu")
+    env = {**os.environ, "LUMOS_RESULTS": str(tmp_path / "results"), "LUMOS_CACHE": str(tmp_path / "data")}
+    command = [sys.executable, *RUN_PY, *words, "trainer.threads=1", "trainer.checkpoint_steps=5"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=env, cwd=tmp_path, text=True, **pipes) as run:
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("results/**/*.ckpt")):
+            assert run.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        (target,) = [run.pid] if rank is None else [process for process, place in ranked(run.pid) if place == rank]
+        os.kill(target, number)
+        _, said = run.communicate(timeout=120)
+    (told,) = [told for told in said.splitlines() if told.startswith("lumos: ")]
+    assert told.startswith(f"lumos: {line}")
+    assert "Traceback" not in said
+    assert run.returncode == 128 + number
+    again = start(*words, "trainer.threads=1", "trainer.checkpoint_steps=5", home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    (log,) = tmp_path.glob("results/runs/*/*/train.log")
+    assert ": going on from step" in log.read_text()
+
+
+def ranked(parent: int) -> list[tuple[int, int]]:
+    """The processes that a run of several began: their numbers, and their ranks."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # it may have ended by now
+                of = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                rank = re.search(rb"(?:^|\0)RANK=(\d+)", (folder / "environ").read_bytes())
+                if of == parent and rank:
+                    found.append((int(folder.name), int(rank[1])))
+    return found
+
+
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
         ("workload=cdf", "lumos: workload=cdf: there is no such workload; expected one of braintumor, cfd,"),
         ("lumos.lamda=1", "lumos: lumos.lamda: there is no such key (did you mean lambda?)"),
-        ("lumos.lambda=-1", "lumos: lumos.lambda=-1.0: expected a number >= 0"),
-        ("lumos.tau=0", "lumos: lumos.tau=0.0: expected a number > 0"),
         ("scale=huge", "lumos: scale=huge: expected one of tiny, small, paper"),
     ],
 )
@@ -176,13 +229,38 @@ def test_a_sweep(tmp_path):
     assert records[0]["dense"]["score"] == records[1]["dense"]["score"]
 
 
+def test_jobs_of_a_sweep_go_to_the_folder_that_it_took(tmp_path):
+    """Another sweep is at work in the one that was wished for: begun in the same second, say."""
+    wished, lock = claim(tmp_path / "it's a, sweep")
+    places = (f"hydra.sweep.dir={quoted(str(wished))}", f"paths.results={tmp_path}/results")
+    words = ("-m", "workload=synthetic", "scale=tiny", "lumos.lambda=-1,-2", *places)
+    done = start(*words, home=tmp_path, extra_path=str(PROJECT), program=LUMOS_RUN)
+    lock.release()
+    assert done.returncode == 1
+    assert "2 of 2 failed" in done.stdout
+    assert [p.name for p in wished.iterdir()] == [".lock"]
+    taken = wished.with_name(f"{wished.name}-2")
+    assert sorted(p.parent.name for p in taken.glob("*/job.json")) == ["0", "1"]
+
+
 def test_a_scheduler_that_takes_no_jobs_is_one_line(tmp_path):
+    """And a sweep is one array of jobs, of which it gets so many at a time."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, code in (("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"), ("srun", "")):
+    refuse = f"""for last; do :; done
+        cp "$last" {tmp_path}/script
+        echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"""
+    for name, code in (("sbatch", refuse), ("srun", "")):
         (programs / name).write_text(f"#!/bin/sh\n{code}\n")
         (programs / name).chmod(0o755)
-    words = ["-m", "workload=synthetic", "scale=tiny", "seed=0,1", "hydra/launcher=slurm"]
+    words = [
+        "-m",
+        "workload=synthetic",
+        "scale=tiny",
+        "seed=range(3)",
+        "hydra.launcher.array_parallelism=2",
+        "hydra/launcher=slurm",
+    ]
     done = subprocess.run(
         [sys.executable, str(PROJECT / "run.py"), *words, f"paths.results={tmp_path}/results"], cwd=tmp_path, text=True,
         capture_output=True, env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}, check=False,
@@ -193,6 +271,7 @@ def test_a_scheduler_that_takes_no_jobs_is_one_line(tmp_path):
         "lumos: the scheduler does not take the jobs: sbatch: error: invalid partition specified: nope; expected"
         in (done.stderr)
     )
+    assert "#SBATCH --array=0-2%2" in (tmp_path / "script").read_text()
 
 
 @pytest.mark.slow

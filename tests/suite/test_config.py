@@ -4,10 +4,11 @@ import pytest
 
 from lumos.errors import ConfigError
 from lumos.suite.config import compose, read
+from tests.configurations import composed
 
 
 def config(*overrides: str):
-    return compose(overrides)
+    return composed(overrides)
 
 
 def test_lambda_is_renamed_here_and_nowhere_else():
@@ -52,12 +53,24 @@ def test_what_is_not_used_is_no_part_of_an_id_and_what_is_of_both():
     assert read(config("trainer.compile=false")).run_id == base.run_id
     assert not {"ema", "compile"} & set(base.resolved["trainer"])
     assert read(config("trainer.compile=true")).baseline_id != base.baseline_id
-    assert read(config("workload=cfd", "lumos.lambda=1e-3")).run_id == "13d7bcc5a9d4"
+    older = config("workload=cfd", "lumos.lambda=1e-3", "workload.schedule=decay")  # as before there was a choice
+    assert read(older).run_id == "13d7bcc5a9d4"
     assert "encoding" not in read(config("workload=table")).resolved["workload"]
     averaged = read(config("trainer.ema=0.999"))
     assert averaged.trainer.ema == 0.999
     assert averaged.run_id != base.run_id
     assert averaged.baseline_id != base.baseline_id
+
+
+def test_what_is_asked_of_the_units_names_a_run_where_it_says_something():
+    base = read(config())
+    for unset in ("lumos.keep=[]", "lumos.exclude=null", "lumos.groups={}", "lumos.prices={}"):
+        assert read(config(unset)).run_id == base.run_id, unset
+    asked = ("lumos.keep=[a]", "lumos.exclude=[a]", "lumos.groups={p: [a, b]}", "lumos.prices={a: 2}")
+    runs = [read(config(key)) for key in asked]
+    assert len({run.run_id for run in (base, *runs)}) == 5
+    assert {run.baseline_id for run in runs} == {base.baseline_id}
+    assert runs[2].lumos.constraints.groups == {"p": ["a", "b"]}
 
 
 def test_compiling_is_refused_for_several_processes():
@@ -84,9 +97,20 @@ def test_compiling_is_refused_for_several_processes():
         ("lumos.rate_gain=0.5", "lumos.rate_gain=0.5: expected a number >= 1"),
         ("lumos.freeze_at=1", "lumos.freeze_at=1: expected a number between 0 and 1"),
         ("lumos.warmup=-1", r"lumos.warmup=-1: expected a number in \[0, 1\)"),
+        ("lumos.keep=dt", r"lumos.keep=dt: expected a list of names, as \[a,b\], or null"),
+        ("lumos.keep=[a, 1]", "lumos.keep.1=1: expected a word"),
+        ("lumos.groups={p: 1}", r"lumos.groups.p=1: expected a list of names, as \[a,b\]"),
+        ("lumos.groups={1: [a]}", "lumos.groups.1=1: expected a word"),
+        ("lumos.prices={a: -1}", "lumos.prices: 'a' costs -1.0; expected a number >= 0"),
+        ("lumos.groups=[a]", r"lumos.groups=\['a'\]: expected names with values, as {a: …}, or null"),
+        ("lumos.groups={p: [a], q: [a]}", "lumos.groups: feature 'a' is in 'p' and in 'q'"),
         ("lumos.learning_rate=0", "lumos.learning_rate=0: expected a number > 0"),
         ("trainer.device=gpu", "trainer.device=gpu: expected auto, cpu, cuda or cuda:N"),
         ("trainer.threads=0", "trainer.threads=0: expected a whole number >= 1"),
+        ("trainer.join_seconds=0", "trainer.join_seconds=0: expected a number > 0"),
+        ("paths.results=", "paths.results=: expected a folder"),
+        ("paths.cache=' '", "paths.cache= : expected a folder"),
+        ("paths=null", "paths=None: expected a group of keys; set paths.KEY=VALUE"),
         ("trainer.ema=1", "trainer.ema=1: expected a decay between 0 and 1, such as 0.999, or null"),
         ("trainer.ema=0", "trainer.ema=0: expected a decay between 0 and 1"),
         ("trainer.ema=yes", "trainer.ema=yes: expected a number"),
@@ -150,6 +174,18 @@ def test_one_mode_at_a_time(overrides, line):
 )
 def test_hydras_own_errors_become_one_line(override, line):
     with pytest.raises(ConfigError) as error:
-        config(override)
+        compose([override])
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
+
+
+def test_tests_compose_as_hydra_does():
+    words = [
+        "workload=molhiv",
+        "scale=tiny",
+        "lumos.lambda=1e-3",
+        "+workload.x=1",
+        "~lumos.tau",
+        "lumos.keep=[a, b]",
+    ]
+    assert composed(words) == compose(words)

@@ -16,7 +16,8 @@ def test_library_defaults_are_the_configurations():
     conf = yaml.safe_load((PROJECT / "conf" / "lumos" / "default.yaml").read_text())
     conf = {("lambda_" if k == "lambda" else k): v for k, v in conf.items()}
     assert CallConfig(**conf.pop("call")) == LumosConfig.model_fields["call"].default == CallConfig()
-    modes = {k: conf.pop(k) for k in ("lambda_", "target", "tolerance", "streams", "private", "query_key", "align")}
+    unset = ("tolerance", "streams", "private", "query_key", "align", "keep", "exclude", "groups", "prices")
+    modes = {k: conf.pop(k) for k in ("lambda_", "target", *unset)}
     assert set(modes.pop("target").values()) | set(modes.values()) == {None}
     numbers = {"lambda_": None} | {k: v if k == "penalty" else float(v) for k, v in conf.items()}
     ours, library = LumosConfig(**numbers).gates, GateSettings()

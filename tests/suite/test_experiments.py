@@ -6,8 +6,9 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lumos.suite.config import compose, read
+from lumos.suite.config import read
 from lumos.suite.paths import PROJECT
+from tests.configurations import composed
 
 FILES = sorted((PROJECT / "conf" / "experiment").glob("*.yaml"))
 SWEPT = [path for path in FILES if path.stem != "adaptive"]
@@ -39,7 +40,7 @@ def test_every_value_of_an_experiment_is_a_valid_run(path):
                 keys.append("method=lumos")
             # a target belongs to a method that has one
             keys = [k for k in keys if "method=dense" not in keys or not k.startswith("method.target")]
-            read(compose([f"+experiment={path.stem}", *keys]))
+            read(composed([f"+experiment={path.stem}", *keys]))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -53,8 +54,8 @@ def test_the_call_in_an_experiments_first_lines_is_of_that_experiment(path):
 def test_the_suites_experiment_makes_the_suites_runs():
     own = yaml.safe_load((PROJECT / "conf" / "suite.yaml").read_text())
     for workload in values("workload", "glob(*)"):
-        suite = read(compose([f"workload={workload}", "scale=small", *own.get(workload, [])]))
-        other = read(compose(["+experiment=suite", f"workload={workload}"]))
+        suite = read(composed([f"workload={workload}", "scale=small", *own.get(workload, [])]))
+        other = read(composed(["+experiment=suite", f"workload={workload}"]))
         assert other.run_id == suite.run_id, f"{workload}: conf/experiment/suite.yaml lacks a key of conf/suite.yaml"
 
 

@@ -197,6 +197,7 @@ def test_what_is_missing_is_said(tmp_path):
         in_the_loop.run_in_the_loop([])
 
 
+@pytest.mark.slow
 def test_feature_study_of_a_run(finished, tmp_path):
     _, arguments, entry = finished
     found = find_run(arguments)

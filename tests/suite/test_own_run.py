@@ -36,6 +36,7 @@ def trained():
     return pruner, dense, x, r2, curve
 
 
+@pytest.mark.slow
 def test_the_commands_read_the_record(trained, tmp_path):
     pruner, dense, x, score, curve = trained
     folders = [
@@ -49,6 +50,8 @@ def test_the_commands_read_the_record(trained, tmp_path):
     assert entry["compact"]["score"] == score(pruner.small)
     assert entry["compact"]["phases"] == {"gated": 20, "compact": 20}
     assert lumos.load(folders[0] / "compact.pt", dense).features == pruner.small.features
+    rows = (folders[0] / "curve.csv").read_text().splitlines()
+    assert (len(rows), "phase" in rows[0]) == (STEPS + 1, True)
     assert {p.name for p in folders[0].glob("*.csv")} == {"curve.csv", "features.csv"}
     for words in (["list", str(tmp_path)], ["compare", *(str(folder) for folder in folders)]):
         found = CliRunner().invoke(cli.lumos, words)
@@ -56,9 +59,24 @@ def test_the_commands_read_the_record(trained, tmp_path):
         assert "toy" in found.output
 
 
+@pytest.mark.slow
+def test_report_and_figures_have_the_record(trained, tmp_path):
+    pruner, dense, x, score, curve = trained
+    lumos.write_record(pruner, dense, x, score, name="toy", metric="R2", curve=curve, results=tmp_path)
+    page = tmp_path / "report.html"
+    found = CliRunner().invoke(cli.lumos, ["report", "--results", str(tmp_path), "--out", str(page)])
+    assert found.exit_code == 0, found.output
+    assert "toy" in page.read_text()
+    words = ["figures", "--results", str(tmp_path), "--out", str(tmp_path / "figures")]
+    found = CliRunner().invoke(cli.lumos, words)
+    assert found.exit_code == 0, found.output
+    assert "1 finished runs of 1 workloads" in found.output
+    assert any("toy" in table.read_text() for table in (tmp_path / "figures").glob("*.csv"))
+
+
 def test_what_cannot_be_recorded_says_so(trained, tmp_path):
     pruner, dense, x, score, _ = trained
-    with pytest.raises(ConfigError, match=r"name=a/b: expected letters, digits, dots and dashes"):
+    with pytest.raises(ConfigError, match=r"name=a/b: expected letters, digits, dots, _ and -"):
         lumos.write_record(pruner, dense, x, score, name="a/b", results=tmp_path)
     gated = lumos.gate(dense, x[:8])
     early = lumos.Pruner(gated, torch.optim.SGD(gated.parameters(), lr=0.1), 10)

@@ -19,7 +19,9 @@ def entry(**changes):
         "schema": record.SCHEMA, "run_id": "abc", "status": "finished", "error": None, "workload": "w", "scale": "tiny",
         "seed": 0, "metric": {"name": "R2", "unit": "", "higher_is_better": True}, "baselines": {"mean": 0.0},
         "dense": side, "compact": {**side, "params": 50, "train_seconds": 20.0}, "note": None,
-        "gates": {"features_kept": ["a"], "features_total": 4, "groups": {"g": {"open": 1, "total": 4}}},
+        "data": {"source": "generated"},
+        "gates": {"open": 1, "total": 4, "features_kept": ["a"], "features_total": 4,
+                  "groups": {"g": {"open": 1, "total": 4}}},
         "equivalence": {"max_abs_diff": 0.0, "max_rel_diff": 1e-16, "dtype": "float64"},
         "provenance": {"started_utc": "2026-01-01T00:00:00+00:00"},
     }  # fmt: skip

@@ -46,7 +46,19 @@ def test_it_knows_every_workload(suite):
 def test_the_projects_own_settings_are_good(suite, monkeypatch):
     monkeypatch.setattr(suite, "SETTINGS", CONF / "suite.yaml")
     for workload, own in suite.settings().items():
-        assert suite.job(workload, 0, own, []).workload == workload
+        made = suite.job(workload, 0, own, [])
+        assert workload in (made.workload, made.problem)
+
+
+def test_a_further_problem_of_a_workload_is_run_and_does_not_stand_for_it(suite, ran, tmp_path):
+    suite.SETTINGS.write_text("few: [workload=synthetic, workload.relevant_features=16]\n")
+    assert suite.run_suite(only="synthetic,few")
+    assert [c[0] for c in ran] == ["workload=synthetic"] * 2
+    assert suite.run_suite(only="few")
+    assert len(ran) == 2
+    named = json.loads((tmp_path / "results" / "suite.json").read_text())["runs"]
+    assert [r.get("problem") for r in named] == [None, "few"]
+    assert Results((tmp_path / "results",)).suite == {named[0]["run_id"]}
 
 
 def test_it_goes_on_after_a_failure_and_names_it(suite, ran, capsys, tmp_path):

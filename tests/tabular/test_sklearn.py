@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from lumos.errors import ConfigError
+from lumos.errors import ConfigError, StructureError
 from lumos.sklearn import LumosClassifier, LumosRegressor
 from lumos.tabular.categories import codes
 
@@ -86,6 +86,7 @@ def test_missing_and_unknown_values_are_predicted(fitted):
     assert fitted.predict(x.assign(metal=None)) == pytest.approx(20, abs=2.5)
 
 
+@pytest.mark.slow
 def test_categories_of_an_array_are_named_by_place():
     x, y = frame()
     coded = x.assign(metal=x["metal"].map({"Al": 7, "Cu": 3, "Fe": 11}), batch=x["batch"].cat.codes).to_numpy(float)
@@ -114,7 +115,30 @@ def test_it_works_in_pipelines_and_searches():
     assert np.array_equal(again.predict(x), search.predict(x))
 
 
-@pytest.mark.parametrize("fold", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+def test_a_tolerance_goes_with_a_search_weights_gaps_categories_an_early_end_and_onnx(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    x, y = frame(400)
+    weight = np.linspace(0.5, 1.5, len(x))
+    quick = {"hidden": (16,), "max_iter": 40, "batch_size": 64, "learning_rate": 2e-2}
+    estimator = LumosRegressor(**quick, early_stopping=True, n_iter_no_change=8, random_state=0)
+    search = GridSearchCV(estimator, {"tolerance": [0.05, 0.9]}, cv=2).fit(x, y, sample_weight=weight)
+    best = search.best_estimator_
+    assert search.best_params_ == {"tolerance": 0.05}
+    assert {"T", "p", "metal"} <= set(best.get_feature_names_out())
+    held, truth = frame(200, seed=1)
+    assert best.score(held, truth) > 0.9
+    best.export(tmp_path / "model.onnx")
+    coded = held.copy()
+    for k, categories in best.categories_.items():
+        coded.isetitem(k, codes(held.iloc[:, k], categories))
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    (out,) = session.run(None, {session.get_inputs()[0].name: coded.to_numpy(np.float32)})
+    assert out[:, 0] == pytest.approx(best.predict(held), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fold", [True, False])
 def test_of_copies_one_stays(fold, tmp_path):
     x = np.random.default_rng(0).random((120, 4))
     x[:, 2], x[:, 3] = 10 * x[:, 0] - 5, 4.0
@@ -123,6 +147,18 @@ def test_of_copies_one_stays(fold, tmp_path):
     assert len(model.relations_) == (2 if fold else 0)
     assert model.predict(x).shape == (120,)
     model.export(tmp_path / "net.onnx", reduced=True)
+
+
+@pytest.mark.slow
+def test_columns_stay_and_go_together_as_asked():
+    x = pd.DataFrame(np.random.default_rng(0).random((160, 5)), columns=list("abcde"))
+    x["b"], y = 2 * x["a"], x["a"] - x["c"]
+    model = LumosRegressor(hidden=(8,), strength=0.05, max_iter=60, encoding="plain", random_state=0, keep=["b"],
+                           groups={"pair": ["c", "d"]})  # fmt: skip
+    assert set(model.fit(x, y).get_feature_names_out()) >= {"b", "c", "d"}
+    assert "e" not in model.get_feature_names_out()
+    with pytest.raises(StructureError, match="keep: 'z' is no input feature or module of this model; "):
+        model.set_params(keep=["z"]).fit(x, y)
 
 
 @pytest.mark.parametrize("encoding", ["plain", "periodic"])
@@ -134,6 +170,7 @@ def test_numbers_are_encoded_as_asked_for(encoding):
     assert next(w for n, w in model.model_.state_dict().items() if n.endswith("layers.0.weight")).shape[1] == width
 
 
+@pytest.mark.slow
 def test_several_outputs_in_units_far_apart_are_predicted():
     x, y = frame()
     both = np.stack([1e-27 * y, 1e12 * y], 1)
@@ -170,9 +207,8 @@ def test_validation_rows_can_be_given_and_end_the_training():
     assert model.n_iter_ == len(model.history_)
 
 
-@pytest.mark.parametrize(
-    ("kind", "reduced"), [("classifier", True), pytest.param("regressor", False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "reduced"), [("classifier", True), ("regressor", False)])
 def test_a_file_takes_raw_columns(fitted, tmp_path, kind, reduced):
     runtime = pytest.importorskip("onnxruntime")
     x, _ = frame(30, seed=3)

@@ -33,7 +33,10 @@ def sizes(structure):
 @pytest.mark.parametrize(
     ("scale", "heads"),
     [
-        *((s, 4) for s in SeparateAttention.SCALES),
+        *(
+            pytest.param(s, 4, marks=[] if s in ("number", "fused") else pytest.mark.slow)
+            for s in SeparateAttention.SCALES
+        ),
         pytest.param("fused", 2, marks=pytest.mark.slow),
         pytest.param("shape", 2, marks=pytest.mark.slow),
     ],
@@ -47,7 +50,7 @@ def test_queries_and_keys_lose_dimensions_and_scores_keep_their_scale(scale, hea
     found = sizes(gated.structure)
     assert found["blocks.0.1.q.dims"] == 16 // heads
     assert found["blocks.0.1.v"] == heads
-    for seed, share in enumerate((0.3, 0.5, 0.75, 0.95)):
+    for seed, share in enumerate((0.3, 0.8)):
         lumos.verify(closed(gated, seed, share), inputs)
     small = lumos.compact(closed(gated))
     layer = small.model.get_submodule("blocks.0.1")
@@ -71,7 +74,7 @@ def test_values_of_a_fused_layer_lose_the_same_dimensions(name):
     found = sizes(gated.structure)
     assert found[f"{qkv}.dims"] == width // heads
     assert found[f"{qkv.removesuffix('.qkv')}.heads"] == heads
-    for seed, share in enumerate((0.3, 0.5, 0.75, 0.95)):
+    for seed, share in enumerate((0.3, 0.8)):
         lumos.verify(closed(gated, seed, share), inputs)
     small = lumos.compact(closed(gated))
     assert small.model.get_submodule(qkv).weight.shape == (3 * 2 * (width // heads // 2), width)
@@ -95,7 +98,7 @@ def test_torchs_attention_loses_dimensions_of_queries_and_keys_alone(need_weight
     found = [g for g in gated.structure.groups if g.name.removesuffix(".dims") == "attention"]
     assert sorted((g.name.endswith(".dims"), g.size) for g in found) == [(False, 2), (True, 8)]
     assert "_width" not in vars(model.attention)
-    for seed, share in enumerate((0.3, 0.5, 0.75, 0.95)):
+    for seed, share in enumerate((0.3, 0.8)):
         lumos.verify(closed(gated, seed, share), inputs)
     small = lumos.compact(closed(gated))
     assert len(small.model.get_submodule("attention").in_proj_weight) == 4 + 4 + 8
@@ -104,6 +107,7 @@ def test_torchs_attention_loses_dimensions_of_queries_and_keys_alone(need_weight
     torch.testing.assert_close(back(*inputs), small(*inputs))
 
 
+@pytest.mark.slow
 def test_a_gate_multiplies_scores_once():
     """Half-open dimensions: the scores of the model whose queries alone are multiplied."""
     torch.manual_seed(0)
@@ -205,6 +209,7 @@ def test_without_the_option_dimensions_go_with_their_head():
     assert not structure.scales
 
 
+@pytest.mark.slow
 def test_training_reaches_both():
     torch.manual_seed(0)
     model, inputs = separate_vit("fused")

@@ -105,6 +105,7 @@ def test_prices_follow_their_units_when_a_group_is_fixed():
     assert fewer.prices.tolist() == [10.0, *[1.0] * 5, *[1.0] * 7, *[2.0] * 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("price", "left"), [(1.0, ["x0", "x1"]), (100.0, ["x1"])])
 def test_of_two_copies_the_dear_one_goes(price, left):
     torch.manual_seed(0)

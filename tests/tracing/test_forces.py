@@ -159,3 +159,32 @@ def test_a_potential_is_pruned_while_it_learns_forces():
     count = [sum(p.numel() for p in m.parameters()) for m in (model, small.model)]
     assert count[1] < 0.7 * count[0]
     assert small(pos)[1].shape == forces.shape
+
+
+class Transformed(nn.Module):
+    """A network that ``torch.func`` maps over rows, or differentiates."""
+
+    def __init__(self, transform):
+        super().__init__()
+        self.transform = transform
+        self.net, self.head = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 1)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x) * self.transform(self.net, x).flatten(1).sum(1, keepdim=True)
+
+
+TRANSFORMS = {
+    "vmap": lambda net, x: torch.func.vmap(net)(x),
+    "grad": lambda net, x: torch.func.grad(lambda x: net(x).sum())(x),
+    "derivatives of rows": lambda net, x: torch.func.vmap(torch.func.jacrev(net))(x),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_what_transforms_of_torch_func_take_stays_and_the_network_in_them_is_cut(name):
+    gated = lumos.gate(Transformed(TRANSFORMS[name]), torch.randn(6, 4))
+    assert hidden(gated.structure)["net.0"] == 9
+    (held,) = (f for f in gated.structure.fixed if f.name == "input")
+    assert held.size == 4
+    assert "a transform of torch.func takes it" in held.reason
+    assert_exact(gated, torch.randn(7, 4))

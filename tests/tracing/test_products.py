@@ -13,6 +13,7 @@ import lumos
 from lumos.tracing.rules.products import Letters
 from tests.families import Net
 from tests.networks import random_gates
+from tests.tracing.test_forms_of_attention import assert_exact
 
 
 def mlp(n, out):
@@ -76,6 +77,12 @@ def spline(m, x):
     return torch.einsum("bif,oif->bo", torch.stack([hidden, hidden.sin()], -1), m.w2)
 
 
+def own_places(m, x):
+    """A stack of layers, each of which reads a part of what comes before."""
+    h = torch.einsum("...ij,...j->...i", m.w1, m.a(x).view(-1, 3, 5)).tanh()
+    return torch.einsum("...ij,...j->...i", m.w2, h).sum(1)
+
+
 X, TOKENS, IMAGE = (5, 6), (3, 5, 6), (3, 6, 4, 4)
 MODELS = {
     "branch and trunk": (lambda: deeponet("bp,np->bn"), X, {"b.2": 8}),
@@ -111,6 +118,10 @@ MODELS = {
     "a stack of matrices": (
         lambda: Weights(lambda m, x: torch.matmul(torch.matmul(x, m.w1).relu(), m.w2).mean(0),
                         {"w1": weight(3, 6, 8), "w2": weight(3, 8, 2)}), X, {"input": 6, "w1": 8},
+    ),
+    "a stack that reads units of its own": (
+        lambda: Weights(own_places, {"w1": weight(3, 8, 5), "w2": weight(3, 2, 8)}, a=nn.Linear(6, 15)), X,
+        {"input": 6, "a": 5, "w1": 8},
     ),
     "a product that is added": (
         lambda: Net(lambda m, x: m.o(torch.baddbmm(m.a(x), m.w(x).softmax(-1), m.v(x)).relu()), a=nn.Linear(6, 8),
@@ -192,6 +203,35 @@ def counted(model, x):
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         model(x)
     return counter.get_total_flops() / 2
+
+
+def test_both_sides_of_a_bilinear_layer_lose_units():
+    torch.manual_seed(0)
+    model = Net(lambda m, x: m.o(m.w(m.a(x).tanh(), m.b(x).tanh())), a=nn.Linear(6, 8), b=nn.Linear(6, 7),
+                w=nn.Bilinear(8, 7, 9), o=nn.Linear(9, 2))  # fmt: skip
+    gated = lumos.gate(model, torch.randn(5, 6))
+    assert {g.name: g.size for g in gated.structure.groups} == {"input": 6, "a": 8, "b": 7, "w": 9}
+    assert gated.structure.dense_sizes[1] == 5 * (6 * 8 + 6 * 7 + 8 * 7 * 9 + 9 * 2)
+    assert_exact(gated, torch.randn(5, 6))
+
+
+class FlagMasked(nn.Linear):
+    """A layer of a flow that is written by flags: which outputs may read which inputs."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.register_buffer("mask", torch.rand(outputs, inputs) > 0.4)
+
+    def forward(self, x):
+        return F.linear(x, self.mask * self.weight, self.bias)
+
+
+def test_flags_that_mask_a_weight_are_cut_with_it():
+    torch.manual_seed(0)
+    model = nn.Sequential(FlagMasked(6, 9), nn.Tanh(), FlagMasked(9, 8), nn.Tanh(), nn.Linear(8, 2))
+    gated = lumos.gate(model, torch.randn(5, 6))
+    assert {g.name: g.size for g in gated.structure.groups} == {"input": 6, "0": 9, "2": 8}
+    assert_exact(gated, torch.randn(5, 6))
 
 
 def test_a_bag_of_words_loses_columns():

@@ -178,6 +178,7 @@ def test_gradients_are_those_of_gated_weights(name):
         torch.testing.assert_close(found[name], leaf.grad * gates.get(name, 1.0), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_training_cuts_an_lstm_in_its_middle():
     torch.manual_seed(0)
     x = torch.randn(64, 6, 5)

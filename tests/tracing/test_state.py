@@ -19,8 +19,7 @@ from tests.structures import Snapshot, assert_same_structure
 quiet = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 FEW = (
-    "MLP + BN + skip", "UNet, bilinear and transposed", "GCN, virtual node, JK cat", "ViT, matmul attention",
-    "TransformerEncoder (torch)", "LSTM between linear layers", "shared weights, dict out, in place",
+    "MLP + BN + skip", "GCN, virtual node, JK cat", "TransformerEncoder (torch)", "shared weights, dict out, in place",
 )  # fmt: skip
 KINDS = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 

@@ -12,39 +12,18 @@ import pandas as pd
 import pytest
 
 from lumos.errors import DataError
-from lumos.suite.config import compose
 from lumos.suite.workload import DataSource
 from lumos.suite.workload_class import build_workload
 from lumos.workloads.cfd.mesh import box_with_bump, write_domn
 from lumos.workloads.fluid.data import falling_block, write_fluid
+from tests.configurations import composed
+from tests.harness.faults import damaged
 from tests.workloads.puremd.test_files import box, ff, forcefield_text, pdb_text  # noqa: F401 -- fixtures
 
 LAYOUTS = ("braintumor", "cosmoflow", "dms", "em_denoise", "molhiv", "optical", "ppa", "slstr", "stemdl")
 """Workloads whose generated samples are written in the published layout, and read from it."""
 INPUTS = ("cfd", "fluid", "puremd", "table csv", "table parquet", "table h5")
 """Workloads that take a file of someone's."""
-
-
-def damaged(content: bytes, draws: random.Random) -> bytes:
-    """Damage of a kind that disks, networks and other programs do."""
-    size = len(content)
-    at = draws.randrange(size + 1)
-    kind = draws.randrange(8)
-    if kind == 0:
-        changed = bytearray(content)
-        for _ in range(draws.choice([1, 3, 20]) if size else 0):
-            changed[draws.randrange(size)] = draws.randrange(256)
-        return bytes(changed)
-    return [
-        b"",
-        content[:at],
-        content[:at] + bytes(draws.choice([4, 64, 1000])) + content[at + 64 :],
-        content[:at] + draws.randbytes(draws.choice([1, 4, 100])) + content[at:],
-        content[:at] + content[at // 2 :],
-        draws.randbytes(200),
-        b"hello, world\n1 2 3\n,,,\nnan,inf,-1e999\n",
-        content[size // 2 :] + content[: size // 2],
-    ][kind - 1 if kind else 0]
 
 
 def read(workload) -> None:
@@ -79,7 +58,7 @@ def public(request, tmp_path, box, ff):  # noqa: F811 -- fixtures
         {"csv": lambda: table.to_csv(file, index=False), "parquet": lambda: table.to_parquet(file),
          "h5": lambda: hdf(table, file)}[name.split()[1]]()  # fmt: skip
         words.append("workload.targets=[y]")
-    workload: Any = build_workload(compose(words))
+    workload: Any = build_workload(composed(words))
     if name in LAYOUTS:
         workload = workload.tiny()
         workload.loaders()

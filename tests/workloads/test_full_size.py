@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from lumos.errors import DataError
-from lumos.suite.config import compose, read
+from lumos.suite.config import read
 from lumos.suite.data_size import GB, amount, check_limit, describe
 from lumos.suite.workload import Loaders, outline
 from lumos.suite.workload_class import build_workload
+from tests.configurations import composed
 
 WORKLOADS = ("braintumor", "cfd", "cosmoflow", "dms", "em_denoise", "fluid", "molhiv", "optical", "ppa", "puremd",
              "slstr", "stemdl", "synthetic")  # fmt: skip
 
-QUICK = ("cfd", "cosmoflow", "em_denoise", "optical", "ppa", "slstr", "synthetic")
+QUICK = ("cfd", "cosmoflow", "ppa", "synthetic")
 """Generated at scale=tiny within a second."""
 
 
@@ -28,7 +29,7 @@ LARGE = ("cosmoflow", "dms", "em_denoise", "optical", "slstr", "stemdl", "braint
 
 
 def workload(name: str, scale: str, cache: Path, *words: str) -> Any:
-    return build_workload(compose([f"workload={name}", f"scale={scale}", f"paths.cache={cache}", *words]))
+    return build_workload(composed([f"workload={name}", f"scale={scale}", f"paths.cache={cache}", *words]))
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_sizes_are_those_of_what_is_generated(name: str, tmp_path: Path) -> None
 
 
 def test_the_limit_is_no_part_of_a_run() -> None:
-    one, other = (read(compose(["workload=cfd", f"data.limit_gb={limit}"])) for limit in (1, "null"))
+    one, other = (read(composed(["workload=cfd", f"data.limit_gb={limit}"])) for limit in (1, "null"))
     assert one.run_id == other.run_id
     assert one.baseline_id == other.baseline_id
     assert "limit_gb" not in one.recorded["data"]

@@ -31,13 +31,14 @@ from lumos.workloads.braintumor.data import (
 from lumos.workloads.braintumor.model import Sizes, build, find_weights
 from lumos.workloads.braintumor.phantom import CLASSES
 from lumos.workloads.common.arrays import digest
-from lumos.workloads.common.base import drawn
+from lumos.workloads.common.base import at_least_if_given, drawn
 from lumos.workloads.common.classifiers import (
     centroid_accuracy,
     confusion_matrix,
     logistic_accuracy,
     majority_accuracy,
 )
+from lumos.workloads.common.score_terms import accuracy_terms
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 
 log = logging.getLogger("lumos")
@@ -62,6 +63,7 @@ class BrainTumor(StreamedWorkload):
     """
 
     train_images: int = 4000
+    valid_images: int | None = None
     test_images: int = 800
     pixels: int = 64
     channels: int = 1
@@ -88,7 +90,18 @@ class BrainTumor(StreamedWorkload):
         for key in ("train_images", "test_images"):
             if getattr(self, key) < 40:
                 raise DataError(f"workload.{key}={getattr(self, key)}: expected at least 40, ten of each class")
+        at_least_if_given(self, valid_images=1)
+        if self._held >= self.train_images:
+            raise DataError(
+                f"workload.valid_images={self.valid_images}: expected fewer than workload.train_images="
+                f"{self.train_images}, of which they are a part"
+            )
         _ = self._sizes, self._weights  # what cannot be used is said before anything is drawn or read
+
+    @property
+    def _held(self) -> int:
+        """How many of the generated training images validate."""
+        return round(VALID_SHARE * self.train_images) if self.valid_images is None else self.valid_images
 
     @property
     def _sizes(self) -> Sizes:
@@ -115,8 +128,7 @@ class BrainTumor(StreamedWorkload):
     def split_bytes(self) -> dict[str, int]:
         """Count the bytes of each split: phantoms as they are drawn, and the grey images that they are read into."""
         image = int(self.pixels**2 * (DRAWN_BYTES + 1))
-        held = round(VALID_SHARE * self.train_images)
-        counts = {"train": self.train_images - held, "valid": held, "test": self.test_images}
+        counts = {"train": self.train_images - self._held, "valid": self._held, "test": self.test_images}
         return {split: count * image for split, count in counts.items()}
 
     def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
@@ -126,7 +138,7 @@ class BrainTumor(StreamedWorkload):
     @cached_property
     def _images(self) -> tuple[dict[str, np.ndarray], dict[Split, np.ndarray], Duplicates]:
         arrays = read_images(self.cache, find_parts(self.root), self.pixels, self.source.on_error)
-        rows, duplicates = separate(arrays, self.seed)
+        rows, duplicates = separate(arrays, self.seed, self.valid_images if self.generated else None)
         if duplicates.dropped or not self.generated:
             log.info(f"{self.name}: {duplicates}")
         if duplicates.contradictory:
@@ -175,6 +187,10 @@ class BrainTumor(StreamedWorkload):
             **{f"recall_{name}": value for name, value in recall.items()},
         }
 
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute what each sample adds to the accuracy: 1 or 0."""
+        return accuracy_terms(model, batches)
+
     def baselines(self) -> dict[str, float]:
         """Compute test accuracy of the commonest class, and of two classifiers of pixels on images 16 wide."""
         (x, y), (test_x, test_y) = (self._small(split) for split in ("train", "test"))
@@ -207,6 +223,7 @@ class BrainTumor(StreamedWorkload):
         return replace(
             self,
             train_images=160,
+            valid_images=None,
             test_images=80,
             pixels=32,
             patch=8,

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.braintumor.phantom import CLASSES, phantom
 from lumos.workloads.common.arrays import cached
 from lumos.workloads.common.damaged import readable
@@ -156,20 +156,19 @@ def _folder_parts(root: Path) -> list[Part]:
     return parts
 
 
+@reads()
 def _read_file(file: Path, label: int) -> list[LabelledFile]:
     return [(label, str(file), file.read_bytes())]
 
 
+@reads("expected a parquet file of images and labels")
 def _table_parts(file: Path) -> list[Part]:
     """One part for each row group, so that no more than that is in memory at a time."""
     split = SPLIT_NAMES.get(re.split(r"[-_.]", file.name.lower())[0])
     if split is None:
         raise DataError(f"{file}: its name does not say a split; expected train-*.parquet or test-*.parquet")
-    try:
-        with pq.ParquetFile(file) as table:
-            schema, groups = table.schema_arrow, table.metadata.num_row_groups
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: not a readable parquet file ({error})") from error
+    with pq.ParquetFile(file) as table:
+        schema, groups = table.schema_arrow, table.metadata.num_row_groups
     image = schema.field("image").type if "image" in schema.names else None
     if image is None or not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
         raise DataError(f"{file}: columns {', '.join(schema.names)}; expected image (a struct with bytes) and label")
@@ -189,12 +188,10 @@ def _label_names(metadata: Mapping[bytes, bytes], where: str) -> list[int]:
     return [class_label(str(name), where) for name in names]
 
 
+@reads("fetch it again", lambda file, group, labels: f"{file}: row group {group}")
 def _read_group(file: Path, group: int, labels: Sequence[int]) -> list[LabelledFile]:
-    try:
-        with pq.ParquetFile(file) as table:
-            rows = table.read_row_group(group, columns=["image", "label"]).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: row group {group} cannot be read ({error}); fetch it again") from error
+    with pq.ParquetFile(file) as table:
+        rows = table.read_row_group(group, columns=["image", "label"]).to_pylist()
     out: list[LabelledFile] = []
     for k, row in enumerate(rows):
         where, label = f"{file}: row {k} of row group {group}", row["label"]
@@ -211,6 +208,7 @@ def _read_group(file: Path, group: int, labels: Sequence[int]) -> list[LabelledF
 # ---- decoding ----------------------------------------------------------------------------------------------------
 
 
+@reads("expected an image", lambda content, where, pixels: where)
 def decode(content: bytes, where: str, pixels: int) -> tuple[UInt8[np.ndarray, "y x"], UInt8[np.ndarray, " 32"]]:
     """Decode an image of any mode and size to grey levels, ``pixels`` wide and high, and digest its own pixels.
 
@@ -220,17 +218,14 @@ def decode(content: bytes, where: str, pixels: int) -> tuple[UInt8[np.ndarray, "
     Raises:
         DataError: it is no image.
     """
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.mode.startswith(("I", "F")):
-                levels = np.asarray(image, np.float64).clip(0)
-                image = Image.fromarray((255 * levels / max(levels.max(), 1e-300)).astype(np.uint8))
-            elif image.mode in ("P", "PA", "RGBA", "LA") or "transparency" in image.info:
-                # Through RGB, without what is transparent taking part.
-                image = image.convert("RGBA").convert("RGB")
-            grey = image.convert("L")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a readable image ({error})") from error
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.mode.startswith(("I", "F")):
+            levels = np.asarray(image, np.float64).clip(0)
+            image = Image.fromarray((255 * levels / max(levels.max(), 1e-300)).astype(np.uint8))
+        elif image.mode in ("P", "PA", "RGBA", "LA") or "transparency" in image.info:
+            # Through RGB, without what is transparent taking part.
+            image = image.convert("RGBA").convert("RGB")
+        grey = image.convert("L")
     own = hashlib.sha256(f"{grey.size}".encode() + grey.tobytes()).digest()
     small = grey.resize((pixels, pixels), Image.Resampling.BICUBIC)
     return np.asarray(small), np.frombuffer(own, np.uint8)
@@ -283,25 +278,31 @@ def _batches(parts: Sequence[Part], size: int) -> Iterator[Sequence[Part]]:
 class Duplicates:
     """Images that the published set holds more than once, by their own pixels.
 
-    ``dropped`` training images (and validation images) were also test images, ``distinct`` of them different ones;
-    ``contradictory`` images stand under two labels.
+    ``dropped`` training images (and validation images) were also test images, ``distinct`` of them different ones:
+    the share ``of_test`` of the test images. ``contradictory`` images stand under two labels.
     """
 
     dropped: int
     distinct: int
     contradictory: int
+    of_test: float = 0.0
 
     def __str__(self) -> str:
         if not self.dropped:
             return "no training image is also a test image"
-        return f"{self.dropped} training images ({self.distinct} distinct) are also test images and were dropped"
+        return (
+            f"{self.dropped} training images ({self.distinct} distinct) are also test images, {self.of_test:.1%} of "
+            "the test split, and were dropped from the training"
+        )
 
 
-def separate(arrays: Mapping[str, np.ndarray], seed: int) -> tuple[dict[Split, Int[np.ndarray, " rows"]], Duplicates]:
+def separate(
+    arrays: Mapping[str, np.ndarray], seed: int, valid_images: int | None = None
+) -> tuple[dict[Split, Int[np.ndarray, " rows"]], Duplicates]:
     """Find the rows of each split, and what is there twice. Images that equal a test image leave the other splits.
 
-    Without a split for validation in the files, a tenth of the training images become one; copies of an image stay
-    together.
+    Without a split for validation in the files, ``valid_images`` of the training images become one (a tenth where
+    None); copies of an image stay together.
     """
     keys = np.ascontiguousarray(arrays["digests"]).view("V32")[:, 0]
     _, which = np.unique(keys, return_inverse=True)
@@ -310,12 +311,15 @@ def separate(arrays: Mapping[str, np.ndarray], seed: int) -> tuple[dict[Split, I
     leaked = tested & (splits != 2)
     pairs = np.unique(np.stack([which, labels]), axis=1)
     contradictory = int((np.bincount(pairs[0]) > 1).sum())
-    duplicates = Duplicates(int(leaked.sum()), len(np.unique(which[leaked])), contradictory)
+    again = np.isin(which[splits == 2], which[leaked])
+    of_test = float(again.mean()) if len(again) else 0.0
+    duplicates = Duplicates(int(leaked.sum()), len(np.unique(which[leaked])), contradictory, of_test)
     train = np.flatnonzero((splits == 0) & ~leaked)
     valid = np.flatnonzero((splits == 1) & ~tested & ~np.isin(which, which[train]))
     if not (splits == 1).any():
         unique = np.unique(which[train])
-        drawn = np.random.default_rng([seed, 7]).permutation(unique)[: round(VALID_SHARE * len(unique))]
+        count = round(VALID_SHARE * len(unique)) if valid_images is None else valid_images
+        drawn = np.random.default_rng([seed, 7]).permutation(unique)[:count]
         held = np.isin(which[train], drawn)
         train, valid = train[~held], train[held]
     return {"train": train, "valid": valid, "test": np.flatnonzero(splits == 2)}, duplicates

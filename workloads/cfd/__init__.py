@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lumos.errors import DataError
+from lumos.suite.dependence import TrueDependence
 from lumos.suite.workload import Metric
 from lumos.workloads.cfd.data import INPUTS, OUTPUTS, SHARES, VERSION, domn_files, generate, held_out
 from lumos.workloads.cfd.dependence import DEPENDENCE
@@ -15,7 +16,6 @@ from lumos.workloads.cfd.mesh import Mesh, box_with_bump, read_domn
 from lumos.workloads.common.arrays import cached
 from lumos.workloads.common.base import as_tuples, at_least
 from lumos.workloads.common.damaged import readable
-from lumos.workloads.common.dependence import TrueDependence
 from lumos.workloads.common.files import file_sha256
 from lumos.workloads.common.table_workload import TableWorkload
 from lumos.workloads.common.tables import Splits, linear_r2

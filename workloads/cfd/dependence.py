@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lumos.suite.dependence import Derived, TrueDependence
 from lumos.workloads.cfd.data import INPUTS, OUTPUTS
-from lumos.workloads.common.dependence import Derived, TrueDependence
 
 
 def _state(side: str) -> dict[str, Derived]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 
 WALL = -1
 """Code of a neighbour that is a solid wall (0 in a ``.domn`` file)."""
@@ -137,6 +137,7 @@ def _from_tetrahedra(
     return Mesh(volume, neighbour.reshape(n, 4), normal)
 
 
+@reads()
 def read_domn(path: Path) -> Mesh:
     """Read Rodinia's ``.domn`` text: the count of elements, then ``area`` and 4 x (``neighbour nx ny nz``) each.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lumos.errors import DataError
 from lumos.suite.data_size import GB, check_limit
-from lumos.suite.workload import DataSource, Loaders, Recipe
+from lumos.suite.workload import DataSource, Loaders, Recipe, Schedule
 
 
 class Training:
@@ -23,11 +23,12 @@ class Training:
     epochs: int
     learning_rate: float
     weight_decay: float = 0.0
+    schedule: Schedule = "decay"
 
     @property
     def recipe(self) -> Recipe:
         """How the network is trained, dense and gated."""
-        return Recipe(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        return Recipe(self.epochs, self.learning_rate, self.weight_decay, self.schedule)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class BaseWorkload(Training):
 
     data: DataSource | Mapping[str, object] = field(default_factory=DataSource)
     seed: int = 0
+    schedule: Schedule = "decay"
 
     name: ClassVar[str]
 
@@ -113,15 +115,20 @@ def as_source(data: DataSource | Mapping[str, object]) -> DataSource:
     """Make a DataSource of a workload's ``data``, which Hydra passes as a mapping.
 
     Raises:
-        DataError: there is a key that DataSource lacks.
+        DataError: there is a key that DataSource lacks, or a path of no letter.
     """
     if isinstance(data, DataSource):
         return data
+    if not isinstance(data, Mapping):
+        raise DataError(f"workload.data={data}: expected the keys of data; set data.root, data.cache … instead")
     known = [field.name for field in fields(DataSource)]
     unknown = [str(key) for key in data if key not in known]
     if unknown:
         raise DataError(f"data.{unknown[0]}: no such key; expected one of {', '.join(known)}")
     paths = {key: Path(str(data[key])) for key in ("root", "cache") if data.get(key) is not None}
+    for key in paths:
+        if not str(data[key]).strip():
+            raise DataError(f"data.{key}={data[key]}: expected a path")
     return DataSource(**{**data, **paths})  # type: ignore[arg-type]
 
 
@@ -145,6 +152,11 @@ def at_least(workload: object, **least: float) -> None:
     for key, bound in least.items():
         if getattr(workload, key) < bound:
             raise DataError(f"workload.{key}={getattr(workload, key)}: expected at least {bound:g}")
+
+
+def at_least_if_given(workload: object, **least: float) -> None:
+    """Check settings that are numbers, or None for the published number, as :func:`at_least` does."""
+    at_least(workload, **{key: bound for key, bound in least.items() if getattr(workload, key) is not None})
 
 
 def positive_sizes(workload: object, *keys: str) -> None:

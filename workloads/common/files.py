@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from lumos.errors import DataError
+from lumos.workloads.common import checksums
 from lumos.workloads.common.parallel import run_all
+
+log = logging.getLogger("lumos")
 
 
 def keyed_folder(folder: Path, key: Mapping[str, object]) -> tuple[Path, str]:
@@ -33,7 +37,8 @@ def make_files(
 ) -> Path:
     """Make those of the files ``folder/<hash of key>/<name>`` that are not there yet, as many at once as cores.
 
-    Each is made in a thread, under a temporary name: a run that was stopped goes on with the files that are missing.
+    Each is made in a thread, under a temporary name: a run that was stopped goes on with the files that are missing. A
+    file that is not what was written, by its checksum, is made again.
 
     Args:
         folder: The cache.
@@ -49,15 +54,40 @@ def make_files(
         DataError: the folder cannot be written.
     """
     place, text = keyed_folder(folder, key)
-    missing = [name for name in names if not (place / name).exists()]
+    missing = missing_files(place, names)
     if not missing:
         return place
     try:
         replace_file(place / "key.json", lambda draft: draft.write_text(text))
-        run_all([partial(replace_file, place / name, partial(write, name)) for name in missing], description)
+        run_all([partial(make_file, place, name, partial(write, name)) for name in missing], description)
     except OSError as error:
         raise cannot_write(place, error) from error
     return place
+
+
+def missing_files(place: Path, names: Sequence[str]) -> list[str]:
+    """Find the files ``place/<name>`` that are not there. Those that are damaged are named in the log and deleted.
+
+    Raises:
+        DataError: a damaged one cannot be deleted.
+    """
+    for name in checksums.damaged(place, names):
+        log.warning(f"{place / name}: damaged, its checksum does not match; made again")
+        try:
+            (place / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(place, error) from error
+    return [name for name in names if not (place / name).exists()]
+
+
+def make_file(place: Path, name: str, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary path, which then becomes ``place/<name>``, and write down its checksum."""
+
+    def noted(draft: Path) -> None:
+        write(draft)
+        checksums.note(place, name, draft)
+
+    replace_file(place / name, noted)
 
 
 def cannot_write(place: Path, error: OSError) -> DataError:
@@ -76,9 +106,24 @@ def replace_file(file: Path, write: Callable[[Path], object]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def dataset_folder(root: Path, name: str) -> Path:
-    """Find a data set that is known by the name of its folder: ``root/name`` where there is one, else ``root``."""
-    return root / name if (root / name).is_dir() else root
+def dataset_folder(root: Path, name: str, *inside: str) -> Path:
+    """Find the folder that a data set's archive unpacks to.
+
+    Args:
+        root: The folder itself, or the one that it was unpacked in.
+        name: What the folder is called.
+        inside: Paths that it holds: it may have another name where it is the only folder in ``root`` with all of them.
+
+    Returns:
+        ``root/name`` where there is one; else such a folder, else ``root``.
+    """
+    if (root / name).is_dir():
+        return root / name
+    if not inside or not root.is_dir() or any((root / path).exists() for path in inside):
+        return root
+    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
+    found = [folder for folder in folders if all((folder / path).exists() for path in inside)]
+    return found[0] if len(found) == 1 else root
 
 
 def file_sha256(file: Path) -> str:

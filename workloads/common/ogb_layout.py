@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import os
 import shutil
 import uuid
@@ -27,13 +28,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from lumos.errors import DataError
-from lumos.workloads.common.arrays import cached, digest
+from lumos.errors import DataError, reads
+from lumos.workloads.common import checksums
+from lumos.workloads.common.arrays import cached, digest, remove_folder
 from lumos.workloads.common.compressed import lines_of, unpacked
-from lumos.workloads.common.files import cannot_write
+from lumos.workloads.common.files import cannot_write, dataset_folder
 from lumos.workloads.common.graphs import SPLITS, Graph, Graphs, GraphSet
 from lumos.workloads.common.parallel import run_all
 from lumos.workloads.common.progress import track
+
+log = logging.getLogger("lumos")
 
 VERSION = 1
 SHARD_EDGES = 1_000_000
@@ -111,7 +115,7 @@ def write_dataset(
     """Write the data set from parts that are made side by side, as many at once as there are cores.
 
     A part that is there already is not made again, so that a run that was stopped goes on; the data set appears under
-    its name when it is whole.
+    its name when it is whole. One that is not what was written, by its checksums, is made again.
 
     Args:
         folder: Where to write it.
@@ -130,7 +134,10 @@ def write_dataset(
     """
     target = folder / layout.name
     if target.is_dir():
-        return target
+        if not (wrong := checksums.damaged(target)):
+            return target
+        log.warning(f"{target}: damaged (the checksum of {', '.join(wrong)} does not match); made again")
+        remove_folder(target)
     work = folder / "parts"
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -182,6 +189,8 @@ def _assemble(
                         shutil.copyfileobj(piece, whole)
         for name, numbers in finish(draft).items():
             write_csv(draft / "split" / layout.split / f"{name}.csv.gz", numbers)
+        for file in sorted(path for path in draft.rglob("*") if path.is_file()):
+            checksums.note(draft, file.relative_to(draft).as_posix(), file)
         if not target.is_dir():
             os.replace(draft, target)
     finally:
@@ -201,11 +210,13 @@ def write_csv(file: Path, array: np.ndarray) -> None:
 
 
 def find_dataset(root: Path, layout: Layout) -> Path:
-    """Find the folder of the data set: ``root/<name>``, or ``root`` itself. Raises DataError for what is missing."""
-    folder = root / layout.name
-    if not folder.is_dir():
-        folder = root if (root / "raw").is_dir() else folder
-    if not folder.is_dir():
+    """Find the folder of the data set: ``root/<name>``, ``root`` itself, or what the archive unpacks to in it.
+
+    OGB's own loader renames what it unpacks: hiv.zip holds ``hiv/``, ogbg_ppi_medium.zip ``ogbg_ppi_medium/``. Raises
+    DataError for what is missing.
+    """
+    folder = dataset_folder(root, layout.name, "raw", "split")
+    if folder == root and not (root / "raw").is_dir():
         raise DataError(
             f"data.root={root}: expected {layout.name}/raw and {layout.name}/split there; download and unpack "
             f"{layout.title} first (nothing is downloaded here)"
@@ -224,7 +235,7 @@ def read_dataset(folder: Path, layout: Layout, cache: Path) -> GraphSet:
     """
     files = layout.files(folder)
     key: dict[str, object] = {"version": VERSION, "layout": layout.name, "folder": str(folder.resolve())}
-    key |= {str(f.relative_to(folder)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}
+    key |= {str(f.relative_to(folder)): checksums.identity(folder, f) for f in files}
     raw = folder / "raw"
     nodes, edges, labels = (_read_all(raw / f"{name}.csv.gz", np.int64) for name in layout.raw[:3])
     if not len(nodes) == len(edges) == len(labels):
@@ -356,6 +367,7 @@ def _parse(file: Path, text: bytes, dtype: type, rows: int, columns: int) -> np.
     return table
 
 
+@reads("expected one column of numbers")
 def _read_all(file: Path, dtype: type) -> np.ndarray:
     """A table of one column, read whole."""
     text = unpacked(file)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lumos.suite.workload import Loaders
 from lumos.workloads.common.base import BaseWorkload, as_tuples, drawn, positive_sizes
 from lumos.workloads.common.mlp import ScaledMLP
+from lumos.workloads.common.score_terms import r2_terms
 from lumos.workloads.common.tables import Splits, r2_score, standardised_mse
 
 Batch = tuple[Float[Tensor, "rows inputs"], Float[Tensor, "rows outputs"]]
@@ -84,6 +85,10 @@ class TableWorkload(BaseWorkload):
     def score(self, model: nn.Module, batches: Iterable[Batch]) -> float:
         """Compute R2 of each output over all rows, and average it over the outputs (constant ones are left out)."""
         return r2_score(model, batches)
+
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute what each row adds to R2."""
+        return r2_terms(model, batches)
 
     def baselines(self) -> dict[str, float]:
         """Compute R2 on the test split of the training mean and of a linear regression on all inputs."""

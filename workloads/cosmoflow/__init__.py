@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from lumos.errors import DataError
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, at_least, positive_sizes
+from lumos.workloads.common.base import as_tuples, at_least, at_least_if_given, positive_sizes
 from lumos.workloads.common.damaged import readable
-from lumos.workloads.common.files import digest_files
+from lumos.workloads.common.files import dataset_folder, digest_files
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.cosmoflow.data import Cube, CubeSamples, Survey, collate, find_cubes, generate, read_cube
 from lumos.workloads.cosmoflow.model import CosmoNet
@@ -37,6 +37,9 @@ LABEL_VARIANCE = 1 / 3
 
 log = logging.getLogger("lumos")
 
+FOLDER = "cosmoUniverse_2019_05_4parE_tf_v2"
+"""What the published archive unpacks to; those of smaller ones are found by what they hold."""
+
 
 @dataclass(frozen=True)
 class CosmoFlow(StreamedWorkload):
@@ -49,15 +52,17 @@ class CosmoFlow(StreamedWorkload):
     """
 
     train_universes: int = 2000
+    valid_universes: int | None = None
     test_universes: int = 400
     cells: int = 32
     parts: int = 1
     spacing: float = 4.0
+    spread: float = 0.3
     fresh: bool = False
-    channels: Sequence[int] = (32, 32, 64)
+    channels: Sequence[int] = (8, 16, 32)
     hidden: Sequence[int] = (128, 64)
     means: bool = True
-    strided: bool = True
+    strided: bool = False
     batch_size: int = 16
     epochs: int = 20
     learning_rate: float = 4e-3
@@ -72,6 +77,12 @@ class CosmoFlow(StreamedWorkload):
         as_tuples(self, int, "channels", "hidden")
         positive_sizes(self, "channels", "hidden")
         at_least(self, train_universes=2, test_universes=1, parts=1)
+        at_least_if_given(self, valid_universes=1)
+        if self.valid_universes is not None and self.valid_universes >= self.train_universes:
+            raise DataError(
+                f"workload.valid_universes={self.valid_universes}: expected fewer than workload.train_universes="
+                f"{self.train_universes}, of which they are a part"
+            )
         if self.fresh and (self.parts > 1 or not self.generated):
             raise DataError("workload.fresh=true: expected data=generated and workload.parts=1, a universe a cube")
         if self.parts > 9:
@@ -80,6 +91,8 @@ class CosmoFlow(StreamedWorkload):
             )
         if not self.spacing > 0:
             raise DataError(f"workload.spacing={self.spacing}: expected a number > 0, Mpc/h")
+        if not 0 < self.spread <= 0.5:
+            raise DataError(f"workload.spread={self.spread}: expected a share of the parameters > 0, at most 0.5")
         least = 2 ** (len(self.channels) + self.strided)
         if self.cells < 1 or self.cells % least:
             raise DataError(
@@ -102,7 +115,7 @@ class CosmoFlow(StreamedWorkload):
     def split_bytes(self) -> dict[str, int]:
         """Count the bytes of each split: int16 counts of whole universes at each redshift."""
         universe = (self.cells * self.parts) ** 3 * len(REDSHIFTS) * 2
-        held = max(1, round(VALID_SHARE * self.train_universes))
+        held = _held_out(self.valid_universes, self.train_universes)
         counts = {"train": self.train_universes - held, "valid": held, "test": self.test_universes}
         return {split: count * universe for split, count in counts.items()}
 
@@ -114,17 +127,26 @@ class CosmoFlow(StreamedWorkload):
         """Build the network and four cubes of random counts."""
         return self.model(), self.example()
 
+    @cached_property
+    def root(self) -> Path:
+        """The folder that holds train/ and validation/; generated at the first call."""
+        self.check_size()
+        if self.generated:
+            return self.generate()
+        return dataset_folder(self.source.public_root(), FOLDER, "train", "validation")
+
     @property
     def _survey(self) -> Survey:
         settings = {key: getattr(self, key) for key in ("seed", "train_universes", "test_universes", "cells", "parts")}
-        return Survey(spacing=self.spacing, **settings)
+        return Survey(spacing=self.spacing, spread=self.spread, **settings)
 
     @cached_property
     def splits(self) -> dict[str, list[Cube]]:
-        """The cubes of each split: test is validation/, valid a tenth of the universes of train/."""
+        """The cubes of each split: test is validation/, valid a part of the universes of train/."""
         return split_universes(
             find_cubes(self.root / "train", self.cells, self.source.on_error),
             find_cubes(self.root / "validation", self.cells, self.source.on_error),
+            self.valid_universes if self.generated else None,
         )
 
     @cached_property
@@ -160,6 +182,17 @@ class CosmoFlow(StreamedWorkload):
         guesses, labels = (torch.cat([pair[k] for pair in pairs]).numpy() for k in (0, 1))
         return errors(guesses, labels)
 
+    @torch.no_grad()
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute the mean squared error of each cube's labels."""
+        return torch.cat(
+            [(model(cubes) - labels).to("cpu", torch.float64).square().mean(1) for cubes, labels in batches]
+        ).numpy()
+
+    def test_groups(self) -> np.ndarray:
+        """Number the universe of each test cube."""
+        return np.unique([cube.universe for cube in self.splits["test"]], return_inverse=True)[1]
+
     def baselines(self) -> dict[str, float]:
         """Compute MSE on the test cubes of the middle of all labels, and of a ridge regression.
 
@@ -194,10 +227,12 @@ class CosmoFlow(StreamedWorkload):
         return replace(
             self,
             train_universes=40,
+            valid_universes=None,
             test_universes=10,
             cells=8,
             parts=1,
             channels=(4, 8),
+            strided=True,
             hidden=(16,),
             batch_size=8,
             epochs=2,
@@ -213,11 +248,18 @@ def errors(guesses: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {"MSE": float(np.square(gap).mean()), "MAE": float(np.abs(gap).mean()), **named}
 
 
-def split_universes(train: Sequence[Cube], test: Sequence[Cube]) -> dict[str, list[Cube]]:
+def _held_out(wanted: int | None, universes: int) -> int:
+    """How many universes validate: as many as were asked for, else a tenth, one at least; one is left to train on."""
+    return min(universes - 1, wanted or max(1, round(VALID_SHARE * universes)))
+
+
+def split_universes(
+    train: Sequence[Cube], test: Sequence[Cube], valid_universes: int | None = None
+) -> dict[str, list[Cube]]:
     """Split the cubes into train, valid and test; no universe is in two of them.
 
-    Valid gets a tenth of the universes of ``train``, at least one. Cubes of ``train`` whose universe is also in
-    ``test`` are left out, which the log says.
+    Valid gets ``valid_universes`` of the universes of ``train``; a tenth of them, at least one, where None. Cubes of
+    ``train`` whose universe is also in ``test`` are left out, which the log says.
 
     Raises:
         DataError: fewer than two universes are left to train on.
@@ -229,7 +271,7 @@ def split_universes(train: Sequence[Cube], test: Sequence[Cube]) -> dict[str, li
     universes = sorted({cube.universe for cube in own})
     if len(universes) < 2:
         raise DataError(f"{len(universes)} universes in train/ that are not in validation/; expected at least 2")
-    held_out = max(1, round(VALID_SHARE * len(universes)))
+    held_out = _held_out(valid_universes, len(universes))
     valid = {universes[k] for k in np.random.default_rng(0).permutation(len(universes))[:held_out]}
     return {
         "train": [cube for cube in own if cube.universe not in valid],

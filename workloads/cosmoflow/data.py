@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.common.damaged import readable
-from lumos.workloads.common.files import make_files, replace_file
+from lumos.workloads.common.files import make_file, make_files, missing_files
 from lumos.workloads.cosmoflow.tfrecord import read_example, read_records, write_example, write_record
-from lumos.workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS, Cosmology, counts
+from lumos.workloads.cosmoflow.universe import PARAMETERS, REDSHIFTS, SPREAD, Cosmology, counts
 
 VERSION = "1"
 """Part of the cache's key: changed whenever equal settings would give other cubes."""
@@ -42,7 +42,7 @@ class Cube:
 class Survey:
     """What is generated: universes for both folders, each cut into ``parts``^3 cubes of ``cells``^3 cells.
 
-    A cell is ``spacing * H0/70`` Mpc/h a side.
+    A cell is ``spacing * H0/70`` Mpc/h a side. Parameters lie within a share ``spread`` of their centres.
     """
 
     seed: int
@@ -51,6 +51,7 @@ class Survey:
     cells: int
     parts: int
     spacing: float
+    spread: float = SPREAD
 
     def folder_of(self, universe: int) -> str:
         """Name the folder of one of the universes: the first ones train."""
@@ -68,7 +69,7 @@ class Survey:
         """
         rng = np.random.default_rng([self.seed, number, epoch])
         label = rng.uniform(-1, 1, len(PARAMETERS))
-        cosmology = Cosmology.at(label)
+        cosmology = Cosmology.at(label, self.spread)
         return counts(cosmology, rng, self.cells * self.parts, self.spacing * cosmology.h0 / 70), label
 
 
@@ -149,6 +150,7 @@ def universe_of(file: Path) -> str:
     return re.sub(r"_\d{3}$", "", file.stem.removesuffix("_data"))
 
 
+@reads("fetch it again", lambda cube, cells: cube.file)
 def read_cube(cube: Cube, cells: int) -> Arrays:
     """Read counts int16 (cells, cells, cells, 4) and the label, four numbers in [-1, 1].
 
@@ -205,15 +207,14 @@ def _member(file: Path, members: Mapping[str, object], *keys: str) -> object:
 
 def _read_npy(cube: Cube, cells: int) -> Arrays:
     labels = cube.file.with_name(cube.file.name.removesuffix("_data.npy") + "_label.npy")
-    arrays = []
-    for file in (cube.file, labels):
-        try:
-            arrays.append(np.load(file, allow_pickle=False))
-        except FileNotFoundError as error:
-            raise DataError(f"{file}: not there; expected it beside {cube.file.name}") from error
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{file}: cannot be read ({error}); fetch it again") from error
-    return arrays[0], arrays[1].reshape(-1)
+    if not labels.exists():
+        raise DataError(f"{labels}: not there; expected it beside {cube.file.name}")
+    return _load(cube.file), _load(labels).reshape(-1)
+
+
+@reads()
+def _load(file: Path) -> np.ndarray:
+    return np.load(file, allow_pickle=False)
 
 
 def _datasets(file: Path, opened: h5py.File) -> tuple[h5py.Dataset, h5py.Dataset]:
@@ -226,35 +227,30 @@ def _datasets(file: Path, opened: h5py.File) -> tuple[h5py.Dataset, h5py.Dataset
     return x, y
 
 
+@reads()
 def _cubes_in_hdf5(file: Path, cells: int) -> int:
-    try:
-        with h5py.File(file, "r") as opened:
-            x, _ = _datasets(file, opened)
-            side = x.shape[-2]
-            if side % cells or x.shape[-4:-1] != (side,) * 3:
-                raise DataError(
-                    f"{file}: {x.name} has shape {x.shape}; expected cubes of {cells}^3 or a multiple of it"
-                    f"{_hint(side, cells)}"
-                )
-            return (x.shape[0] if x.ndim == 5 else 1) * (side // cells) ** 3
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error}); fetch it again") from error
+    with h5py.File(file, "r") as opened:
+        x, _ = _datasets(file, opened)
+        side = x.shape[-2]
+        if side % cells or x.shape[-4:-1] != (side,) * 3:
+            raise DataError(
+                f"{file}: {x.name} has shape {x.shape}; expected cubes of {cells}^3 or a multiple of it"
+                f"{_hint(side, cells)}"
+            )
+        return (x.shape[0] if x.ndim == 5 else 1) * (side // cells) ** 3
 
 
 def _read_hdf5(cube: Cube, cells: int) -> Arrays:
     """Of a cube that is larger than ``cells``, sub-cubes are counted along the last axis first."""
-    try:
-        with h5py.File(cube.file, "r") as opened:
-            x, y = _datasets(cube.file, opened)
-            parts = x.shape[-2] // cells
-            whole, part = divmod(cube.number, parts**3)
-            corner = np.unravel_index(part, (parts,) * 3)
-            block = tuple(slice(int(c) * cells, (int(c) + 1) * cells) for c in corner)
-            count = x[(whole, *block)] if x.ndim == 5 else x[block]
-            label = np.asarray(y[()]).reshape(-1, y.shape[-1])
-            return count, label[whole if x.ndim == 5 and len(label) > 1 else 0]
-    except (OSError, IndexError) as error:
-        raise DataError(f"{cube.file}: cannot be read ({error}); fetch it again") from error
+    with h5py.File(cube.file, "r") as opened:
+        x, y = _datasets(cube.file, opened)
+        parts = x.shape[-2] // cells
+        whole, part = divmod(cube.number, parts**3)
+        corner = np.unravel_index(part, (parts,) * 3)
+        block = tuple(slice(int(c) * cells, (int(c) + 1) * cells) for c in corner)
+        count = x[(whole, *block)] if x.ndim == 5 else x[block]
+        label = np.asarray(y[()]).reshape(-1, y.shape[-1])
+        return count, label[whole if x.ndim == 5 and len(label) > 1 else 0]
 
 
 # ---- the generator
@@ -275,12 +271,14 @@ def generate(cache: Path, survey: Survey) -> Path:
         files = survey.files(number)
         for file, block in zip(files, blocks(count, survey.cells), strict=True):
             example = write_example({"x": block.astype("<i2").tobytes(), "y": label})
-            replace_file(root / file, _record_writer(example))
-        physical = dict(zip(PARAMETERS, (getattr(Cosmology.at(label), p) for p in PARAMETERS), strict=True))
+            make_file(root, file, _record_writer(example))
+        cosmology = Cosmology.at(label, survey.spread)
+        physical = {name: getattr(cosmology, name) for name in PARAMETERS}
         draft.write_text(json.dumps({**physical, "label": label.tolist(), "files": files}) + "\n")
 
     root = make_files(cache, key, list(names), write, "simulating universes")
-    incomplete = [name for name in names if not all((root / file).exists() for file in survey.files(names[name]))]
+    gone = set(missing_files(root, [file for number in numbers for file in survey.files(number)]))
+    incomplete = [name for name in names if not gone.isdisjoint(survey.files(names[name]))]
     for name in incomplete:
         (root / name).unlink()
     return make_files(cache, key, list(names), write, "simulating universes") if incomplete else root

@@ -20,9 +20,10 @@ PARAMETERS = ("omega_m", "sigma_8", "n_s", "h0")
 """What is predicted, in order; h0 in km/s/Mpc."""
 
 CENTRES = (0.3, 0.8, 0.96, 70.0)
-"""Of the parameters; each is drawn uniformly within 10% of it."""
+"""Of the parameters; each is drawn uniformly within a share of it."""
 
 SPREAD = 0.1
+"""That share, as published."""
 OMEGA_B = 0.045
 T_CMB = 2.7255  # K
 
@@ -38,9 +39,9 @@ class Cosmology:
     omega_b: float = OMEGA_B
 
     @classmethod
-    def at(cls, units: Sequence[float] | np.ndarray) -> Cosmology:
-        """Make it from the four parameters in [-1, 1], in the order of :data:`PARAMETERS`."""
-        return cls(*(float(c * (1 + SPREAD * u)) for c, u in zip(CENTRES, units, strict=True)))
+    def at(cls, units: Sequence[float] | np.ndarray, spread: float = SPREAD) -> Cosmology:
+        """Make it from the four parameters in [-1, 1], in the order of :data:`PARAMETERS`; 1 is ``spread`` off."""
+        return cls(*(float(c * (1 + spread * u)) for c, u in zip(CENTRES, units, strict=True)))
 
     @property
     def h(self) -> float:

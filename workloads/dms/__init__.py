@@ -17,11 +17,13 @@ from torch.nn import functional
 
 from lumos.errors import DataError
 from lumos.scaling import varies
+from lumos.suite.dependence import Derived, TrueDependence
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, at_least, drawn, positive_sizes
+from lumos.workloads.common.base import as_tuples, at_least, at_least_if_given, drawn, positive_sizes
 from lumos.workloads.common.classifiers import centroid_accuracy, logistic_accuracy, majority_accuracy
 from lumos.workloads.common.damaged import readable
-from lumos.workloads.common.sample_cache import CachedSamples
+from lumos.workloads.common.sample_cache import LIMIT, CachedSamples
+from lumos.workloads.common.score_terms import accuracy_terms
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.streaming import Samples
 from lumos.workloads.dms.crystal import PHASES
@@ -53,6 +55,7 @@ class DMS(StreamedWorkload):
     shape: Sequence[int] = DETECTOR
     jitter: float = 0.5
     train_images: int = 6448
+    valid_images: int | None = None
     test_images: int = 1612
     inference_images: int = 100
     channels: Sequence[int] = (8, 16, 32, 64, 128)
@@ -72,8 +75,19 @@ class DMS(StreamedWorkload):
         if len(self.shape) != 2:
             raise DataError(f"workload.shape={list(self.shape)}: expected two numbers, pixels along each side")
         at_least(self, train_images=20, test_images=4, inference_images=4)
+        at_least_if_given(self, valid_images=2)
+        if self.train_images - self._held < 2:
+            raise DataError(
+                f"workload.valid_images={self.valid_images}: expected fewer than workload.train_images="
+                f"{self.train_images}, of which they are a part"
+            )
         if not 0 <= self.jitter <= 10:
             raise DataError(f"workload.jitter={self.jitter}: expected 0 (a fixed geometry) to 10")
+
+    @property
+    def _held(self) -> int:
+        """How many of the generated training images validate."""
+        return round(HELD_OUT * self.train_images) if self.valid_images is None else self.valid_images
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -95,9 +109,13 @@ class DMS(StreamedWorkload):
     def split_bytes(self) -> dict[str, int]:
         """Count the bytes of each split: float32 images of three channels."""
         image = self.shape[0] * self.shape[1] * CHANNELS * 4
-        held = round(HELD_OUT * self.train_images)
-        counts = {"train": self.train_images - held, "valid": held, "test": self.test_images}
+        counts = {"train": self.train_images - self._held, "valid": self._held, "test": self.test_images}
         return {split: count * image for split, count in counts.items()}
+
+    def held_bytes(self) -> int:
+        """Count what is kept of training and validation once it was read, at most."""
+        sizes = self.split_bytes()
+        return sum(min(sizes[split], LIMIT) for split in ("train", "valid"))
 
     def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
         """Build the network, without scaling, and two random images."""
@@ -105,18 +123,19 @@ class DMS(StreamedWorkload):
         return network, (drawn(2, CHANNELS, *self._shape),)
 
     @cached_property
-    def samples(self) -> Mapping[str, CachedSamples]:
-        """The patterns of each split, and of ``inference``, the single files; kept in memory once read."""
+    def samples(self) -> Mapping[str, Samples]:
+        """The patterns of each split, and of ``inference``, the single files; all but ``test`` stay in memory."""
         file, singles = find_data(self.root)
         labels = {split: read_labels(file, split, self._shape) for split in ("train", "test")}
-        train, valid = hold_out(labels["train"], HELD_OUT)
+        train, valid = hold_out(labels["train"], self._held / self.train_images if self.generated else HELD_OUT)
         splits: dict[str, Samples] = {
             "train": Patterns(file, "train", train, labels["train"]),
             "valid": Patterns(file, "train", valid, labels["train"]),
             "test": Patterns(file, "test", range(len(labels["test"])), labels["test"]),
             "inference": SingleImages(self.root, singles, self._shape),
         }
-        return {name: CachedSamples(samples) for name, samples in splits.items()}
+        # The test images are the most and are seen once or twice: they are read each time.
+        return {name: samples if name == "test" else CachedSamples(samples) for name, samples in splits.items()}
 
     def _evenly_spaced(self, split: str, count: int) -> list[tuple[Tensor, int]]:
         """Up to ``count`` samples of a split, evenly spaced; damaged ones are left out where that is configured."""
@@ -164,19 +183,26 @@ class DMS(StreamedWorkload):
         return right / total
 
     def scores(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Compute the accuracy of each class, and of the single files to infer where there are any."""
+        """Compute the accuracy, that of each class, and of the single files to infer where there are any."""
         right, total = torch.zeros(2), torch.zeros(2)
         for images, labels in batches:
             hit = (model(images).argmax(1) == labels).float().cpu()
             for value in (0, 1):
                 right[value] += hit[labels.cpu() == value].sum()
                 total[value] += (labels == value).sum().cpu()
-        found = {f"accuracy, {name}": (right[v] / total[v]).item() for v, name in enumerate(PHASES)}
+        if not total.any():
+            raise DataError("a split has no samples to score; ask for more data")
+        found = {"accuracy": int(right.sum()) / int(total.sum())}
+        found |= {f"accuracy, {name}": (right[v] / total[v]).item() for v, name in enumerate(PHASES)}
         if len(self.samples["inference"]):
             device = next(model.parameters()).device
             singles = ((images.to(device), labels.to(device)) for images, labels in self.in_order("inference"))
             found["accuracy, single files"] = self.score(model, singles)
         return found
+
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute what each sample adds to the accuracy: 1 or 0."""
+        return accuracy_terms(model, batches)
 
     def baselines(self) -> dict[str, float]:
         """Compute accuracy of the commonest class, and of two simple classifiers of images averaged over squares."""
@@ -204,12 +230,20 @@ class DMS(StreamedWorkload):
         """Name the channels of a colour image."""
         return ["red", "green", "blue"]
 
+    def true_dependence(self) -> TrueDependence | None:
+        """Say that the channels of a simulated image are equal, so that one is enough; nothing of public ones."""
+        if not self.generated:
+            return None
+        red, *others = self.features()
+        return TrueDependence({red: ("monoclinic",)}, {name: Derived([red], [red]) for name in others})
+
     def tiny(self) -> DMS:
         """Shrink it to a fifth of the size, few images and two convolutions; public files keep their own size."""
         return replace(
             self,
             shape=(61, 25) if self.generated else self.shape,
             train_images=60,
+            valid_images=None,
             test_images=20,
             inference_images=4,
             channels=(4, 8),

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from lumos.errors import DataError
-from lumos.workloads.common.files import dataset_folder, make_files, replace_file
+from lumos.errors import DataError, reads
+from lumos.workloads.common.files import cannot_write, dataset_folder, make_file, make_files, missing_files
 from lumos.workloads.common.hdf5 import writing_hdf5
 from lumos.workloads.dms.crystal import PHASES
 from lumos.workloads.dms.pattern import VERSION, Scene
@@ -33,30 +33,26 @@ PART = 50
 Shape = tuple[int, int]
 
 
+@reads("expected HDF5 with {train,test}/{images,labels}")
 def read_labels(file: Path, split: str, shape: Shape) -> Int[np.ndarray, " images"]:
     """Read the labels of the group ``train`` or ``test``, 0 or 1, and check that the group is as expected.
 
     Raises:
         DataError: a key or a shape is missing or wrong; the message names it and the file.
     """
-    try:
-        with h5py.File(file, "r") as open_file:
-            images, labels = (_dataset(open_file, f"{split}/{name}", file) for name in ("images", "labels"))
-            expected = (*shape, CHANNELS)
-            if images.ndim != 4 or images.shape[1:] != expected or images.dtype.kind != "f":
-                raise DataError(
-                    f"{file}: {split}/images is {images.shape} {images.dtype}; expected (N, {shape[0]}, {shape[1]}, "
-                    f"{CHANNELS}) floats; for another size set workload.shape"
-                )
-            if labels.size != len(images) or labels.shape[0] != len(images):
-                raise DataError(
-                    f"{file}: {split}/labels is {labels.shape} for {len(images)} images; expected one label an image"
-                )
-            values = np.asarray(labels[()]).reshape(-1)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise DataError(
-            f"{file}: cannot be read ({error}); expected HDF5 with {{train,test}}/{{images,labels}}"
-        ) from error
+    with h5py.File(file, "r") as open_file:
+        images, labels = (_dataset(open_file, f"{split}/{name}", file) for name in ("images", "labels"))
+        expected = (*shape, CHANNELS)
+        if images.ndim != 4 or images.shape[1:] != expected or images.dtype.kind != "f":
+            raise DataError(
+                f"{file}: {split}/images is {images.shape} {images.dtype}; expected (N, {shape[0]}, {shape[1]}, "
+                f"{CHANNELS}) floats; for another size set workload.shape"
+            )
+        if labels.size != len(images) or labels.shape[0] != len(images):
+            raise DataError(
+                f"{file}: {split}/labels is {labels.shape} for {len(images)} images; expected one label an image"
+            )
+        values = np.asarray(labels[()]).reshape(-1)
     if not np.isin(values, (0, 1)).all():
         raise DataError(f"{file}: {split}/labels has other values than 0 (monoclinic) and 1 (tetragonal)")
     return values.astype(np.int64)
@@ -82,13 +78,11 @@ class Patterns:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @reads("fetch it again", lambda self, index, epoch: f"{self.file}: {self.split}/images[{self.indices[index]}]")
     def read(self, index: int, epoch: int) -> tuple[Tensor, int]:
         """Read one image and its label. Raises DataError, naming the file and the image, where it is damaged."""
         place = self.indices[index]
-        try:
-            image = np.asarray(self._images()[place], np.float32)
-        except (OSError, KeyError, RuntimeError) as error:
-            raise DataError(f"{self.file}: {self.split}/images[{place}] cannot be read ({error})") from error
+        image = np.asarray(self._images()[place], np.float32)
         if not np.isfinite(image).all():
             raise DataError(f"{self.file}: {self.split}/images[{place}] has values that are not finite")
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), int(self.labels[place])
@@ -112,18 +106,16 @@ class SingleImages:
     def __len__(self) -> int:
         return len(self.files)
 
+    @reads("expected an image of three channels", lambda self, index, epoch: self.files[index])
     def read(self, index: int, epoch: int) -> tuple[Tensor, int]:
         """Read one image and its label. Raises DataError, naming the file, where it is damaged or of another shape."""
         path = self.files[index]
         expected = f"expected an image of {self.shape[0]} x {self.shape[1]} x {CHANNELS}"
-        try:
-            if path.suffix.lower() in (".tif", ".tiff"):
-                image = tifffile.imread(path)
-            else:
-                with Image.open(path, formats=FORMATS) as opened:
-                    image = np.asarray(opened)
-        except Exception as error:  # whatever a damaged file makes the reader raise, the remedy is the same
-            raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error}); {expected}") from error
+        if path.suffix.lower() in (".tif", ".tiff"):
+            image = tifffile.imread(path)
+        else:
+            with Image.open(path, formats=FORMATS) as opened:
+                image = np.asarray(opened)
         if image.shape != (*self.shape, CHANNELS):
             raise DataError(f"{path}: {' x '.join(map(str, image.shape))}; {expected}")
         values = np.ascontiguousarray(image.astype(np.float32).transpose(2, 0, 1))
@@ -138,7 +130,7 @@ def find_data(root: Path) -> tuple[Path, list[Path]]:
     Raises:
         DataError: there is no HDF5 file.
     """
-    base = dataset_folder(root, FOLDER)
+    base = dataset_folder(root, FOLDER, BINARY)
     file = base / BINARY
     if not file.is_file():
         raise DataError(f"{file}: there is no such file; expected data.root to have {BINARY}")
@@ -199,15 +191,15 @@ def generate(cache: Path, scene: Scene, counts: dict[str, int], seed: int) -> Pa
     key = {"version": VERSION, "shape": list(scene.shape), "jitter": scene.jitter, "counts": counts, "seed": seed}
     singles = [f"{FOLDER}/inference/{PHASES[c]}/pattern-{k:05d}.tif" for k, c in enumerate(orders["inference"])]
     place = make_files(cache, key, singles, write_single, "scattering, single patterns")
-    binary = place / FOLDER / BINARY
-    if not binary.exists():
+    binary = f"{FOLDER}/{BINARY}"
+    if missing_files(place, [binary]):
         parts = [f"{group}-{p:05d}.npy" for group in groups[:2] for p in range(-(-counts[group] // PART))]
         drafts = make_files(place / "parts", key, parts, write_part, "scattering")
         try:
-            replace_file(binary, lambda draft: _assemble(draft, drafts, parts, orders))
+            make_file(place, binary, lambda draft: _assemble(draft, drafts, parts, orders))
             shutil.rmtree(place / "parts")
         except OSError as error:
-            raise DataError(f"{binary}: cannot write it ({error}); set data.cache to another folder") from error
+            raise cannot_write(place, error) from error
     return place
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lumos.errors import DataError
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, at_least, drawn
+from lumos.workloads.common.base import as_tuples, at_least, at_least_if_given, drawn
 from lumos.workloads.common.files import digest_files
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.unet import UNet
@@ -44,6 +44,7 @@ class EMDenoise(StreamedWorkload):
     """
 
     train_pairs: int = 1600
+    valid_pairs: int | None = None
     test_pairs: int = 200
     size: int = 64
     channels: Sequence[int] = (8, 16, 32, 64)
@@ -59,6 +60,12 @@ class EMDenoise(StreamedWorkload):
         super().__post_init__()
         as_tuples(self, int, "channels")
         at_least(self, train_pairs=2, test_pairs=1, size=16)
+        at_least_if_given(self, valid_pairs=1)
+        if self._held_of(self.train_pairs) >= self.train_pairs:
+            raise DataError(
+                f"workload.valid_pairs={self.valid_pairs}: expected fewer than workload.train_pairs={self.train_pairs},"
+                " of which they are a part"
+            )
         if not 2 <= len(self.channels) <= HALVINGS + 1 or min(self.channels) < 1:
             raise DataError(
                 f"workload.channels={list(self.channels)}: expected 2 to {HALVINGS + 1} numbers of at least 1"
@@ -80,9 +87,14 @@ class EMDenoise(StreamedWorkload):
     def split_bytes(self) -> dict[str, int]:
         """Count the bytes of each split: pairs of float32 images."""
         pair = 2 * self.size**2 * 4
-        held = max(1, round(VALID_SHARE * self.train_pairs))
+        held = self._held_of(self.train_pairs)
         counts = {"train": self.train_pairs - held, "valid": held, "test": self.test_pairs}
         return {split: count * pair for split, count in counts.items()}
+
+    def _held_of(self, pairs: int) -> int:
+        """How many of the pairs of train/ validate: the last ones, in a block."""
+        given = self.valid_pairs if self.generated else None
+        return max(1, round(VALID_SHARE * pairs)) if given is None else given
 
     def held_bytes(self) -> int:
         """Count nothing: pairs are read anew each time."""
@@ -100,11 +112,11 @@ class EMDenoise(StreamedWorkload):
 
     @cached_property
     def splits(self) -> dict[str, tuple[ImagePairs, range]]:
-        """The pairs of each split: valid is the last tenth of train/, a block, so that no neighbours are parted."""
+        """The pairs of each split: valid is the last part of train/, a block, so that no neighbours are parted."""
         train, test = ImagePairs(self.root / "train"), ImagePairs(self.root / "test")
         if len(train) < 2:
             raise DataError(f"{self.root / 'train'}: {len(train)} pairs; expected at least 2, one of them to validate")
-        end = len(train) - max(1, round(VALID_SHARE * len(train)))
+        end = len(train) - self._held_of(len(train))
         return {
             "train": (train, range(end)),
             "valid": (train, range(end, len(train))),
@@ -159,6 +171,13 @@ class EMDenoise(StreamedWorkload):
             "PSNR": (-10 * square.clamp_min(1e-30).log10()).mean().item(),
         }
 
+    @torch.no_grad()
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute the mean squared error of each image."""
+        return torch.cat(
+            [(model(noisy) - clean).to("cpu", torch.float64).square().flatten(1).mean(1) for noisy, clean in batches]
+        ).numpy()
+
     def baselines(self) -> dict[str, float]:
         """Compute MSE on the test images of the mean, the noisy image, and a Gaussian filter.
 
@@ -192,7 +211,9 @@ class EMDenoise(StreamedWorkload):
 
     def tiny(self) -> EMDenoise:
         """Shrink it to images of 32 x 32 and a network of two narrow levels."""
-        return replace(self, train_pairs=20, test_pairs=4, size=32, channels=(4, 8), batch_size=6, epochs=2)
+        return replace(
+            self, train_pairs=20, valid_pairs=None, test_pairs=4, size=32, channels=(4, 8), batch_size=6, epochs=2
+        )
 
 
 __all__ = ["EMDenoise"]

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumos.errors import DataError
-from lumos.workloads.common.files import make_files
+from lumos.errors import DataError, reads
+from lumos.workloads.common.files import dataset_folder, make_files, missing_files
 from lumos.workloads.common.hdf5 import writing_hdf5
 from lumos.workloads.em_denoise.graphene import draw_pair
 
@@ -62,10 +61,7 @@ class ImagePairs:
         """Read a noisy and a clean image, float32 (h, w). Raises DataError where the file is damaged."""
         images = []
         for file, dataset in zip(self.files, self._datasets(), strict=True):
-            try:
-                image = np.asarray(dataset[index], np.float32)[..., 0]
-            except OSError as error:
-                raise DataError(f"{file}: {KEY}[{index}] cannot be read ({error}); fetch it again") from error
+            image = _image(file, dataset, index)
             if not np.isfinite(image).all():
                 raise DataError(f"{file}: {KEY}[{index}] holds values that are not finite")
             images.append(image)
@@ -81,13 +77,16 @@ class ImagePairs:
         return {**self.__dict__, "_open": None}
 
 
+@reads("fetch it again", lambda file, dataset, index: f"{file}: {KEY}[{index}]")
+def _image(file: Path, dataset: h5py.Dataset, index: int) -> np.ndarray:
+    return np.asarray(dataset[index], np.float32)[..., 0]
+
+
+@reads("is it cut short? Fetch it again")
 def _dataset(file: Path) -> h5py.Dataset:
     if not file.exists():
         raise DataError(f"{file}: there is no such file; expected data.root to hold {FOLDER}/train and {FOLDER}/test")
-    try:
-        opened = h5py.File(file, "r")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error}); is it cut short? Fetch it again") from error
+    opened = h5py.File(file, "r")
     dataset = opened.get(KEY)
     if not isinstance(dataset, h5py.Dataset):
         raise DataError(f"{file}: no key {KEY}; it has {', '.join(opened) or 'none'}")
@@ -130,21 +129,19 @@ def inference_pairs(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             yield raw.stem, _tiff(raw), _tiff(truth)
 
 
+@reads()
 def _tiff(file: Path) -> np.ndarray:
-    try:
-        image = np.asarray(tifffile.imread(file), np.float32)
-    except (OSError, ValueError, KeyError, IndexError, struct.error, tifffile.TiffFileError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); fetch it again") from error
+    image = np.asarray(tifffile.imread(file), np.float32)
     if image.ndim != 2:
         raise DataError(f"{file}: an image of shape {image.shape}; expected (h, w)")
     return image
 
 
 def find_root(root: Path) -> Path:
-    """Find the folder of train/ and test/: ``root`` or ``root/em_graphene_sim``. Raises DataError for neither."""
-    for place in (root / FOLDER, root):
-        if (place / "train").is_dir() and (place / "test").is_dir():
-            return place
+    """Find the folder of train/ and test/: ``root``, or what the archive unpacked to in it. Raises DataError."""
+    place = dataset_folder(root, FOLDER, "train", "test")
+    if (place / "train").is_dir() and (place / "test").is_dir():
+        return place
     raise DataError(f"{root}: neither it nor {FOLDER}/ in it holds the folders train/ and test/")
 
 
@@ -163,7 +160,7 @@ def generate(cache: Path, *, seed: int, train: int, test: int, size: int) -> Pat
     whole = [f"{FOLDER}/{split}/{name}" for split in counts for name in (NOISE, CLEAN)]
     single = [f"{FOLDER}/inference/{kind}/image_{k:03d}.tif" for kind in ("raw", "truth") for k in range(INFERENCE)]
     root = make_files(cache, key, [], _nothing, "")
-    if not all((root / name).exists() for name in whole):
+    if missing_files(root, whole):
         make_files(cache, key, list(shards), _shard_writer(seed, size, shards), "drawing micrographs")
     make_files(cache, key, [*whole, *single], _joiner(seed, size, shards), "joining them")
     for name in shards:

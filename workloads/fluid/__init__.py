@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from lumos.errors import DataError
+from lumos.suite.dependence import TrueDependence
 from lumos.suite.workload import Metric
 from lumos.workloads.common.base import at_least
-from lumos.workloads.common.dependence import TrueDependence
 from lumos.workloads.common.files import file_sha256
 from lumos.workloads.common.shards import Rows, make_shards, read_shards
 from lumos.workloads.common.table_workload import TableWorkload

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.common.damaged import readable
 from lumos.workloads.fluid.solver import (
     BOX_MAX,
@@ -180,6 +180,7 @@ def simulate(
 _HEADER = struct.Struct("<fi")
 
 
+@reads()
 def read_fluid(path: Path) -> tuple[float, State]:
     """Read rest particles per metre and the state from a PARSEC ``.fluid`` file, widened to float64.
 

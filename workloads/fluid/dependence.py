@@ -6,7 +6,7 @@ enters that component of the acceleration alone; the distance, and with it the w
 
 from __future__ import annotations
 
-from lumos.workloads.common.dependence import Derived, TrueDependence
+from lumos.suite.dependence import Derived, TrueDependence
 from lumos.workloads.fluid.data import OUTPUTS
 
 DISPLACEMENT = ("dx", "dy", "dz")

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lumos.errors import DataError
+from lumos.suite.dependence import TrueDependence
 from lumos.suite.workload import Metric
 from lumos.workloads.common.graph_workload import GraphWorkload
 from lumos.workloads.common.graphs import Graph, collate, inputs, predictions
 from lumos.workloads.common.pyg import Batch
+from lumos.workloads.common.score_terms import auc_terms
 from lumos.workloads.molhiv.data import (
     HIV,
     LAYOUT,
@@ -31,6 +33,7 @@ from lumos.workloads.molhiv.data import (
     nci_molecules,
     write_molecules,
 )
+from lumos.workloads.molhiv.dependence import ALERT_COLUMNS
 from lumos.workloads.molhiv.features import ATOM_FEATURES, BOND_FEATURES
 from lumos.workloads.molhiv.model import AtomEncoder, BondEncoder
 
@@ -157,6 +160,11 @@ class Molhiv(GraphWorkload):
             "average_precision": float(average_precision_score(truth, guess)),
         }
 
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute what each molecule adds to ROC-AUC, by its rank among those of the other label."""
+        logits, labels = predictions(model, batches)
+        return auc_terms(labels.numpy(), logits[:, 0].numpy())
+
     def baselines(self) -> dict[str, float]:
         """Compute ROC-AUC on the test split of a constant, the number of atoms, and a regression on composition.
 
@@ -175,6 +183,10 @@ class Molhiv(GraphWorkload):
     def features(self) -> Sequence[str]:
         """Name the columns of ``x`` and then of ``edge_attr``: each is an embedding table."""
         return (*ATOM_FEATURES, *BOND_FEATURES)
+
+    def true_dependence(self) -> TrueDependence | None:
+        """Say which columns the structural alerts need; None for a table of one's own and for the public labels."""
+        return ALERT_COLUMNS if self.generated else None
 
     def tiny(self) -> Molhiv:
         """Shrink it to at most 300 molecules and a narrow network of two layers."""

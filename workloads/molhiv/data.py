@@ -15,7 +15,7 @@ from rdkit import Chem, RDConfig
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.rdBase import BlockLogs
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.common.damaged import skip_or_raise
 from lumos.workloads.common.graphs import Graph, Graphs
 from lumos.workloads.common.ogb_layout import Layout, write_dataset
@@ -98,6 +98,7 @@ def _nci() -> tuple[list[str], np.ndarray]:
     return list(found), np.array(list(found.values()), np.int64)
 
 
+@reads("expected a table in CSV", lambda file, *_, **__: f"workload.smiles={file}")
 def csv_molecules(file: Path, label: str = HIV) -> Molecules:
     """Read a table with a column of SMILES and one of labels, as MoleculeNet's HIV.csv.
 
@@ -108,10 +109,7 @@ def csv_molecules(file: Path, label: str = HIV) -> Molecules:
     Raises:
         DataError: The file or a column is missing, or a row has no label, or there are not two of them.
     """
-    try:
-        table = pd.read_csv(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"workload.smiles={file}: cannot be read ({error}); expected a table in CSV") from error
+    table = pd.read_csv(file)
     named = {str(name).lower(): name for name in reversed(table.columns)}
     missing = [name for name in ("smiles",) if name not in named] + [name for name in (label,) if name not in table]
     if missing:
@@ -253,7 +251,8 @@ def write_molecules(molecules: Molecules, folder: Path, on_error: str) -> Path:
     def finish(draft: Path) -> dict[str, np.ndarray]:
         (draft / "mapping").mkdir()
         table = pd.DataFrame({molecules.label: molecules.labels, "smiles": list(molecules.smiles)})
-        table.to_csv(draft / "mapping" / "mol.csv.gz", index_label="row")
+        as_ever = {"method": "gzip", "mtime": 0}  # the same bytes whenever it is made
+        table.to_csv(draft / "mapping" / "mol.csv.gz", index_label="row", compression=as_ever)
         return scaffold_split([scaffold(smiles) for smiles in molecules.smiles])
 
     with BlockLogs():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from lumos.workloads.common.base import as_tuples, at_least, drawn
 from lumos.workloads.common.sample_cache import CachedSamples
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.optical.beamline import CROP, PLANE
-from lumos.workloads.optical.data import Images, View, digest_files, find_files, generate
+from lumos.workloads.optical.data import SHOTS, Images, View, digest_files, find_files, generate
 from lumos.workloads.optical.detection import PrincipalComponents, area_under_roc, detection, errors
 from lumos.workloads.optical.model import Autoencoder
 
@@ -157,6 +158,15 @@ class Optical(StreamedWorkload):
         device = next(model.parameters()).device
         valid = ((images.to(device), damaged) for images, damaged in self.loaders().valid)
         return detection(errors(model, valid), errors(model, batches), self.quantile)
+
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute the mean squared error of each undamaged image."""
+        found = errors(model, batches)
+        return found.mean[~found.damaged].numpy()
+
+    def test_groups(self) -> np.ndarray | None:
+        """Number the session of each undamaged test image; published images do not say theirs."""
+        return np.arange(self.test_undamaged) // SHOTS if self.generated else None
 
     def baselines(self) -> dict[str, float]:
         """Compute MSE of the mean image, and of as many principal components as the network has latent numbers."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt16
 from torch import Tensor
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.common.files import dataset_folder, make_files
 from lumos.workloads.optical.beamline import VERSION, BeamLine, Session
 
@@ -61,18 +61,14 @@ class View:
         return (part - low) / max(high - low, 1)
 
 
+@reads("expected a TIFF of one plane, 16 bit unsigned")
 def read_image(path: Path, plane: tuple[int, int]) -> UInt16[np.ndarray, "rows columns"]:
     """Read a TIFF file of one plane, 16 bit, of that size. Raises DataError, naming the file, for others."""
     expected = f"expected a TIFF of one plane, {plane[0]} x {plane[1]}, 16 bit unsigned"
-    try:
-        with tifffile.TiffFile(path) as file:
-            if len(file.pages) != 1:
-                raise DataError(f"{path}: {len(file.pages)} planes; {expected}")
-            counts = file.pages[0].asarray()
-    except DataError:
-        raise
-    except Exception as error:  # whatever a damaged file makes the reader raise, the remedy is the same
-        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error}); {expected}") from error
+    with tifffile.TiffFile(path) as file:
+        if len(file.pages) != 1:
+            raise DataError(f"{path}: {len(file.pages)} planes; {expected}")
+        counts = file.pages[0].asarray()
     if counts.shape != plane or counts.dtype != np.uint16:
         raise DataError(
             f"{path}: {' x '.join(map(str, counts.shape))}, {counts.dtype}; {expected}; "
@@ -102,7 +98,7 @@ def find_files(root: Path, split: str, kinds: Sequence[str] = KINDS) -> list[tup
     Raises:
         DataError: a folder is not there or has no TIFF files; the message names it.
     """
-    base = dataset_folder(root, FOLDER)
+    base = dataset_folder(root, FOLDER, "training/undamaged")
     files = []
     for kind in kinds:
         folder = base / split / kind

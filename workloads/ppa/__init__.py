@@ -31,6 +31,7 @@ from lumos.workloads.ppa.data import (
     VERSION,
     Size,
     mean_channels,
+    species_numbers,
     write_associations,
 )
 
@@ -50,7 +51,10 @@ class PPA(GraphWorkload):
 
     taxa: int = 12
     species: int = 15
+    valid_species: int | None = None
+    test_species: int | None = None
     graphs_each: int = 16
+    held_out_graphs_each: int | None = None
     conv: str = "gcn"
     width: int = 64
     layers: int = 3
@@ -75,7 +79,9 @@ class PPA(GraphWorkload):
     @property
     def size(self) -> Size:
         """How many taxa, species and graphs are generated."""
-        return Size(self.taxa, self.species, self.graphs_each)
+        return Size(
+            self.taxa, self.species, self.graphs_each, self.valid_species, self.test_species, self.held_out_graphs_each
+        )
 
     @property
     def outputs(self) -> int:
@@ -96,16 +102,15 @@ class PPA(GraphWorkload):
 
     def generate(self) -> Path:
         """Write the graphs in OGB's layout where they are not in the cache yet; returns the data set's folder."""
-        key = json.dumps({"version": VERSION, "seed": self.seed, **asdict(self.size)})
+        size = {name: value for name, value in asdict(self.size).items() if value is not None}
+        key = json.dumps({"version": VERSION, "seed": self.seed, **size})
         place = self.cache / hashlib.sha256(key.encode()).hexdigest()[:16]
         return write_associations(place, self.size, self.seed)
 
     def split_bytes(self) -> dict[str, int]:
         """Count the bytes of each split: the associations of graphs of average size."""
-        graphs = self.taxa * self.graphs_each
-        held = graphs * self.size.held_out
-        counts = {"train": graphs * self.species - 2 * held, "valid": held, "test": held}
-        return {split: count * GRAPH_BYTES for split, count in counts.items()}
+        graphs = self.size.graphs_of
+        return {split: self.taxa * n * graphs[split] * GRAPH_BYTES for split, n in self.size.split.items()}
 
     def node_encoder(self) -> nn.Embedding:
         """Make the one vector that every protein starts from: nodes have no features."""
@@ -132,6 +137,15 @@ class PPA(GraphWorkload):
             "accuracy": _accuracy(truth, guess),
             "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0.0)),  # pyright: ignore[reportArgumentType] -- typed as a word only
         }
+
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute what each graph adds to the accuracy: 1 or 0."""
+        logits, labels = predictions(model, batches)
+        return (logits.argmax(1) == labels).numpy().astype(np.float64)
+
+    def test_groups(self) -> np.ndarray | None:
+        """Number the species of each test graph: they share what is the species' own. Published graphs do not say."""
+        return species_numbers(self.size)[self.graphs.splits["test"]] if self.generated else None
 
     def baselines(self) -> dict[str, float]:
         """Compute accuracy on the test split of the commonest taxon, and of logistic regressions.
@@ -165,8 +179,9 @@ class PPA(GraphWorkload):
     def tiny(self) -> PPA:
         """Shrink it to four taxa of few species and a narrow network of two layers."""
         return replace(
-            self, taxa=4, species=5, graphs_each=4, width=8, layers=2, batch_size=8, epochs=2, learning_rate=3e-3
-        )
+            self, taxa=4, species=5, valid_species=None, test_species=None, graphs_each=4, held_out_graphs_each=None,
+            width=8, layers=2, batch_size=8, epochs=2, learning_rate=3e-3,
+        )  # fmt: skip
 
 
 def _accuracy(truth: np.ndarray, guess: np.ndarray) -> float:

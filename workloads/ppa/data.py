@@ -44,11 +44,19 @@ STRENGTH, STRENGTH_SPREAD = 0.45, 0.04
 
 @dataclass(frozen=True)
 class Size:
-    """How many of each there are. Raises DataError where the splits cannot be filled."""
+    """How many of each there are. Raises DataError where the splits cannot be filled.
+
+    ``species`` of each taxon, of which a fifth validates and a fifth tests (one at least); or as many as
+    ``valid_species`` and ``test_species`` say, beside the same ones to train on. Each has ``graphs``, or those that
+    validate and test ``held_out_graphs``: graphs of one species are alike, so that many species say more.
+    """
 
     taxa: int
     species: int
     graphs: int
+    valid_species: int | None = None
+    test_species: int | None = None
+    held_out_graphs: int | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.taxa <= LAYOUT.classes:
@@ -58,10 +66,30 @@ class Size:
         if self.graphs < 1:
             raise DataError(f"workload.graphs_each={self.graphs}: expected at least 1")
 
+        for key in ("valid_species", "test_species"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise DataError(f"workload.{key}={getattr(self, key)}: expected at least 1, or null for a fifth")
+        held = self.held_out_graphs
+        if held is not None and held < 1:
+            raise DataError(f"workload.held_out_graphs_each={held}: expected at least 1, or null for as many as train")
+
     @property
-    def held_out(self) -> int:
-        """Species of each taxon in valid, and as many in test: a fifth, one at least."""
-        return max(1, self.species // 5)
+    def split(self) -> dict[str, int]:
+        """Species of each taxon in each split; they are numbered in this order."""
+        fifth = max(1, self.species // 5)
+        valid, test = (fifth if given is None else given for given in (self.valid_species, self.test_species))
+        return {"train": self.species - 2 * fifth, "valid": valid, "test": test}
+
+    @property
+    def graphs_of(self) -> dict[str, int]:
+        """Graphs of each species, by the split that it is in."""
+        held = self.graphs if self.held_out_graphs is None else self.held_out_graphs
+        return {"train": self.graphs, "valid": held, "test": held}
+
+    @property
+    def graphs_by_species(self) -> np.ndarray:
+        """Graphs of each species of a taxon, in order."""
+        return np.concatenate([np.full(count, self.graphs_of[split]) for split, count in self.split.items()])
 
 
 @dataclass(frozen=True)
@@ -167,26 +195,31 @@ def _first_links(
     return np.array(links, np.int64).reshape(-1, 2)
 
 
-def species_graphs(seed: int, taxon: int, number: int, size: Size) -> list[Graph]:
-    """Draw all graphs of one species."""
+def species_graphs(seed: int, taxon: int, number: int, count: int) -> list[Graph]:
+    """Draw the first ``count`` graphs of one species."""
     rng = np.random.default_rng([seed, 1, taxon, number])
     species = Species.of(Taxon.of(seed, taxon), rng)
-    return [association_graph(species, taxon, rng)[0] for _ in range(size.graphs)]
+    return [association_graph(species, taxon, rng)[0] for _ in range(count)]
 
 
 def species_split(size: Size) -> dict[str, np.ndarray]:
     """Split the graphs, by number: of every taxon the last species validate and test, the others train."""
-    numbers = np.arange(size.taxa * size.species * size.graphs)
-    species = numbers // size.graphs % size.species
-    test, valid = species >= size.species - size.held_out, species >= size.species - 2 * size.held_out
-    return {"train": numbers[~valid], "valid": numbers[valid & ~test], "test": numbers[test]}
+    species = species_numbers(size) % len(size.graphs_by_species)
+    split = np.digitize(species, np.cumsum(list(size.split.values())))
+    return {name: np.flatnonzero(split == k) for k, name in enumerate(size.split)}
+
+
+def species_numbers(size: Size) -> np.ndarray:
+    """Number the species of each graph: those of the first taxon, then those of the second, and so on."""
+    return np.repeat(np.arange(size.taxa * len(size.graphs_by_species)), np.tile(size.graphs_by_species, size.taxa))
 
 
 def write_associations(folder: Path, size: Size, seed: int) -> Path:
     """Write ``folder/ogbg_ppa`` in OGB's raw layout, one taxon after another."""
 
     def make(taxon: int) -> Graphs:
-        return Graphs.stack([g for species in range(size.species) for g in species_graphs(seed, taxon, species, size)])
+        counts = enumerate(size.graphs_by_species.tolist())
+        return Graphs.stack([g for species, count in counts for g in species_graphs(seed, taxon, species, count)])
 
     return write_dataset(folder, LAYOUT, size.taxa, make, lambda _: species_split(size), "making association graphs")
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from lumos.errors import DataError
+from lumos.suite.dependence import TrueDependence
 from lumos.suite.workload import Metric
 from lumos.workloads.common.base import as_tuples, at_least
 from lumos.workloads.common.damaged import readable
-from lumos.workloads.common.dependence import TrueDependence
 from lumos.workloads.common.files import file_sha256
 from lumos.workloads.common.shards import Rows, make_shards, read_shards
 from lumos.workloads.common.table_workload import TableWorkload
@@ -49,6 +49,7 @@ class PureMD(TableWorkload):
     variant: Variant = "inner"
     molecules: Mapping[str, int] = field(default_factory=lambda: {"H2O": 80, "H2O2": 20})
     volume: float = 60.0
+    force_field: str | None = None
     kelvin: Sequence[float] = (300.0, 600.0)
     replicas: int = 400
     rows: int = 125_000
@@ -117,7 +118,12 @@ class PureMD(TableWorkload):
 
     def _public_systems(self) -> list[tuple[Path, Path]]:
         root = self.source.public_root()
-        good = [files for files, _ in readable(systems(root), lambda files: read_system(*files), self.source.on_error)]
+        good = [
+            files
+            for files, _ in readable(
+                systems(root, self.force_field), lambda files: read_system(*files), self.source.on_error
+            )
+        ]
         if not good:
             raise DataError(f"data.root={root}: none of the files of atoms there could be read")
         return good

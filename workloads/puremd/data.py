@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,33 +123,47 @@ def replica_parts(replicas: int, rows: int) -> list[Part]:
     return parts
 
 
-def systems(root: Path) -> list[tuple[Path, Path]]:
-    """Find files of atoms, each with its force field: ``root`` itself, or all ``*.pdb`` and ``*.data*`` in it.
+def systems(root: Path, force_field: str | None = None) -> list[tuple[Path, Path]]:
+    """Find files of atoms, each with its force field.
 
-    The force field (``*ffield*``) lies beside the atoms; where there are several, it is the one with the first word of
-    the atoms' file in its name (``water_300.pdb``, ``ffield.water``).
+    Atoms are ``root`` itself, or all ``*.pdb``, ``*.data*`` and ``data.*`` in it. The force field (``*ffield*``) lies
+    beside them; where there are several, it is the one that is named after the first word of the atoms' file
+    (``water_300.pdb``: ``ffield.water``), or the only one with this word in its name.
+
+    Args:
+        root: A file of atoms or a folder of them.
+        force_field: The name of the force field beside the atoms, in place of the one that is found.
 
     Raises:
-        DataError: there are no such files, or a force field is missing.
+        DataError: there are no such files, or no force field, or several to choose from.
     """
     folder = root if root.is_dir() else root.parent
     fields = sorted(folder.glob("*ffield*"))
-    patterns = ("*.pdb", "*.data*")
-    found = sorted(file for pattern in patterns for file in folder.glob(pattern)) if root.is_dir() else [root]
+    patterns = ("*.pdb", "*.data*", "data.*")
+    found = sorted({file for pattern in patterns for file in folder.glob(pattern)}) if root.is_dir() else [root]
     if not found:
-        raise DataError(f"data.root={root}: no file of atoms there; expected *.pdb or *.data*, and an *ffield*")
-    pairs = []
-    for file in found:
-        word = re.split(r"[._-]", file.name)[0].lower()
-        fitting = fields if len(fields) == 1 else [field for field in fields if word in field.name.lower()]
-        if len(fitting) != 1:
+        raise DataError(f"data.root={root}: no file of atoms there; expected *.pdb, *.data* or data.*, and an *ffield*")
+    return [(file, _force_field(file, fields, force_field)) for file in found]
+
+
+def _force_field(atoms: Path, fields: Sequence[Path], name: str | None) -> Path:
+    """The force field of a file of atoms, among those beside it."""
+    if name is not None:
+        if not (atoms.parent / name).is_file():
             names = ", ".join(field.name for field in fields) or "none"
-            raise DataError(
-                f"{file}: force fields beside it: {names}; expected one file *ffield*, or one of them with {word!r} in "
-                "its name"
-            )
-        pairs.append((file, fitting[0]))
-    return pairs
+            raise DataError(f"workload.force_field={name}: not beside {atoms}, where there is {names}")
+        return atoms.parent / name
+    if not fields:
+        raise DataError(f"{atoms}: no force field beside it; expected a file *ffield*, or workload.force_field=NAME")
+    word = re.split(r"[._-]", atoms.name)[0].lower()
+    close = [field for field in fields if word in field.name.lower()]
+    exact = [field for field in close if re.split(r"[._-]", field.name.lower()) == ["ffield", word]]
+    for choice in (fields, exact, close):
+        if len(choice) == 1:
+            return choice[0]
+    names = ", ".join(field.name for field in fields)
+    raise DataError(f"{atoms}: {len(fields)} force fields beside it ({names}), and none is its own by its name; "
+                    "choose one: workload.force_field=NAME")  # fmt: skip
 
 
 def read_system(atoms: Path, forcefield: Path) -> tuple[Box, ForceField]:
@@ -187,6 +201,11 @@ class Replicas:
             box, ff = read_system(*source)
             box = replace(box, positions=jittered(box.positions, ff.atom["mass"][box.types], kelvin, rng))
         inputs, outputs = SAMPLES[self.variant](analyse(box, ff))
+        if source is not None and not bool(outputs.any()):
+            raise DataError(
+                f"{source[1]}: every output of workload.variant={self.variant} is zero for the atoms of {source[0]}: "
+                "none of its bonds has corrections; expected another force field (workload.force_field=NAME)"
+            )
         if rows > len(inputs):
             raise DataError(
                 f"workload.rows: {rows} rows of one replica, which has {len(inputs)}; lower workload.rows or raise "

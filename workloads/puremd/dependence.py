@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lumos.workloads.common.dependence import Derived, TrueDependence
+from lumos.suite.dependence import Derived, TrueDependence
 from lumos.workloads.puremd.data import OUTPUTS, Variant
 
 _BOTH = OUTPUTS["bond"]

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import torch
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.puremd.bond_order import REACH, Box
 from lumos.workloads.puremd.forcefield import ForceField
+
+MOST_ATOMS = 10_000_000
+"""Atoms of a box, with those that its short edges repeat."""
 
 
 def _lines(path: Path) -> list[str]:
@@ -25,6 +28,7 @@ def _numbers(path: Path, line: int, words: list[str], what: str) -> list[float]:
         raise DataError(f"{path}:{line}: {what}: {error}") from error
 
 
+@reads()
 def read_pdb(path: Path, ff: ForceField) -> Box:
     """Read atoms and cell of a PDB file: CRYST1 and ATOM or HETATM records, in their fixed columns; Å.
 
@@ -39,9 +43,7 @@ def read_pdb(path: Path, ff: ForceField) -> Box:
     symbols: list[str] = []
     for number, line in enumerate(_lines(path), 1):
         if line.startswith("CRYST1"):
-            # Coordinates abut where they are wide, so that columns count and not spaces.
-            cell = _numbers(path, number, [line[6:15], line[15:24], line[24:33]], "three edges in columns 7-33")
-            angles = _numbers(path, number, [line[33:40], line[40:47], line[47:54]], "three angles in columns 34-54")
+            cell, angles = _cell(path, number, line)
             if any(abs(angle - 90.0) > 1e-3 for angle in angles):
                 raise DataError(f"{path}:{number}: angles {angles}; expected a rectangular cell, 90 degrees each")
         elif line.startswith(("ATOM", "HETATM")):
@@ -54,6 +56,23 @@ def read_pdb(path: Path, ff: ForceField) -> Box:
     return _box(path, places, symbols, cell, ff)
 
 
+def _cell(path: Path, number: int, line: str) -> tuple[list[float], list[float]]:
+    """The edges and angles of a CRYST1 record.
+
+    Where numbers abut, columns count; where a program wrote wider fields than the format has, spaces do.
+    """
+    words = line[6:].split()
+    try:
+        apart = [float(word) for word in words[:6]]
+    except ValueError:
+        apart = []
+    if len(apart) == 6 and all(1.0 < angle < 180.0 for angle in apart[3:]):
+        return apart[:3], apart[3:]
+    edges = _numbers(path, number, [line[6:15], line[15:24], line[24:33]], "three edges in columns 7-33")
+    return edges, _numbers(path, number, [line[33:40], line[40:47], line[47:54]], "three angles in columns 34-54")
+
+
+@reads()
 def read_data(path: Path, ff: ForceField) -> Box:
     """Read atoms and cell of a LAMMPS data file, atom style ``charge`` (number, type, charge, x, y, z); Å.
 
@@ -112,7 +131,11 @@ def _box(path: Path, places: list[list[float]], symbols: list[str], cell: list[f
     x = torch.tensor(places, dtype=torch.float64)
     if not torch.isfinite(x).all():
         raise DataError(f"{path}: a coordinate is not a finite number")
-    repeats = torch.ceil(2 * REACH / edges).long().tolist()
+    needed = torch.ceil(2 * REACH / edges)
+    if float(needed.prod()) * len(places) > MOST_ATOMS:
+        raise DataError(f"{path}: a cell of {cell} Å is repeated to {float(needed.prod()) * len(places):.2g} atoms; "
+                        f"expected edges of some Å, for at most {MOST_ATOMS:,}")  # fmt: skip
+    repeats = needed.long().tolist()
     shifts = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in repeats)).reshape(-1, 3) * edges
     images = (x[None] + shifts[:, None]).reshape(-1, 3)
     return Box(images, ff.types(symbols * len(shifts), str(path)), edges * torch.tensor(repeats))

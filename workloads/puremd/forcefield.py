@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.puremd import parameters
 
 RADII = ("r_s", "r_p", "r_pp")
@@ -131,6 +131,7 @@ class _Lines:
         return int(words[0])
 
 
+@reads()
 def read_forcefield(path: Path) -> ForceField:
     """Read a ReaxFF force field file: general, atom, bond and off-diagonal blocks; what follows is not needed.
 

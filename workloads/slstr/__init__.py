@@ -16,15 +16,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lumos.errors import DataError
+from lumos.suite.dependence import Derived, TrueDependence
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, drawn, positive_sizes
+from lumos.workloads.common.base import as_tuples, at_least_if_given, drawn, positive_sizes
 from lumos.workloads.common.files import dataset_folder, digest_files
 from lumos.workloads.common.sample_cache import CachedSamples
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.streaming import Samples
 from lumos.workloads.common.unet import UNet
 from lumos.workloads.slstr.baselines import pixel_baselines
-from lumos.workloads.slstr.data import ARRAYS, FOLDER, Patches, Simulation, find_splits, generate, missing_values
+from lumos.workloads.slstr.data import (
+    ARRAYS,
+    FOLDER,
+    Patches,
+    Simulation,
+    find_splits,
+    generate,
+    held_out,
+    missing_values,
+)
 from lumos.workloads.slstr.scenes import CHANNELS
 
 log = logging.getLogger("lumos")
@@ -42,6 +52,8 @@ class SLSTR(StreamedWorkload):
     """
 
     scenes: int = 80
+    valid_scenes: int | None = None
+    test_scenes: int | None = None
     scene: Sequence[int] = (300, 375)
     crop: Sequence[int] = (256, 320)
     patch: int = 64
@@ -68,11 +80,21 @@ class SLSTR(StreamedWorkload):
             raise DataError(f"workload.crop={list(self.crop)}: expected two multiples of workload.patch={self.patch}")
         if len(self.scene) != 2 or any(side < cut for side, cut in zip(self.scene, self.crop, strict=True)):
             raise DataError(f"workload.scene={list(self.scene)}: expected at least workload.crop={list(self.crop)}")
+        tenths = dict(zip(("valid_scenes", "test_scenes"), held_out(self.scenes), strict=True))
+        at_least_if_given(self, **tenths)
         _ = self._simulation
 
     @property
     def _simulation(self) -> Simulation:
-        return Simulation(self.seed, self.scenes, (self.scene[0], self.scene[1]))
+        return Simulation(self.seed, self.scenes, (self.scene[0], self.scene[1]), self._more)
+
+    @property
+    def _more(self) -> tuple[int, int]:
+        """Generated scenes that validate and test beside a tenth of ``scenes`` each."""
+        valid, test = held_out(self.scenes)
+        wanted = self.valid_scenes, self.test_scenes
+        valid, test = (0 if n is None else n - tenth for n, tenth in zip(wanted, (valid, test), strict=True))
+        return valid, test
 
     @property
     def note(self) -> str:
@@ -87,8 +109,10 @@ class SLSTR(StreamedWorkload):
     def split_bytes(self) -> dict[str, int]:
         """Count the bytes of each split: whole scenes of float32, masks included."""
         scene = self.scene[0] * self.scene[1] * sum(ARRAYS.values()) * 4
-        held = round(self.scenes / 10)
-        return {"train": (self.scenes - 2 * held) * scene, "valid": held * scene, "test": held * scene}
+        valid, test = held_out(self.scenes)
+        more = self._more
+        return {"train": (self.scenes - valid - test) * scene, "valid": (valid + more[0]) * scene,
+                "test": (test + more[1]) * scene}  # fmt: skip
 
     def outline(self) -> tuple[nn.Module, tuple[Tensor]]:
         """Build the network and two random patches."""
@@ -97,7 +121,8 @@ class SLSTR(StreamedWorkload):
     @cached_property
     def splits(self) -> dict[str, Patches]:
         """The patches of ``train``, ``valid`` and ``test``, simulated at the first call or read from the disk."""
-        return find_splits(self.root, (self.crop[0], self.crop[1]), self.patch, self.seed)
+        more = self._more if self.generated else (0, 0)
+        return find_splits(self.root, (self.crop[0], self.crop[1]), self.patch, self.seed, more)
 
     @cached_property
     def samples(self) -> Mapping[str, Samples]:
@@ -111,7 +136,7 @@ class SLSTR(StreamedWorkload):
     def digest(self) -> str:
         """Compute SHA-256 of the files, in hex."""
         return digest_files(
-            dataset_folder(self.root, FOLDER),
+            dataset_folder(self.root, FOLDER, "training"),
             sorted(path for patches in self.splits.values() for path in patches.files),
         )
 
@@ -151,6 +176,20 @@ class SLSTR(StreamedWorkload):
         overlap = both / either if either else 1.0
         return {"BCE": entropy / pixels, "accuracy": right / pixels, "IoU": overlap, "MSE": square / pixels}
 
+    @torch.no_grad()
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute the binary cross entropy of each patch, in nats a pixel."""
+        found = [
+            functional.binary_cross_entropy_with_logits(model(x), mask, reduction="none").double().flatten(1).mean(1)
+            for x, mask in batches
+        ]
+        return torch.cat(found).cpu().numpy()
+
+    def test_groups(self) -> np.ndarray:
+        """Number the scene of each test patch."""
+        patches = self.splits["test"]
+        return np.arange(len(patches)) // patches.per_file
+
     def baselines(self) -> dict[str, float]:
         """Compute the binary cross entropy in nats of predictors of single pixels; see :meth:`pixel_scores`."""
         return {name: scores["BCE"] for name, scores in self.pixel_scores().items()}
@@ -170,11 +209,24 @@ class SLSTR(StreamedWorkload):
         """Name the channels."""
         return list(CHANNELS)
 
+    def true_dependence(self) -> TrueDependence | None:
+        """Say that S1 and S2 are nearly the same in simulated scenes, so that one is enough; the others matter.
+
+        They correlate by more than 0.99: a cloud has one reflectance in both, and surfaces nearly so.
+        """
+        if not self.generated:
+            return None
+        return TrueDependence(
+            {name: ("cloud",) for name in CHANNELS if name != "S2"}, {"S2": Derived(("S1",), ("S1",))}
+        )
+
     def tiny(self) -> SLSTR:
         """Shrink it to a dozen small scenes and a narrow network."""
         return replace(
             self,
             scenes=12,
+            valid_scenes=None,
+            test_scenes=None,
             scene=(72, 90),
             crop=(64, 80),
             patch=16,

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.common.files import dataset_folder, make_files
 from lumos.workloads.common.hdf5 import writing_hdf5
 from lumos.workloads.slstr.scenes import make_scene
 
 log = logging.getLogger("lumos")
 
-VERSION = "1"
+VERSION = "2"
 """Part of the cache's key: changed whenever equal settings would give other samples."""
 
 FOLDER = "cloud_slstr_ds1"
@@ -38,11 +38,15 @@ Patch = tuple[Float32[Tensor, "9 p p"], Float32[Tensor, "1 p p"]]
 
 @dataclass(frozen=True)
 class Simulation:
-    """``scenes`` of ``shape`` pixels, and a tenth as many for inference. Raises DataError where there are too few."""
+    """``scenes`` of ``shape`` pixels, and a tenth as many for inference. Raises DataError where there are too few.
+
+    ``more`` scenes, at the end, validate and test beside those of ``scenes`` that do.
+    """
 
     seed: int
     scenes: int
     shape: tuple[int, int]
+    more: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if self.scenes < 10:
@@ -51,7 +55,9 @@ class Simulation:
     def names(self) -> list[str]:
         """List the files, training first."""
         count = {"training/one-day": self.scenes, "inference/ssts": max(1, self.scenes // 10)}
-        return [f"{FOLDER}/{folder}/S3A_{i:05d}.hdf" for folder, n in count.items() for i in range(n)]
+        names = [f"{FOLDER}/{folder}/S3A_{i:05d}.hdf" for folder, n in count.items() for i in range(n)]
+        further = range(self.scenes, self.scenes + sum(self.more))  # last, so that the others stay what they are
+        return [*names, *(f"{FOLDER}/training/one-day/S3A_{i:05d}.hdf" for i in further)]
 
 
 def generate(simulation: Simulation, cache: Path) -> Path:
@@ -69,6 +75,8 @@ def generate(simulation: Simulation, cache: Path) -> Path:
                 file[array] = getattr(scene, array)
 
     key = {"version": VERSION, **asdict(simulation)}
+    if not any(simulation.more):
+        del key["more"]
     return make_files(cache, key, names, write, "simulating scenes") / FOLDER
 
 
@@ -98,15 +106,18 @@ class Patches:
         x = torch.from_numpy(np.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0).transpose(2, 0, 1).copy())
         return x, torch.from_numpy((np.nan_to_num(mask, nan=0.0) > 0).astype(np.float32).transpose(2, 0, 1).copy())
 
+    @reads("fetch it again, or set data.on_error=skip", lambda self, index: self.files[index // self.per_file])
     def raw(self, index: int) -> list[Float32[np.ndarray, "p p channels"]]:
         """Read ``refs``, ``bts`` and ``bayes`` of one patch as they are on disk. Raises DataError as :meth:`read`."""
         number, place = divmod(index, self.per_file)
         path = self.files[number]
-        try:
-            with h5py.File(path, "r") as file:
-                return [self._part(file, path, name, place) for name in ARRAYS]
-        except (OSError, KeyError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); fetch it again, or set data.on_error=skip") from error
+        with h5py.File(path, "r") as file:
+            parts = [self._part(file, path, name, place) for name in ARRAYS]
+            sizes = {name: file[name].shape[:2] for name in ARRAYS}  # type: ignore[union-attr]
+            if len(set(sizes.values())) > 1:
+                shown = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in sizes.items())
+                raise DataError(f"{path}: arrays of several sizes ({shown}); expected one grid of pixels for all")
+            return parts
 
     def _part(self, file: h5py.File, path: Path, name: str, place: int) -> Float32[np.ndarray, "p p channels"]:
         found = file.get(name)
@@ -125,8 +136,18 @@ class Patches:
         return found[row : row + self.patch, column : column + self.patch].astype(np.float32)
 
 
-def find_splits(root: Path, crop: tuple[int, int], patch: int, seed: int) -> dict[str, Patches]:
+def held_out(scenes: int) -> tuple[int, int]:
+    """Count the scenes that validate and that test: a tenth each, one at least."""
+    held = max(2, round(0.2 * scenes))
+    return held - held // 2, held // 2
+
+
+def find_splits(
+    root: Path, crop: tuple[int, int], patch: int, seed: int, more: tuple[int, int] = (0, 0)
+) -> dict[str, Patches]:
     """Split a data set on disk into ``train``, ``valid``, ``test``: 80, 10 and 10% of the files of ``training``.
+
+    The last files, by name, are ``more`` to validate and to test on; they have no part in the shares.
 
     ``root``, or its folder ``cloud_slstr_ds1``, has a folder ``training`` with ``S3A*.hdf`` files at any depth. The
     files are drawn by the seed.
@@ -134,17 +155,18 @@ def find_splits(root: Path, crop: tuple[int, int], patch: int, seed: int) -> dic
     Raises:
         DataError: there are fewer than 10 files.
     """
-    root = dataset_folder(root, FOLDER)
+    root = dataset_folder(root, FOLDER, "training")
     files = sorted((root / "training").rglob("S3A*.hdf"))
     if len(files) < 10:
         raise DataError(
             f"{root / 'training'}: {len(files)} files S3A*.hdf there; expected at least 10: data.root is the folder "
             "with training and inference"
         )
-    order = np.random.default_rng([seed, len(files)]).permutation(len(files))
-    held_out = max(2, round(0.2 * len(files)))
-    train, valid, test = np.split(order, [len(files) - held_out, len(files) - held_out // 2])
-    chosen = {"train": train, "valid": valid, "test": test}
+    shared = len(files) - sum(more)
+    order, (valid, test) = np.random.default_rng([seed, shared]).permutation(shared), held_out(shared)
+    parts = np.split(order, [shared - valid - test, shared - test])
+    further = np.split(np.arange(shared, len(files)), [more[0]])
+    chosen = {"train": parts[0], "valid": np.append(parts[1], further[0]), "test": np.append(parts[2], further[1])}
     return {split: Patches([files[k] for k in sorted(which)], crop, patch) for split, which in chosen.items()}
 
 

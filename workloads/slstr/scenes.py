@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy.ndimage import gaussian_filter
 
-from lumos.workloads.common.random_fields import gaussian_field
 from lumos.workloads.slstr.radiation import (
     Image,
     brightness_temperature,
@@ -19,6 +18,7 @@ from lumos.workloads.slstr.radiation import (
     solar_radiance,
     two_stream,
 )
+from lumos.workloads.slstr.textures import CLOUDS, GROUND, normal_scores, rough
 
 CHANNELS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9")
 """0.555, 0.659, 0.868, 1.375, 1.61, 2.25 um (reflectances), 3.74, 10.85, 12.02 um (brightness temperatures, K)."""
@@ -49,6 +49,14 @@ WRONG = 0.02
 """Share of the mask's pixels that are wrong, in patches."""
 NIGHT = 0.3
 """Share of the scenes that are seen at night."""
+POLAR = 0.5
+"""Share of the scenes that have snow or sea ice, and low ice cloud whose spectrum is that of snow."""
+OPAQUE = 10.0
+"""Optical depth of such a cloud: what is below it does not show."""
+EDGE = 6.0
+"""How far the edge of such a cloud is smooth, a Gaussian's sigma in km."""
+BRIGHTNESS, WARMTH = 0.2, 5.0
+"""How much snow and the cloud like it vary from place to place: a share of the reflectance, and K."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +92,24 @@ class Scene:
 
 def make_scene(rng: np.random.Generator, shape: Sequence[int]) -> Scene:
     """Make a scene of ``shape`` pixels of 1 km: surface, two decks of cloud, sunlight and heat, noise, gaps, mask."""
-    night = bool(rng.random() < NIGHT)
+    night, polar = bool(rng.random() < NIGHT), bool(rng.random() < POLAR)
     cos_zenith = 0.0 if night else float(rng.uniform(0.35, 1.0))
-    warmth = float(rng.uniform(262.0, 302.0))
+    warmth = float(rng.uniform(255.0, 268.0) if polar else rng.uniform(262.0, 302.0))
     albedo, temperature = _surface(rng, shape, warmth, night, cos_zenith)
+    low = np.zeros(tuple(shape))
+    if polar:
+        albedo, temperature, low = snow_and_its_like(rng, shape, warmth)
     water = 1.4 * np.exp(0.065 * (warmth - 288.0)) * rng.uniform(0.6, 1.4)  # cm; warm air holds more
     slant = 1.0 / max(cos_zenith, 0.35) + 1.0
+    most = 0.4 if polar else 1.0
     decks = [
-        (LIQUID, _depth(rng, shape, rng.uniform(0.15, 0.55), 8.0), rng.uniform(0.7, 3.0)),
-        (ICE, _depth(rng, shape, rng.uniform(0.05, 0.40), 1.5), rng.uniform(6.0, 11.0)),
+        (LIQUID, _depth(rng, shape, most * rng.uniform(0.15, 0.55), 8.0), rng.uniform(0.7, 3.0)),
+        (ICE, _depth(rng, shape, most * rng.uniform(0.05, 0.40), 1.5), rng.uniform(6.0, 11.0)),
     ]
     tops = [height + 0.4 * rough(rng, shape, 80.0) for _, _, height in decks]
     refs = _reflectances(albedo, decks, tops, water * slant)
     bts = _temperatures(albedo[-1], temperature, warmth, decks, tops, water, cos_zenith)
-    depth = decks[0][1] + decks[1][1]
+    depth = low + decks[0][1] + decks[1][1]
     if night:
         refs = np.zeros_like(refs)
     refs = refs * (1 + 0.01 * rng.standard_normal(refs.shape)) + 0.002 * rng.standard_normal(refs.shape)
@@ -107,12 +119,6 @@ def make_scene(rng: np.random.Generator, shape: Sequence[int]) -> Scene:
     cloudy = (depth > THIN) ^ (wrong > np.quantile(wrong, 1 - WRONG))
     _gaps(rng, refs, bts)
     return Scene(refs.astype(np.float32), bts.astype(np.float32), cloudy[..., None].astype(np.float32), depth, night)
-
-
-def rough(rng: np.random.Generator, shape: Sequence[int], outer: float) -> Image:
-    """Draw a field of zero mean and unit variance with turbulence's spectrum k^(-8/3), flat beyond ``outer`` km."""
-    field = gaussian_field(rng, shape, 1.0, lambda k: (k**2 + (2 * np.pi / outer) ** 2) ** (-4 / 3))
-    return field / field.std()
 
 
 def _depth(rng: np.random.Generator, shape: Sequence[int], cover: float, thickness: float) -> Image:
@@ -140,6 +146,23 @@ def _surface(
     ground = warmth + by_day * (1 - 0.5 * green) + 2.5 * rough(rng, shape, 100.0)
     temperature = np.where(land, ground, ocean)
     return np.clip(albedo, 0.0, 0.98), np.where(snowy, np.minimum(temperature, 272.5), temperature)
+
+
+def snow_and_its_like(
+    rng: np.random.Generator, shape: Sequence[int], warmth: float
+) -> tuple[Float[np.ndarray, "7 rows columns"], Image, Image]:
+    """Reflectance, temperature and optical depth of snow or ice, and of low cloud that no single pixel tells from it.
+
+    The reflectance of what is opaque depends on its grains alone, and crystals of a cloud near the ground can be as
+    large as those of snow (Warren 1982). In the inversion over snow such a cloud is as warm as the ground. What is left
+    is how brightness and warmth go from place to place; at every pixel their distribution is the same for both.
+    """
+    field = gaussian_filter(rough(rng, shape, rng.uniform(60.0, 150.0)), EDGE)
+    cloudy = field > np.quantile(field, rng.uniform(0.3, 0.7))
+    ground, cloud = (GROUND[rng.integers(len(GROUND))], CLOUDS[rng.integers(len(CLOUDS))])
+    texture = np.where(cloudy, normal_scores(cloud(rng, shape)), normal_scores(ground(rng, shape)))
+    albedo = np.array(SURFACES["snow"])[:, None, None] * rng.uniform(0.55, 0.7) * (1 + BRIGHTNESS * texture)
+    return np.clip(albedo, 0.0, 0.98), warmth + WARMTH * texture, np.where(cloudy, OPAQUE, 0.0)
 
 
 def _reflectances(

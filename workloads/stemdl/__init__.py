@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from lumos.errors import DataError
 from lumos.suite.workload import Metric
-from lumos.workloads.common.base import as_tuples, drawn, positive_sizes
+from lumos.workloads.common.base import as_tuples, at_least_if_given, drawn, positive_sizes
 from lumos.workloads.common.classifiers import (
     centroid_accuracy,
     confusion_matrix,
@@ -25,6 +26,7 @@ from lumos.workloads.common.classifiers import (
 )
 from lumos.workloads.common.files import dataset_folder, digest_files
 from lumos.workloads.common.sample_cache import CachedSamples
+from lumos.workloads.common.score_terms import accuracy_terms
 from lumos.workloads.common.streamed_workload import StreamedWorkload
 from lumos.workloads.common.streaming import Samples
 from lumos.workloads.stemdl.crystals import GROUPS
@@ -49,6 +51,8 @@ class StemDL(StreamedWorkload):
     """
 
     materials: int = 2400
+    valid_materials: int | None = None
+    test_materials: int | None = None
     energies: int = 1
     pattern: int = 32
     width: float = 24.0
@@ -56,6 +60,7 @@ class StemDL(StreamedWorkload):
     rotation: float = 180.0
     tilt: float = 1.0
     augment: bool = True
+    log_scale: bool = True
     widths: Sequence[int] = (16, 32, 48, 64, 64)
     hidden: Sequence[int] = (128, 128)
     dropout: float = 0.0
@@ -77,13 +82,14 @@ class StemDL(StreamedWorkload):
             raise DataError(
                 f"workload.pattern={self.pattern}: expected at least 32, which five poolings leave a pixel of"
             )
+        at_least_if_given(self, valid_materials=len(GROUPS), test_materials=len(GROUPS))
         _ = self._simulation
 
     @property
     def _simulation(self) -> Simulation:
         return Simulation(
             *(self.seed, self.materials, self.energies, self.pattern),
-            *(self.width, self.dose, self.rotation, self.tilt),
+            *(self.width, self.dose, self.rotation, self.tilt, self.valid_materials, self.test_materials),
         )
 
     @property
@@ -110,7 +116,7 @@ class StemDL(StreamedWorkload):
     @cached_property
     def splits(self) -> dict[str, Patterns]:
         """The patterns of ``train``, ``valid`` and ``test``, simulated at the first call or read from the disk."""
-        return find_splits(self.root, self.pattern, self.source.on_error)
+        return find_splits(self.root, self.pattern, self.source.on_error, log_scale=self.log_scale)
 
     @cached_property
     def samples(self) -> Mapping[str, Samples]:
@@ -121,7 +127,7 @@ class StemDL(StreamedWorkload):
     def digest(self) -> str:
         """Compute SHA-256 of the files, in hex."""
         files = sorted({path for patterns in self.splits.values() for path, _ in patterns.places})
-        return digest_files(dataset_folder(self.root, FOLDER), files)
+        return digest_files(dataset_folder(self.root, FOLDER, FOLDERS["train"]), files)
 
     def model(self) -> nn.Module:
         """Build a fresh VGG11 with :data:`CLASSES` outputs."""
@@ -145,6 +151,10 @@ class StemDL(StreamedWorkload):
         met = truth + guessed > 0
         f1 = 2 * right[met].double() / (truth + guessed)[met]
         return {"accuracy": (right.sum() / truth.sum()).item(), "macro_f1": f1.mean().item()}
+
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute what each sample adds to the accuracy: 1 or 0."""
+        return accuracy_terms(model, batches)
 
     def baselines(self) -> dict[str, float]:
         """Compute accuracy on the test split of three simple predictors; the last two see patterns of 16 x 16 pixels.
@@ -172,6 +182,8 @@ class StemDL(StreamedWorkload):
         return replace(
             self,
             materials=120,
+            valid_materials=None,
+            test_materials=None,
             energies=1,
             pattern=32,
             width=16.0,

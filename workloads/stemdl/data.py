@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from lumos.errors import DataError
+from lumos.errors import DataError, reads
 from lumos.workloads.common.damaged import readable
 from lumos.workloads.common.files import dataset_folder, make_files
 from lumos.workloads.common.streaming import Samples
@@ -28,6 +28,8 @@ from lumos.workloads.stemdl.multislice import ZONES, Grid, Stage, cbed
 VERSION = "2"
 """Part of the cache's key: changed whenever equal settings would give other samples."""
 
+log = logging.getLogger("lumos")
+
 FOLDER = "stemdl_ds1"
 TABLE = f"{FOLDER}/samples.csv"
 """What each generated sample shows; the published data set has no such file."""
@@ -36,6 +38,9 @@ FOLDERS = {"train": "training", "valid": "validation", "test": "testing"}
 
 SHARES = {"training": 0.70, "validation": 0.12, "testing": 0.16, "inference": 0.02}
 """Of the materials."""
+
+UNPARTED = 0.1
+"""Share of the training files that validate where the data set has no folder for them."""
 
 ENERGIES = tuple(range(100, 200, 10))
 """Beam energies in keV, as in the published simulations."""
@@ -65,6 +70,8 @@ class Simulation:
     dose: float
     rotation: float
     tilt: float
+    valid_materials: int | None = None
+    test_materials: int | None = None
     semi_angle: float = 4.5
     slice_thickness: float = 2.0
     thickness: tuple[float, float] = (100.0, 220.0)
@@ -92,8 +99,12 @@ class Simulation:
 
     def folders(self) -> dict[str, range]:
         """Number the materials of each folder. Every folder has as many of each space group, to within one."""
-        edges = np.round(np.cumsum([0.0, *SHARES.values()]) * self.materials).astype(int)
-        return {name: range(a, b) for name, a, b in zip(SHARES, edges[:-1], edges[1:], strict=True)}
+        shares = np.diff(np.round(np.cumsum([0.0, *SHARES.values()]) * self.materials).astype(int)).tolist()
+        counts = dict(zip(SHARES, shares, strict=True))
+        for folder, given in (("validation", self.valid_materials), ("testing", self.test_materials)):
+            counts[folder] = counts[folder] if given is None else given
+        edges = np.cumsum([0, *counts.values()]).tolist()
+        return {name: range(a, b) for name, a, b in zip(counts, edges[:-1], edges[1:], strict=True)}
 
     def crystal(self, material: int) -> Crystal:
         """Draw one of the materials."""
@@ -149,7 +160,7 @@ def generate(simulation: Simulation, cache: Path) -> Path:
             np.savez(file, data=data, label=np.array([group]))
         return None
 
-    key = {"version": VERSION, **asdict(simulation)}
+    key = {"version": VERSION, **{name: value for name, value in asdict(simulation).items() if value is not None}}
     return make_files(cache, key, [TABLE, *places], write, "simulating diffraction patterns") / FOLDER
 
 
@@ -173,52 +184,54 @@ def log_pattern(data: Float[np.ndarray, "3 n n"], pattern: int) -> Float32[Tenso
     return 1 + torch.log10(x / mean + FAINT)
 
 
+def as_it_is(data: Float[np.ndarray, "3 n n"], pattern: int) -> Float32[Tensor, "3 p p"]:
+    """Average each pattern down to ``pattern``² pixels and leave its values, as the published benchmark does."""
+    x = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
+    return x if x.shape[-1] == pattern else adaptive_avg_pool2d(x, pattern)
+
+
+@reads("fetch it again, or set data.on_error=skip")
 def read_npz(path: Path) -> tuple[np.ndarray, int]:
     """Read ``data`` and the label of a ``sample-<i>.npz``. Raises DataError naming file and key."""
-    try:
-        # Opened here, since numpy leaves a damaged archive open.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            missing = [key for key in ("data", "label") if key not in file]
-            if missing:
-                raise DataError(
-                    f"{path}: no array {missing[0]!r} (there is {', '.join(file) or 'none'}); expected data and label"
-                )
-            data, label = file["data"], file["label"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch it again, or set data.on_error=skip") from error
+    # Opened here, since numpy leaves a damaged archive open.
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        missing = [key for key in ("data", "label") if key not in file]
+        if missing:
+            raise DataError(
+                f"{path}: no array {missing[0]!r} (there is {', '.join(file) or 'none'}); expected data and label"
+            )
+        data, label = file["data"], file["label"]
     if label.size != 1:
         raise DataError(f"{path}: label has shape {label.shape}; expected (1,)")
     return data, int(label.ravel()[0])
 
 
+@reads("fetch it again, or set data.on_error=skip")
 def read_raw(path: Path, sample: str) -> tuple[np.ndarray, int]:
     """Read ``cbed_stack`` and the space group of a sample of a ``batch_*.h5``. Raises DataError naming file and key."""
-    try:
-        with h5py.File(path, "r") as file:
-            group = file[sample]
-            if "cbed_stack" not in group:  # type: ignore[operator]
-                raise DataError(f"{path}: {sample} has no cbed_stack (there is {', '.join(group) or 'none'})")  # type: ignore[arg-type]
-            if "space_group" not in group.attrs:
-                raise DataError(f"{path}: {sample} has no attribute space_group")
-            return group["cbed_stack"][()], int(group.attrs["space_group"])  # type: ignore[index, arg-type]
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(
-            f"{path}: {sample} cannot be read ({error}); fetch it again, or set data.on_error=skip"
-        ) from error
+    with h5py.File(path, "r") as file:
+        group = file[sample]
+        if "cbed_stack" not in group:  # type: ignore[operator]
+            raise DataError(f"{path}: {sample} has no cbed_stack (there is {', '.join(group) or 'none'})")  # type: ignore[arg-type]
+        if "space_group" not in group.attrs:
+            raise DataError(f"{path}: {sample} has no attribute space_group")
+        return group["cbed_stack"][()], int(group.attrs["space_group"])  # type: ignore[index, arg-type]
 
 
 class Patterns:
     """The samples of one split: (patterns (3, p, p), space group), read from disk when they are asked for.
 
-    A place is a file and, of a raw file, the name of the sample in it.
+    A place is a file and, of a raw file, the name of the sample in it. Without ``log_scale`` the network sees what the
+    files hold.
     """
 
-    def __init__(self, places: Sequence[tuple[Path, str | None]], pattern: int) -> None:
-        self.places, self.pattern = list(places), pattern
+    def __init__(self, places: Sequence[tuple[Path, str | None]], pattern: int, log_scale: bool = True) -> None:
+        self.places, self.pattern, self.log_scale = list(places), pattern, log_scale
 
     def __len__(self) -> int:
         return len(self.places)
 
+    @reads("fetch it again, or set data.on_error=skip", lambda self, index, epoch: self.places[index][0])
     def read(self, index: int, epoch: int) -> tuple[Float32[Tensor, "3 p p"], int]:
         """Read one sample. Raises DataError naming the file, and the array, shape or value that is wrong."""
         path, sample = self.places[index]
@@ -229,11 +242,16 @@ class Patterns:
             raise DataError(
                 f"{what} has shape {data.shape}; expected (3, n, n) with n of workload.pattern={self.pattern} or more"
             )
-        if not np.isfinite(data).all() or data.min() < 0:
-            raise DataError(f"{what} has values that are negative or not finite; expected intensities")
+        if not np.isfinite(data).all():
+            raise DataError(f"{what} has values that are not finite; expected intensities")
+        if self.log_scale and data.min() < 0:
+            raise DataError(
+                f"{what} has negative values, the least {data.min():.4g}, of which there is no logarithm; expected "
+                "intensities; if the files hold patterns that are scaled already, set workload.log_scale=false"
+            )
         if not 1 <= label <= 230:
             raise DataError(f"{path}: the label is {label}; expected a space group, 1 to 230")
-        return log_pattern(data, self.pattern), label
+        return (log_pattern if self.log_scale else as_it_is)(data, self.pattern), label
 
 
 class RandomQuarterTurns:
@@ -259,29 +277,40 @@ class RandomQuarterTurns:
         return x, group
 
 
-def find_splits(root: Path, pattern: int, on_error: str = "fatal") -> dict[str, Patterns]:
+def find_splits(root: Path, pattern: int, on_error: str = "fatal", *, log_scale: bool = True) -> dict[str, Patterns]:
     """Split a data set on disk into ``train``, ``valid`` and ``test``.
 
-    ``root``, or its folder ``stemdl_ds1``, has the folders training, validation and testing with ``sample-<i>.npz``, or
+    ``root``, or the folder in it that the archive unpacks to, has the folders training, validation and testing with
+    ``sample-<i>.npz`` (without validation the end of training validates), or
     raw ``batch_*.h5`` files at any depth: these are split by material, and with ``on_error="skip"`` one that cannot be
     opened is named and left out.
 
     Raises:
         DataError: the folder has neither.
     """
-    root = dataset_folder(root, FOLDER)
+    root = dataset_folder(root, FOLDER, FOLDERS["train"])
     raw = sorted(root.rglob("batch_*.h5")) if root.is_dir() else []
     if raw and not (root / FOLDERS["train"]).is_dir():
-        return {split: Patterns(places, pattern) for split, places in _raw_places(raw, on_error).items()}
+        return {split: Patterns(places, pattern, log_scale) for split, places in _raw_places(raw, on_error).items()}
+    folders = {
+        split: sorted((root / folder).glob("sample-*.npz"), key=lambda file: (len(file.name), file.name))
+        for split, folder in FOLDERS.items()
+    }
+    train = folders["train"]
+    if len(train) > 1 and not (root / FOLDERS["valid"]).is_dir():
+        # Neighbours may show one material at several energies: a stretch is held out, not files here and there.
+        held = max(1, round(UNPARTED * len(train)))
+        folders |= {"train": train[:-held], "valid": train[-held:]}
+        log.info(f"{root}: there is no folder {FOLDERS['valid']}; the last {held} files of training/ validate")
     found = {}
     for split, folder in FOLDERS.items():
-        files = sorted((root / folder).glob("sample-*.npz"), key=lambda file: (len(file.name), file.name))
+        files = folders[split]
         if not files:
             raise DataError(
                 f"{root / folder}: no sample-*.npz there; data.root is the folder with training, validation and "
                 "testing, or one with raw batch_*.h5 files"
             )
-        found[split] = Patterns([(file, None) for file in files], pattern)
+        found[split] = Patterns([(file, None) for file in files], pattern, log_scale)
     return found
 
 
@@ -297,17 +326,15 @@ def _raw_places(files: Sequence[Path], on_error: str) -> Mapping[str, list[tuple
     return places
 
 
+@reads("fetch it again, or set data.on_error=skip")
 def _materials(path: Path) -> dict[str, str]:
     """The material of each sample of a raw file."""
     found = {}
-    try:
-        with h5py.File(path, "r") as file:
-            for sample, group in file.items():
-                numbered = re.fullmatch(r"sample_(\d+)_(\d+)", sample)
-                if numbered:
-                    found[sample] = str(group.attrs.get("material", f"{path.name} {numbered[1]}"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch it again, or set data.on_error=skip") from error
+    with h5py.File(path, "r") as file:
+        for sample, group in file.items():
+            numbered = re.fullmatch(r"sample_(\d+)_(\d+)", sample)
+            if numbered:
+                found[sample] = str(group.attrs.get("material", f"{path.name} {numbered[1]}"))
     return found
 
 

@@ -27,6 +27,7 @@ from lumos.tabular.network import TableNetwork
 from lumos.tabular.predictor import Schema, plain, write_schema
 from lumos.workloads.common.arrays import digest
 from lumos.workloads.common.base import BaseWorkload, as_source, as_tuples, at_least, positive_sizes
+from lumos.workloads.common.score_terms import auc_terms, balanced_accuracy_terms, r2_terms
 from lumos.workloads.common.tables import Table, r2_score, standardised_mse, table_baselines
 from lumos.workloads.table.generated import generate
 from lumos.workloads.table.split import Split, by_group, by_row, by_time
@@ -34,7 +35,9 @@ from lumos.workloads.table.split import Split, by_group, by_row, by_time
 log = logging.getLogger("lumos")
 
 STEPS = 4000
-"""Steps of a training, where ``epochs`` does not say how many passes it has."""
+"""Steps of a training, where ``epochs`` does not say how many passes it has; fewer where it reads ROWS in them."""
+ROWS = 560_000
+"""Rows, repeated ones counted, after which a training learns little more; a tolerance needs some 2,000 steps."""
 FEW = 2000
 """Rows of a tiny version."""
 SPLITS = ("train", "valid", "test")
@@ -244,9 +247,11 @@ class TableFile(BaseWorkload):
     @property
     def recipe(self) -> Recipe:
         """How the network is trained, dense and gated."""
-        steps = max(1, len(self._split["train"]) // self._batch)
-        epochs = self.epochs if self.epochs is not None else max(10, math.ceil(STEPS / steps))
-        return Recipe(epochs, self.learning_rate, self.weight_decay)
+        rows = len(self._split["train"])
+        steps = max(1, rows // self._batch)
+        usual = max(10, math.ceil(min(STEPS / steps, ROWS / rows)))
+        epochs = self.epochs if self.epochs is not None else usual
+        return Recipe(epochs, self.learning_rate, self.weight_decay, self.schedule)
 
     @property
     def _batch(self) -> int:
@@ -360,6 +365,15 @@ class TableFile(BaseWorkload):
             found = {"ROC-AUC": float(roc_auc_score(truth, guess[:, 1])), **found}
         return found
 
+    @torch.no_grad()
+    def score_terms(self, model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+        """Compute what each row adds to the metric."""
+        if self._classes is None:
+            return r2_terms(model, batches)
+        pairs = [(model(x).cpu().double().softmax(1), y.cpu()) for x, y in batches]
+        guess, truth = (torch.cat(part).numpy() for part in zip(*pairs, strict=True))
+        return auc_terms(truth, guess[:, 1]) if guess.shape[1] == 2 else balanced_accuracy_terms(truth, guess.argmax(1))
+
     def baselines(self) -> dict[str, float]:
         """Compute the test scores of a constant, and of a linear or logistic regression on all columns."""
         with torch.random.fork_rng(devices=()), torch.no_grad():
@@ -375,6 +389,10 @@ class TableFile(BaseWorkload):
     def example(self) -> tuple[Tensor]:
         """Return four training rows."""
         return (self._tensors["train"][0][:4].clone(),)
+
+    def outline(self) -> tuple[nn.Module, tuple[Any, ...]]:
+        """Return the network and an example; its inputs and categories are those of the table, which is read."""
+        return self.model(), self.example()
 
     def features(self) -> Sequence[str]:
         """Name the columns, numbers first."""

@@ -34,8 +34,9 @@ METHODS: dict[str, Callable[[TrainState, Task], PruningMethod | None]] = {
 
 
 def train_with(
-    config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device, reference_run: Path | None = None
-) -> Trained:
+    config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device, reference_run: Path | None = None,
+    *, schedule: str = "decay",
+) -> Trained:  # fmt: skip
     """Train by the configured method. One that is killed starts anew: other methods keep no checkpoints.
 
     Args:
@@ -44,6 +45,7 @@ def train_with(
         loaders: Its splits.
         device: Where to train.
         reference_run: The folder of the run whose shape a training from scratch takes.
+        schedule: How the learning rate of a training from scratch goes: ``decay`` or ``hold``.
 
     Raises:
         UnsupportedError: The method cannot treat the model.
@@ -57,4 +59,4 @@ def train_with(
     def setup(state: TrainState, total: int) -> PruningMethod | None:
         return METHODS[method.name](state, Task(method, total, loaders.n_train, reference_run))
 
-    return train(workload, loaders, config, device, gated=False, setup=setup, label=method.name)
+    return train(workload, loaders, config, device, gated=False, setup=setup, label=method.name, schedule=schedule)

@@ -21,8 +21,9 @@ def evaluation(places: Sequence[Path], paper: Path = PUBLISHED, scale: str | Non
 def all_tables(data: Evaluation) -> list[Table]:
     """Make every table: the paper's, and those behind the figures."""
     return [
-        *data.tables(), run_tables.features(data), run_tables.scaling(data), run_tables.pareto(data),
-        *sweeps.sweep_tables(data), run_tables.widths(data), run_tables.convergence(data), run_tables.runs(data),
+        *data.tables(), run_tables.features(data), *run_tables.choices(data), run_tables.scaling(data),
+        run_tables.pareto(data), *sweeps.sweep_tables(data), run_tables.widths(data), run_tables.convergence(data),
+        run_tables.runs(data),
     ]  # fmt: skip
 
 

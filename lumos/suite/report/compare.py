@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable
 
 from rich.markup import escape
@@ -10,7 +12,7 @@ from rich.table import Table
 from lumos.errors import RecordError
 from lumos.suite.report import quantities as q
 from lumos.suite.report.quantities import Record
-from lumos.suite.report.results import flat_config, method_of
+from lumos.suite.report.results import SeedGroup, flat_config, method_of
 
 ROWS: tuple[tuple[str, Callable[[Record], float | None], str], ...] = (
     ("dense: score", q.field("dense", "score"), ".4f"),
@@ -50,6 +52,70 @@ def table(a: Record, b: Record) -> Table:
         gap = "-" if first is None or second is None else f"{second - first:+{form}}"
         out.add_row(title, *("-" if v is None else f"{v:{form}}" for v in (first, second)), gap)
     return out
+
+
+def verdicts(a: Record, b: Record, groups: tuple[SeedGroup, SeedGroup] | None = None) -> list[str]:
+    """Say whether test scores differ by more than their standard error, within each of two runs and between them.
+
+    Args:
+        a: The first run.
+        b: The second one.
+        groups: Of each, the runs that differ from it only by their seed. Where both have several, the difference
+            between the runs is that of the means, and its standard error is over the seeds; else it is that of the two
+            runs, from the samples of the test splits.
+
+    Returns:
+        A line for each difference.
+    """
+    out = []
+    for title, entry in (("first", a), ("second", b)):
+        known = entry.get("difference")
+        if known and known["score"] is not None:
+            out.append(
+                _judged(
+                    f"{title}: compact less dense", known["score"], known.get("standard_error"), "of the test split"
+                )
+            )
+    for side in ("dense", "compact"):
+        score = q.field(side, "score")
+        ids = [set(group.ids) for group in groups or ()]
+        several = groups and all(len(g.values(score)) > 1 for g in groups) and not ids[0] & ids[1]
+        found = _over_seeds(*groups, score) if groups and several else _of_two(a, b, side)
+        if found is not None:
+            out.append(_judged(f"{side}: second less first", *found))
+    return out
+
+
+def _judged(what: str, gap: float, error: float | None, source: str) -> str:
+    if error is None:
+        return f"{what} {gap:+.4g}: no standard error is known"
+    times = f", {abs(gap) / error:.1f} times" if error else ""
+    verdict = f"larger than that{times}" if abs(gap) > error else "not larger than that"
+    return f"{what} {gap:+.4g}, standard error {error:.2g} ({source}): {verdict}"
+
+
+def _over_seeds(a: SeedGroup, b: SeedGroup, score: Callable[[Record], float | None]) -> tuple[float, float, str]:
+    """Difference of the means and its standard error: of pairs of one seed where there are two or more, or Welch's."""
+    first, second = ({r["seed"]: value for r in g.runs if (value := score(r)) is not None} for g in (a, b))
+    common = sorted(set(first) & set(second))
+    if len(common) > 1:
+        gaps = [second[seed] - first[seed] for seed in common]
+        return statistics.fmean(gaps), statistics.stdev(gaps) / math.sqrt(len(gaps)), f"{len(gaps)} seeds of both"
+    sides = [list(values.values()) for values in (first, second)]
+    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in sides))
+    gap = statistics.fmean(sides[1]) - statistics.fmean(sides[0])
+    return gap, error, f"{len(sides[0])} and {len(sides[1])} seeds"
+
+
+def _of_two(a: Record, b: Record, side: str) -> tuple[float, float | None, str] | None:
+    """Difference of two scores, and its standard error as if the test samples were drawn anew for each."""
+    scores = [r[side]["score"] for r in (a, b)]
+    if None in scores:
+        return None
+    errors = [r[side].get("standard_error") for r in (a, b)]
+    same = a["data"].get("sha256") == b["data"].get("sha256")
+    source = "an upper bound: both saw the same test samples" if same else "of the two test splits"
+    return scores[1] - scores[0], None if None in errors else math.hypot(*errors), source
 
 
 def lines(a: Record, b: Record) -> list[str]:

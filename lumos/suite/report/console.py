@@ -56,7 +56,7 @@ def runs_table(entries: list[dict[str, Any]]) -> Table:
         row = [entry["workload"], entry["run_id"], entry["scale"], str(entry["seed"]), entry["status"]]
         if entry["status"] == "finished":
             dense, compact, gates = entry["dense"], entry["compact"], entry.get("gates")
-            row += [entry["metric"]["name"], f"{dense['score']:.4f}", f"{compact['score']:.4f}"]
+            row += [entry["metric"]["name"], _score(dense), _score(compact)]
             row += [_less(dense[key], compact[key]) for key in ("params", "macs")]
             faster = q.best_speedup(q.device_kind(entry))(entry)
             row.append(f"{faster:.2f}x" if faster else "-")
@@ -73,8 +73,10 @@ def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     unit = f" [{metric['unit']}]" if metric["unit"] else ""
     faster = {kind: q.speedup(kind, q.device_kind(entry))(entry) for kind in ("latency", "throughput", "dynamic")}
     rows = [
-        (f"test {metric['name']}{unit} ({arrow})", f"{dense['score']:.4f}", f"{compact['score']:.4f}",
-         f"{compact['score'] - dense['score']:+.4f}"),
+        (f"test {metric['name']}{unit} ({arrow})",
+         _with_error(_score(dense), dense), _with_error(_score(compact), compact),
+         "-" if None in (dense["score"], compact["score"])
+         else _with_error(f"{compact['score'] - dense['score']:+.4f}", entry.get("difference") or {})),
         *((title, f"{dense[key]:,}", f"{compact[key]:,}", _less(dense[key], compact[key]))
           for key, title in (("params", "parameters"), ("macs", "MACs a sample"), ("bytes", "bytes on disk"))),
         (f"latency p50{_batches(entry, 'latency_ms', 'batch')} [ms]", f"{dense['latency_ms']['p50']:.3f}",
@@ -127,21 +129,59 @@ def run_lines(entry: dict[str, Any], folder: Path) -> list[str]:
     if gates:
         features = gates["features_kept"]
         lines.append(f"features kept ({len(features)} of {gates['features_total']}): {', '.join(features) or 'none'}")
+        lines += _choice_lines(entry.get("choice"))
         widths = [f"{name} {g['open']}/{g['total']}" for name, g in gates["groups"].items()]
         lines.append(f"units kept: {', '.join(widths)}")
     lines += _steering_lines(entry)
-    trivial = [f"{name} {score:.4f}" for name, score in entry["baselines"].items()]
+    if entry["dense"].get("standard_error") is not None:
+        lines.append("±: standard error over the test samples; that of the change is over the pairs of both networks")
+    trivial = [f"{name} {score:.4f}" for name, score in entry["baselines"].items() if score is not None]
     if trivial:
         lines.append(f"trivial predictors, test {entry['metric']['name']}: {', '.join(trivial)}")
+        lines += _worse_than_trivial(entry)
     lines += _training_lines(entry)
     if equal:
         lines.append(
             f"compact == gated at the cut: largest relative difference {equal['max_rel_diff']:.1e} in {equal['dtype']}"
         )
+    schedules = entry["dense"].get("schedules") or {}
+    if len(schedules) > 1:
+        said = ", ".join(f"{name} {score:.4f}" for name, score in schedules.items() if score is not None)
+        lines.append(
+            f"dense by schedule, validation {entry['metric']['name']}: {said}; {entry['dense']['schedule']} kept"
+        )
     if entry.get("note"):
         lines.append(f"data: {entry['note']}")
     lines.append(f"record: {folder}")
     return lines
+
+
+def _choice_lines(choice: dict[str, Any] | None) -> list[str]:
+    """Say what the choice of features is worth, where the truth is known and is not that all are needed."""
+    if not choice or not (choice["repeats"] or choice["idle"]):
+        return []
+    needed, lost = len(choice["needed"]), choice["lost"]
+    parts = [f"of {needed} that matter {needed - len(lost)} are kept or follow from kept ones"]
+    parts += [f"lost: {', '.join(lost)}"] if lost else []
+    idle, repeated = choice["idle_kept"], choice["repeated"]
+    if choice["idle"]:
+        parts.append(f"of {len(choice['idle'])} idle ones {len(idle)} are kept{': ' * bool(idle)}{', '.join(idle)}")
+    if choice["repeats"]:
+        parts.append(f"kept though other kept ones say the same: {', '.join(repeated) or 'none'}")
+    return [f"features, by the known truth: {'; '.join(parts)}"]
+
+
+def _worse_than_trivial(entry: dict[str, Any]) -> list[str]:
+    """Say so where a network is no better than what needs none: what it selected then means little."""
+    sign = 1 if entry["metric"]["higher_is_better"] else -1
+    known = {name: score for name, score in entry["baselines"].items() if score is not None}
+    name = max(known, key=lambda n: sign * known[n])
+    networks = [side for side in ("dense", "compact") if entry.get(side) and entry[side]["score"] is not None]
+    worse = [side for side in networks if sign * entry[side]["score"] <= sign * known[name]]
+    if not worse:
+        return []
+    who = " and ".join(worse)
+    return [f"NO BETTER THAN A TRIVIAL PREDICTOR: {who} (test {entry['metric']['name']} of {name}: {known[name]:.4f})"]
 
 
 def _training_lines(entry: dict[str, Any]) -> list[str]:
@@ -197,6 +237,15 @@ def _tolerance_lines(entry: dict[str, Any], steering: dict[str, Any]) -> list[st
         against = f"validation {entry['compact']['valid_score']:.4f} against a line of {steering['line']:.4f}"
         return [f"{steering['key']}={steering['asked']:g}: {against}: {met}"]
     return []
+
+
+def _score(side: dict[str, Any]) -> str:
+    return "-" if side["score"] is None else f"{side['score']:.4f}"  # JSON has no NaN
+
+
+def _with_error(score: str, figures: dict[str, Any]) -> str:
+    error = figures.get("standard_error")
+    return score if error is None else f"{score} ± {error:.2g}"
 
 
 def _less(before: float, after: float) -> str:

@@ -15,8 +15,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from lumos.errors import ConfigError
 from lumos.suite.report.feature_table import STATISTICS, Agreement, RunFeatures, agreements, check, judged, one_problem
 from lumos.suite.report.style import DENSE, LUMOS, PUBLISHED, drawing, save
+
+KINDS = (".png", ".pdf", ".svg")
+"""Endings of a figure's name."""
 
 MOST_NAMES, MOST_RUNS = 40, 5
 """More features than this are drawn without names; more runs than this are in the CSV and the counts alone."""
@@ -26,11 +30,17 @@ _FONTS = {"font.size": 11, "axes.titlesize": 11, "axes.labelsize": 11, "legend.f
 
 
 def draw(runs: Sequence[RunFeatures], path: Path) -> None:
-    """Draw the report of one run, or of several seeds, as PNG, PDF or SVG, by the path's ending."""
+    """Draw the report of one run, or of several seeds, as PNG, PDF or SVG, by the path's ending.
+
+    Raises:
+        ConfigError: The path ends otherwise.
+    """
     check(runs)
+    if path.suffix.lower() not in KINDS:
+        raise ConfigError(f"{path}: expected a figure's name that ends in {', '.join(KINDS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with drawing(), plt.rc_context(_FONTS):  # type: ignore[arg-type]
-        save(figure(runs), path.parent, path.stem, [path.suffix[1:] or "png"])
+        save(figure(runs), path.parent, path.stem, [path.suffix[1:].lower()])
 
 
 def figure(runs: Sequence[RunFeatures]) -> Figure:

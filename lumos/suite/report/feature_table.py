@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lumos.errors import RecordError
+from lumos.errors import RecordError, reads
 from lumos.files import atomic
+from lumos.suite.rows import read_rows
 
 STATISTICS = {
     "abs_pearson": "|Pearson|", "mutual_information": "mutual information", "lasso": "LASSO", "stg": "STG",
@@ -86,7 +88,7 @@ def run_features(
     Raises:
         RecordError: if the rows have no history of the gates.
     """
-    steps = tuple(sorted(int(key[2:]) for key in (rows[0] if rows else {}) if key.startswith("p@")))
+    steps = tuple(sorted(int(key[2:]) for key in (rows[0] if rows else {}) if re.fullmatch(r"p@\d{1,15}", key)))
     if not steps:
         raise RecordError(
             f"run {entry['run_id']}: features.csv has no open probabilities; the model has no gates on its inputs, or "
@@ -222,20 +224,17 @@ def write(runs: Sequence[RunFeatures], path: Path) -> None:
                 ])  # fmt: skip
 
 
+@reads("expected a feature report; make it anew from the runs", error=RecordError)
 def read(path: Path) -> list[RunFeatures]:
     """Read what ``write`` wrote. Raises RecordError where the file is none of that kind."""
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        found: list[RunFeatures] = []
-        for run in dict.fromkeys(row["run_id"] for row in rows):
-            mine = [row for row in rows if row["run_id"] == run]
-            mine = [{k: v for k, v in row.items() if not (k.startswith("p@") and v == "")} for row in mine]
-            known = mine[0]["enters"] != ""
-            enters = [row["feature"] for row in mine if row["enters"] == "1"] if known else None
-            found.append(run_features(mine[0], mine, enters))
-    except (OSError, KeyError, ValueError) as error:
-        raise RecordError(f"{path}: not a feature report ({error}); make it anew from the runs") from None
+    rows = read_rows(path.read_bytes(), str(path))
+    found: list[RunFeatures] = []
+    for run in dict.fromkeys(row["run_id"] for row in rows):
+        mine = [row for row in rows if row["run_id"] == run]
+        mine = [{k: v for k, v in row.items() if not (k.startswith("p@") and v is None)} for row in mine]
+        known = mine[0]["enters"] is not None
+        enters = [str(row["feature"]) for row in mine if row["enters"] == 1] if known else None
+        found.append(run_features(mine[0], mine, enters))
     check(found)
     return found
 

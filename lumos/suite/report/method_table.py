@@ -9,7 +9,7 @@ from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Published
 from lumos.suite.report.quantities import Record
 from lumos.suite.report.results import SCALES, Results, SeedGroup, method_of, problem
-from lumos.suite.report.table import EMPTY, Cell, difference, number, published, word
+from lumos.suite.report.table import EMPTY, Cell, difference, mean, number, published, word
 
 COLUMNS = ("Workload", "Method", "Metric", "Reduction, published", "Reduction, ours", "Difference",
            "Score, published", "Score, ours", "Difference", "± over seeds", "Seeds", "Time [s]")  # fmt: skip
@@ -79,14 +79,13 @@ def row(paper: Published, workload: str, method: str, group: SeedGroup | None, r
     column = paper.number("III", "score", workload, "lumos")
     factor = 100 if column and column.unit == "%" and group and group.first["metric"]["unit"] != "%" else 1
     scores = [factor * r["compact"]["score"] for r in group.runs if r["compact"]["score"] is not None] if group else []
-    cut, mean = (group.mean(q.params_reduction) if group else None), (statistics.fmean(scores) if scores else None)
+    cut, average = group.mean(q.params_reduction) if group else None, statistics.fmean(scores) if scores else None
     spread = statistics.stdev(scores) if len(scores) > 1 else None
-    seconds = group.mean(q.field("compact", "train_seconds")) if group else None
     metric = group.first["metric"]["name"] if group else paper.text("II", "metric", workload)
-    shown = Cell("unsupported", "unsupported") if group is None and reason else number(mean, ".4g", runs=ids)
+    shown = Cell("unsupported", "unsupported") if group is None and reason else number(average, ".4g", runs=ids)
     return (
         word(paper.title(workload)), word(paper.method_title(method)), word(metric),
-        published(reduction, ".2f"), number(cut, ".2f", runs=ids), difference(cut, reduction, "+.2f"),
-        published(score, ".4g"), shown, difference(mean, score, "+.4g"), number(spread, ".2g", runs=ids),
-        number(len(group.runs), ".0f") if group else EMPTY, number(seconds, ".1f", runs=ids),
+        published(reduction, ".2f"), mean(group, q.params_reduction, ".2f"), difference(cut, reduction, "+.2f"),
+        published(score, ".4g"), shown, difference(average, score, "+.4g"), number(spread, ".2g", runs=ids),
+        number(len(group.runs), ".0f") if group else EMPTY, mean(group, q.field("compact", "train_seconds"), ".1f"),
     )  # fmt: skip

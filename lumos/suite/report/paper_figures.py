@@ -41,12 +41,13 @@ def draw_all(evaluation: Evaluation, folder: Path, kinds: Sequence[str] = ("pdf"
 def speedups(evaluation: Evaluation) -> Figure:
     """Draw figure 9a; a device that no record was made on has no bars."""
     figure, axis, names = _rows(evaluation)
-    known = {d: evaluation.values(q.best_speedup(d)) for d in ("cpu", "gpu")}
+    sources = {"cpu": evaluation, "gpu": evaluation.gpu_first}
+    known = {device: source.values(q.best_speedup(device)) for device, source in sources.items()}
     devices = [d for d, values in known.items() if values] or ["cpu"]
     height = 0.68 / len(devices)
     for place, device in enumerate(devices):
         offset, colour = (place - (len(devices) - 1) / 2) * (height + 0.04), {"cpu": LUMOS, "gpu": GPU}[device]
-        of_mean = list(evaluation.known(q.best_speedup(device)).values())
+        of_mean = list(sources[device].known(q.best_speedup(device)).values())
         for y, name in enumerate([*names, ""]):  # the last one is the mean
             value = known[device].get(name) if name else statistics.fmean(of_mean) if of_mean else None
             theirs = evaluation.paper.number("9a", f"speedup_{device}", name)
@@ -54,7 +55,7 @@ def speedups(evaluation: Evaluation) -> Figure:
                 axis.plot(theirs.point, y + offset, "D", ms=3.5, color=PUBLISHED, zorder=3)
             if value is not None:
                 axis.barh(y + offset, value - 1, left=1, height=height, color=colour)
-            spread = _quartiles(evaluation.headlines[name], device) if value is not None and name else None
+            spread = _quartiles(sources[device].headlines[name], device) if value is not None and name else None
             if spread:
                 axis.plot(spread, [y + offset] * 2, color="black", lw=0.8)
             _at_right(axis, y + offset, number(value, ".2f", "×").text, DASH if theirs is None else f"{theirs.text}×")
@@ -115,14 +116,14 @@ def macs(evaluation: Evaluation) -> Figure | None:
 def energy(evaluation: Evaluation) -> Figure | None:
     """Draw figure 11a."""
     return _before_after(
-        evaluation, "energy_j", ("11a", "energy_reduction"), q.energy_reduction, "joules per 1,000 samples"
+        evaluation.gpu_first, "energy_j", ("11a", "energy_reduction"), q.energy_reduction, "joules per 1,000 samples"
     )
 
 
 def memory(evaluation: Evaluation) -> Figure | None:
     """Draw figure 11b."""
     return _before_after(
-        evaluation, "memory", ("11b", "memory_reduction"), q.memory_reduction, "peak memory of inference [MB]"
+        evaluation.gpu_first, "memory", ("11b", "memory_reduction"), q.memory_reduction, "peak memory of inference [MB]"
     )
 
 

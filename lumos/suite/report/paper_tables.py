@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lumos.suite.report import method_table
@@ -12,7 +12,7 @@ from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Published
 from lumos.suite.report.quantities import Record
 from lumos.suite.report.results import Results, SeedGroup
-from lumos.suite.report.table import EMPTY, Cell, Table, difference, number, published, word
+from lumos.suite.report.table import EMPTY, Cell, Table, difference, mean, number, published, word
 
 MINE = ("dense", "scratch", "loxia")
 """Methods that the paper's comparison does not have: dense, the compact shape trained from scratch, L0 per weight."""
@@ -26,6 +26,13 @@ class Evaluation:
 
     results: Results
     paper: Published
+    first: str | None = None
+    """The device, ``cpu`` or ``gpu``, whose records stand for a workload where it has such ones; None: any."""
+
+    @cached_property
+    def gpu_first(self) -> Evaluation:
+        """The same with a GPU's records where there are any: for what the paper measured on one."""
+        return replace(self, first="gpu")
 
     @property
     def workloads(self) -> list[str]:
@@ -36,7 +43,10 @@ class Evaluation:
     @cached_property
     def headlines(self) -> dict[str, SeedGroup]:
         """The runs that stand for each workload that has one."""
-        found = {w: self.results.headline(w) for w in self.workloads}
+        found = {
+            w: (self.first and self.results.headline(w, device=self.first)) or self.results.headline(w)
+            for w in self.workloads
+        }
         return {w: group for w, group in found.items() if group}
 
     def values(self, quantity: Callable[[Record], float | None]) -> dict[str, float]:
@@ -51,8 +61,9 @@ class Evaluation:
     def tables(self) -> list[Table]:
         """Make all of them, in the paper's order."""
         return [
-            self.averages(), self.workloads_table(), self.peers(), self.training_time(), self.speedups(),
-            self.scores(), self.parameters(), self.macs(), self.energy(), self.memory(),
+            self.averages(), self.workloads_table(), self.peers(), self.gpu_first.training_time(), self.speedups(),
+            self.scores(), self.parameters(), self.macs(), self.gpu_first.energy(), self.gpu_first.memory(),
+            *self.modes(),
         ]  # fmt: skip
 
     # ---- Tables II, III and IV ------------------------------------------------------------------------------------
@@ -104,16 +115,17 @@ class Evaluation:
             minutes = [self.paper.number("IV", "train_minutes", name, m) for m in ("dense", "lumos")]
             rows.append((
                 word(self.paper.title(name)), *(published(m, ".0f") for m in minutes), published(theirs, "+.2f"),
-                *(_mean(group, q.field(side, "train_seconds"), ".1f") for side in ("dense", "compact")),
-                number(ours, "+.1f", runs=group.ids if group else ()), difference(ours, theirs),
-                _mean(group, q.step_overhead, "+.1f"), _mean(group, q.gate_share, ".2f"),
+                _device(group), *(mean(group, q.field(side, "train_seconds"), ".1f") for side in ("dense", "compact")),
+                mean(group, q.train_overhead, "+.1f"), difference(ours, theirs),
+                mean(group, q.step_overhead, "+.1f"), mean(group, q.gate_share, ".2f"),
             ))  # fmt: skip
-        columns = ("Workload", "Dense, published [min]", "LUMOS, published [min]", "Overhead, published [%]",
+        columns = ("Workload", "Dense, published [min]", "LUMOS, published [min]", "Overhead, published [%]", "Device",
                    "Dense, ours [s]", "LUMOS, ours [s]", "Overhead, ours [%]", "Difference", "A gated step [%]",
                    "Gates per parameter [%]")  # fmt: skip
         note = (
-            "Overhead of the whole training, equal in steps; ours cuts the closed units out on the way, so it may be "
-            "negative. A gated step: how much longer it takes than a dense one, before the cut."
+            "Of a GPU's record where there is one. Overhead of the whole training, equal in steps; ours cuts the "
+            "closed units out on the way, so it may be negative. A gated step: how much longer it takes than a dense "
+            "one, before the cut."
         )
         return Table("table4_training_time", "Table IV: training time", columns, tuple(rows), note)
 
@@ -122,16 +134,17 @@ class Evaluation:
     def speedups(self) -> Table:
         """Make the table of figure 9a: how many times as many samples a second, on CPU and GPU."""
         kinds = (("latency", "one sample"), ("throughput", "best batch"), ("dynamic", "memory bound"))
-        columns = ["Workload"]
-        for device in ("cpu", "gpu"):
+        columns, sources = ["Workload"], (("cpu", self), ("gpu", self.gpu_first))
+        for device, _ in sources:
             columns += [f"{device.upper()}, published", f"{device.upper()}, ours", f"{device.upper()}, difference"]
             columns += [f"{device.upper()}, {title}" for _, title in kinds]
 
         def row(name: str) -> tuple[Cell, ...]:
-            cells, group = [word(self.paper.title(name))], self.headlines.get(name)
-            for device in ("cpu", "gpu"):
-                cells += self._compared("9a", f"speedup_{device}", name, q.best_speedup(device), ".2f", "×")
-                cells += [_mean(group, q.speedup(kind, device), ".2f", "×") for kind, _ in kinds]
+            cells = [word(self.paper.title(name))]
+            for device, source in sources:
+                group = source.headlines.get(name)
+                cells += source._compared("9a", f"speedup_{device}", name, q.best_speedup(device), ".2f", "×")
+                cells += [mean(group, q.speedup(kind, device), ".2f", "×") for kind, _ in kinds]
             return tuple(cells)
 
         rows = [row(name) for name in self.workloads]
@@ -141,9 +154,9 @@ class Evaluation:
             "batch of each, and at that bound. Devices differ from the paper's; see the records."
         )
         means = [
-            (*self._mean_of("9a", f"speedup_{d}", q.best_speedup(d), ".2f", "×"),
-             *(self._mean_of("", "", q.speedup(kind, d), ".2f", "×")[1] for kind, _ in kinds))
-            for d in ("cpu", "gpu")
+            (*source._mean_of("9a", f"speedup_{d}", q.best_speedup(d), ".2f", "×"),
+             *(source._mean_of("", "", q.speedup(kind, d), ".2f", "×")[1] for kind, _ in kinds))
+            for d, source in sources
         ]  # fmt: skip
         rows.append((MEAN, *means[0], *means[1]))
         return Table("fig9a_speedup", "Fig. 9a: speed-up of inference", tuple(columns), tuple(rows), note, footer=1)
@@ -155,13 +168,17 @@ class Evaluation:
             group = self.headlines.get(name)
             rows.append((
                 word(self.paper.title(name)), word(group.first["metric"]["name"] if group else None),
-                *(_mean(group, q.field(side, "score"), ".4g") for side in ("dense", "compact")),
+                *(mean(group, q.field(side, "score"), ".4g") for side in ("dense", "compact")),
+                mean(group, q.field("difference", "standard_error"), ".2g"),
                 *self._compared("9b", "score_change", name, q.score_change, "+.2f"),
                 number(len(group.runs), ".0f") if group else EMPTY,
             ))  # fmt: skip
-        columns = ("Workload", "Metric", "Dense", "LUMOS", "Change, published [%]", "Change, ours [%]", "Difference",
-                   "Seeds")  # fmt: skip
-        note = "Test scores. Change: percent of the dense score, positive where LUMOS is better."
+        columns = ("Workload", "Metric", "Dense", "LUMOS", "Standard error", "Change, published [%]",
+                   "Change, ours [%]", "Difference", "Seeds")  # fmt: skip
+        note = (
+            "Test scores; ± is the standard deviation over the seeds. Standard error: of LUMOS less dense, from the "
+            "samples of the test split. Change: percent of the dense score, positive where LUMOS is better."
+        )
         return Table("fig9b_score", "Fig. 9b: scores", columns, tuple(rows), note, left=2)
 
     def parameters(self) -> Table:
@@ -175,7 +192,10 @@ class Evaluation:
 
     def energy(self) -> Table:
         """Make the table of figure 11a: energy of inference."""
-        note = "Joules per 1,000 samples, by NVML or RAPL; a dash where the machine has no meter that can be read."
+        note = (
+            "Joules per 1,000 samples, by NVML or RAPL, of a GPU's record where there is one; a dash where the machine "
+            "has no meter that can be read."
+        )
         return self._sizes("fig11a_energy", "Fig. 11a: energy", "11a", "energy", q.energy_reduction, note)
 
     def memory(self) -> Table:
@@ -185,10 +205,10 @@ class Evaluation:
             group = self.headlines.get(name)
             saved = self.paper.number("11b", "memory_saved_mb", name)
             rows.append((
-                word(self.paper.title(name)), _mean(group, q.memory_mb("dense"), ".2f"),
-                _mean(group, q.memory_mb("compact"), ".2f"),
+                word(self.paper.title(name)), mean(group, q.memory_mb("dense"), ".2f"),
+                mean(group, q.memory_mb("compact"), ".2f"),
                 *self._compared("11b", "memory_reduction", name, q.memory_reduction, ".1f"), published(saved, ".0f"),
-                _mean(group, q.memory_saved_mb, ".2f"), _mean(group, q.training_memory_reduction, ".1f"),
+                mean(group, q.memory_saved_mb, ".2f"), mean(group, q.training_memory_reduction, ".1f"),
             ))  # fmt: skip
         rows.append((
             MEAN, EMPTY, EMPTY, *self._mean_of("11b", "memory_reduction", q.memory_reduction, ".1f"), EMPTY,
@@ -198,10 +218,36 @@ class Evaluation:
         columns = ("Workload", "Dense [MB]", "LUMOS [MB]", "Reduction, published [%]", "Reduction, ours [%]",
                    "Difference", "Saved, published [MB]", "Saved, ours [MB]", "In training [%]")  # fmt: skip
         note = (
-            "Weights and the most that one call allocates, counted at the allocator, with the same batch for both. "
+            "Weights and the most that one call allocates, counted at the allocator, with the same batch for both; of "
+            "a GPU's record where there is one. "
             "In training: what a step allocates beyond weights and optimiser state."
         )
         return Table("fig11b_memory", "Fig. 11b: peak memory", columns, tuple(rows), note, footer=1)
+
+    def modes(self) -> list[Table]:
+        """Make the table of calls as CUDA graphs and compiled; none where no record has them."""
+        source = self.gpu_first
+        kinds = (("latency", "one sample"), ("throughput", "best batch"), ("dynamic", "memory bound"))
+        modes = (("eager", "eager"), ("cuda_graph", "CUDA graph"), ("compiled", "compiled"))
+
+        def quantity(mode: str, kind: str) -> Callable[[Record], float | None]:
+            return q.own_speedup(kind) if mode == "eager" else q.mode_speedup(mode, kind)
+
+        wanted = [(f"{title}, {way}", quantity(mode, kind)) for kind, title in kinds for mode, way in modes]
+        calls = [q.mode_speedup(mode, kind) for mode, _ in modes for kind, _ in kinds]
+        names = [name for name, group in source.headlines.items() if any(group.mean(find) for find in calls)]
+        if not names:
+            return []
+        rows = [
+            (word(self.paper.title(name)), _device(source.headlines[name]),
+             *(mean(source.headlines[name], find, ".2f", "×") for _, find in wanted))
+            for name in names
+        ]  # fmt: skip
+        note = (
+            "Samples a second over those of the dense network that is called in the same way, each with its own batch."
+        )
+        columns = ("Workload", "Device", *(title for title, _ in wanted))
+        return [Table("fig9a_modes", "Speed-up by the way of calling", columns, tuple(rows), note, left=2)]
 
     def _sizes(
         self, file: str, title: str, table: str, key: str, quantity: Callable[[Record], float | None], note: str = ""
@@ -212,7 +258,7 @@ class Evaluation:
             group = self.headlines.get(name)
             rows.append((
                 word(self.paper.title(name)),
-                *(_mean(group, q.field(side, field), form) for side in ("dense", "compact")),
+                *(mean(group, q.field(side, field), form) for side in ("dense", "compact")),
                 *self._compared(table, f"{key}_reduction", name, quantity, ".1f"),
             ))  # fmt: skip
         rows.append((MEAN, EMPTY, EMPTY, *self._mean_of(table, f"{key}_reduction", quantity, ".1f")))
@@ -228,7 +274,7 @@ class Evaluation:
         signed = form if form.startswith("+") else f"+{form}"
         return (
             published(theirs, form, unit),
-            number(ours, form, unit, group.ids if group else ()),
+            mean(group, quantity, form, unit),
             difference(ours, theirs, signed, unit),
         )
 
@@ -236,6 +282,7 @@ class Evaluation:
 
     def averages(self) -> Table:
         """Make the table of averages, over exactly the workloads that have a record, and how many these are."""
+        on_gpu = ("9a", "11a", "11b", "IV")  # as published: the CPU's figures of a GPU's record count as the CPU's
         wanted: tuple[tuple[str, str, str, Callable[[Record], float | None], str], ...] = (
             ("Parameters, reduction", "9c", "params_reduction", q.params_reduction, "%"),
             ("FLOPs, reduction", "9d", "macs_reduction", q.macs_reduction, "%"),
@@ -248,7 +295,9 @@ class Evaluation:
             ("Score, change", "9b", "score_change", q.score_change, "%"),
             ("Input features, reduction", "10", "features_reduction", q.features_reduction, "%"),
         )
-        rows = [self._average(*row) for row in wanted]
+        rows = [
+            (self.gpu_first if row[1] in on_gpu and row[2] != "speedup_cpu" else self)._average(*row) for row in wanted
+        ]
         columns = ("Average of", "Published", "Ours", "Difference", "Median, ours", "Geometric mean, ours", "Workloads")
         note = (
             f"Means over the workloads that have a record (of the paper's {len(self.paper.workloads)}, the count in "
@@ -301,5 +350,5 @@ def _setting(group: SeedGroup | None) -> tuple[Cell, ...]:
     )  # fmt: skip
 
 
-def _mean(group: SeedGroup | None, quantity: Callable[[Record], float | None], form: str, unit: str = "") -> Cell:
-    return number(group.mean(quantity), form, unit, group.ids) if group else EMPTY
+def _device(group: SeedGroup | None) -> Cell:
+    return word(group.first["provenance"].get("device") if group else None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumos.errors import RecordError
+from lumos.errors import RecordError, reads
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 COLUMNS = ("table", "workload", "method", "quantity", "value", "unit", "source")
@@ -49,6 +49,16 @@ class Number:
         return ours - min(max(ours, self.low), self.high)
 
 
+@reads("expected the published numbers as CSV", error=RecordError)
+def _rows(path: Path) -> tuple[dict[str, str], ...]:
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [{key: row.get(key) or "" for key in COLUMNS} for row in reader]
+    if missing := [c for c in COLUMNS if c not in (reader.fieldnames or ())]:
+        raise RecordError(f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+    return tuple(rows)
+
+
 @dataclass(frozen=True)
 class Published:
     """All published values. ``workloads`` are in the order of the paper's Table II."""
@@ -58,16 +68,7 @@ class Published:
     @classmethod
     def read(cls, path: Path = PUBLISHED) -> Published:
         """Read the file. Raises RecordError where it is missing or lacks a column."""
-        try:
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                rows = tuple(reader)
-        except (OSError, csv.Error) as error:
-            raise RecordError(f"{path}: the published numbers cannot be read ({error})") from None
-        missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-        if missing:
-            raise RecordError(f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
-        return cls(rows)
+        return cls(_rows(path))
 
     @property
     def workloads(self) -> list[str]:

@@ -71,6 +71,19 @@ def best_speedup(device: str) -> Callable[[Record], float | None]:
     return quantity
 
 
+def own_speedup(kind: str) -> Callable[[Record], float | None]:
+    """Make the quantity :func:`speedup` on the device that a record was made on."""
+    return lambda entry: speedup(kind, device_kind(entry))(entry)
+
+
+def mode_speedup(mode: str, kind: str) -> Callable[[Record], float | None]:
+    """Make the quantity "times as many samples a second as dense" of calls made in one way.
+
+    ``mode`` is ``cuda_graph`` or ``compiled``, both networks alike; ``kind`` as for :func:`speedup`.
+    """
+    return field("compact", "modes", mode, kind, "speedup")
+
+
 def energy_reduction(entry: Record) -> float | None:
     """Return the percent of the energy of a sample that is saved."""
     dense, compact = entry["dense"].get("energy_j"), entry["compact"].get("energy_j")
@@ -101,7 +114,7 @@ def memory_saved_mb(entry: Record) -> float | None:
 def training_memory_reduction(entry: Record) -> float | None:
     """Return the percent of what a training step allocates that the compact model saves."""
     training = entry.get("training")
-    return _less(training["dense"]["peak_mb"], training["compact"]["peak_mb"]) if training else None
+    return _less(training["dense"].get("peak_mb"), training["compact"].get("peak_mb")) if training else None
 
 
 def gate_share(entry: Record) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lumos.errors import RecordError
+from lumos.errors import one_line
 from lumos.suite import archive
 from lumos.suite.identity import MACHINE_KEYS
+from lumos.suite.report.quantities import device_kind
+from lumos.suite.rows import Row
 
 SUITE = "suite.json"
 """A results folder's list of the runs that stand for their workloads, written by the suite."""
 SCALES = ("tiny", "bench", "small", "paper")
+log = logging.getLogger("lumos")
+
 _SEED = ("seed", "workload.seed")
 
 Record = dict[str, Any]
@@ -43,10 +48,19 @@ class SeedGroup:
         """The runs' ids."""
         return tuple(r["run_id"] for r in self.runs)
 
+    def values(self, quantity: Callable[[Record], float | None]) -> list[float]:
+        """Return the quantity of each seed that has it."""
+        return [v for v in map(quantity, self.runs) if v is not None]
+
     def mean(self, quantity: Callable[[Record], float | None]) -> float | None:
         """Return the mean over the seeds; None where no run has the quantity."""
-        values = [v for v in map(quantity, self.runs) if v is not None]
+        values = self.values(quantity)
         return statistics.fmean(values) if values else None
+
+    def spread(self, quantity: Callable[[Record], float | None]) -> float | None:
+        """Return the standard deviation over the seeds; None where fewer than two have the quantity."""
+        values = self.values(quantity)
+        return statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -87,14 +101,20 @@ class Results:
             by_key.setdefault(configuration(entry), []).append(entry)
         return [SeedGroup(tuple(sorted(runs, key=lambda r: r["seed"]))) for runs in by_key.values()]
 
+    def group_of(self, entry: Record) -> SeedGroup:
+        """Return the runs that differ from a finished one only by their seed, itself among them."""
+        runs = [r for r in self.finished if configuration(r) == configuration(entry) and r["run_id"] != entry["run_id"]]
+        return SeedGroup(tuple(sorted([entry, *runs], key=lambda r: r["seed"])))
+
     def of(self, workload: str, method: str | None = None) -> list[SeedGroup]:
         """Return the groups of a workload, of one method or of all."""
         return [g for g in self.groups if g.workload == workload and method in (None, method_of(g.first))]
 
-    def headline(self, workload: str, method: str = "lumos") -> SeedGroup | None:
+    def headline(self, workload: str, method: str = "lumos", device: str | None = None) -> SeedGroup | None:
         """Return the runs that stand for a workload: those the suite names, or largest scale, most seeds, latest.
 
-        Scores play no part in it, so nothing is picked for being good.
+        Scores play no part in it, so nothing is picked for being good. With ``device`` (``cpu`` or ``gpu``) those made
+        on such a device, None where there are none.
         """
 
         def rank(group: SeedGroup) -> tuple[bool, int, int, str, str]:
@@ -102,24 +122,35 @@ class Results:
             latest = max(r["provenance"]["started_utc"] for r in group.runs)
             return bool(set(group.ids) & self.suite), scale, len(group.runs), latest, group.ids[0]
 
-        return max(self.of(workload, method), key=rank, default=None)
+        groups = [g for g in self.of(workload, method) if device in (None, device_kind(g.first))]
+        return max(groups, key=rank, default=None)
 
     @cached_property
     def suite(self) -> set[str]:
-        """The ids that the suites' lists at these places name."""
+        """The ids that the suites' lists at these places name, but for those of a workload's further problems."""
         named: set[str] = set()
         for place in self.places:
             path = (place.parent if archive.is_archive(place) else place) / SUITE
             if path.exists():
-                try:
-                    named |= {run["run_id"] for run in json.loads(path.read_text())["runs"]}
-                except (ValueError, KeyError, TypeError) as error:
-                    raise RecordError(f"{path}: not a suite's list ({error}); run the suite again") from None
+                named |= {run["run_id"] for run in suite_runs(path) if not run.get("problem")}
         return named
 
-    def table(self, entry: Record, name: str = "curve.csv") -> list[dict[str, float | str | None]]:
-        """Read a table beside a run's record: numbers where they are numbers, None for empty cells; [] without one."""
+    def table(self, entry: Record, name: str = "curve.csv") -> list[Row]:
+        """Read a table beside a run's record; see :func:`lumos.suite.rows.read_rows`. No rows without one."""
         return self.runs[entry["run_id"]].table(name)
+
+
+def suite_runs(path: Path) -> list[dict[str, Any]]:
+    """Read a suite's list of runs; what is none is named in a warning and left out."""
+    try:
+        found = json.loads(path.read_text())["runs"]
+        good = [run for run in found if isinstance(run, dict) and isinstance(run.get("run_id"), str)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning(f"{path}: not a suite's list ({one_line(error)}); left out, run the suite again")
+        return []
+    if len(good) < len(found):
+        log.warning(f"{path}: {len(found) - len(good)} of its entries are no runs; left out")
+    return good
 
 
 def method_of(entry: Record) -> str:

@@ -96,7 +96,7 @@ def _cut(evaluation: Evaluation, group: SeedGroup) -> float | None:
     steps = [
         r["step"]
         for r in evaluation.results.table(group.first)
-        if r["phase"] == "gated" and r.get("open_gates") is not None
+        if r["phase"] == "gated" and r.get("open_gates") is not None and r["step"] is not None
     ]
     return float(steps[-1]) if steps else None  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from lumos.errors import RecordError
+from lumos.errors import RecordError, one_line
 from lumos.suite.report import quantities as q
 from lumos.suite.report.paper_tables import Evaluation
 from lumos.suite.report.quantities import Record
 from lumos.suite.report.results import SeedGroup, dominates, method_of, problem
-from lumos.suite.report.table import EMPTY, Cell, Table, number, word
+from lumos.suite.report.table import EMPTY, Cell, Table, mean, number, word
 
 SCALING = "scaling.csv"
 SCALING_COLUMNS = ("workload", "method", "processes", "samples_per_second")
@@ -88,7 +89,7 @@ def widths(evaluation: Evaluation) -> Table:
             share = 100 * kept / total if kept is not None and total else None
             rows.append((
                 word(evaluation.paper.title(name)), word(layer), number(total, ",.0f"),
-                number(kept, ",.4g", runs=group.ids), number(share, ".1f"),
+                mean(group, width(layer, "open"), ",.4g"), number(share, ".1f"),
             ))  # fmt: skip
     columns = ("Workload", "Group", "Units", "Kept", "Kept [%]")
     return Table("widths", "Kept widths", columns, tuple(rows), "Means over seeds.", left=2)
@@ -101,6 +102,31 @@ def width(layer: str, side: str) -> Callable[[Record], float | None]:
         return entry["gates"]["groups"].get(layer, {}).get(side)
 
     return quantity
+
+
+def choices(evaluation: Evaluation) -> list[Table]:
+    """Tabulate how the choice of features compares with what is known of them; no table where no record says it."""
+    rows = []
+    for name, group in evaluation.headlines.items():
+        for run in group.runs:
+            choice = run.get("choice")
+            if not choice or not (choice["repeats"] or choice["idle"]):
+                continue
+            needed, lost = len(choice["needed"]), choice["lost"]
+            rows.append((
+                word(evaluation.paper.title(name)), number(run["seed"], ".0f", runs=(run["run_id"],)),
+                number(len(run["gates"]["features_kept"]), ".0f"), number(run["gates"]["features_total"], ".0f"),
+                number(needed, ".0f"), number(needed - len(lost), ".0f"), word(", ".join(lost) or "none"),
+                number(len(choice["idle"]), ".0f"), word(", ".join(choice["idle_kept"]) or "none"),
+                word(", ".join(choice["repeated"]) or "none"),
+            ))  # fmt: skip
+    columns = ("Workload", "Seed", "Kept", "Features", "Needed", "Of these kept or following", "Lost", "Idle",
+               "Idle ones kept", "Kept twice")  # fmt: skip
+    note = (
+        "Needed: what matters and follows from no other feature. Idle: what does not matter. Kept twice: what could go "
+        "with nothing lost, since other kept features say the same."
+    )
+    return [Table("choices", "Features against the known truth", columns, tuple(rows), note, left=1)] if rows else []
 
 
 def features(evaluation: Evaluation) -> Table:
@@ -194,7 +220,13 @@ def scaling_rows(evaluation: Evaluation) -> list[dict[str, str]]:
             missing = [c for c in SCALING_COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
                 raise RecordError(f"{path}: no column {', '.join(missing)}; expected {', '.join(SCALING_COLUMNS)}")
-            rows += reader
+            for number, row in enumerate(reader, 2):
+                try:
+                    if not (int(row["processes"]) > 0 and 0 < float(row["samples_per_second"]) < math.inf):
+                        raise ValueError("expected numbers > 0")
+                except (ValueError, TypeError) as error:
+                    raise RecordError(f"{path}: line {number}: {one_line(error)}; run the benchmark again") from None
+                rows.append(row)
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -91,8 +92,10 @@ def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str]) -> list[
     paths = []
     for kind in kinds:
         path = folder / f"{name}.{kind}"
+        drawn = BytesIO()  # what matplotlib raises where a disk is full says nothing of it
+        figure.savefig(drawn, format=kind, metadata=_NO_DATE[kind])
         with atomic(path) as temporary:
-            figure.savefig(temporary, format=kind, metadata=_NO_DATE[kind])
+            temporary.write_bytes(drawn.getvalue())
         paths.append(path)
     plt.close(figure)
     return paths

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lumos.suite.report import quantities as q
 from lumos.suite.report.paper_tables import Evaluation
 from lumos.suite.report.results import SeedGroup, configuration, flat_config
-from lumos.suite.report.table import Table, number, word
+from lumos.suite.report.table import Table, mean, number, word
 
 TOGETHER = (("lumos.t_l", "lumos.t_u"),)
 """Keys that are swept as one."""
@@ -47,12 +47,12 @@ def find_sweeps(evaluation: Evaluation) -> list[Sweep]:
     out = []
     for workload in evaluation.workloads:
         groups = evaluation.results.of(workload, "lumos")
-        keys = sorted({k for g in groups for k in flat_config(g.first["config"]) if k.startswith("lumos.")})
+        keys = sorted({k for g in groups for k in flat_config(g.first.get("config") or {}) if k.startswith("lumos.")})
         joint = {k for pair in TOGETHER for k in pair}
         for chosen in [*((k,) for k in keys if k not in joint), *TOGETHER]:
             families: dict[str, list[tuple[tuple[float, ...], SeedGroup]]] = {}
             for group in groups:
-                values = tuple(flat_config(group.first["config"]).get(k) for k in chosen)
+                values = tuple(flat_config(group.first.get("config") or {}).get(k) for k in chosen)
                 if all(isinstance(v, float | int) and not isinstance(v, bool) for v in values):
                     families.setdefault(configuration(group.first, *chosen), []).append((values, group))  # type: ignore[arg-type]
             for family in families.values():
@@ -72,7 +72,7 @@ def sweep_tables(evaluation: Evaluation) -> list[Table]:
                 rows.append((
                     word(evaluation.paper.title(sweep.workload)), word(str(number_of + 1)),
                     *(number(v, "g") for v in values),
-                    *(number(group.mean(f), form, runs=group.ids) for f, form in (
+                    *(mean(group, f, form) for f, form in (
                         (q.field("dense", "score"), ".4f"), (q.field("compact", "score"), ".4f"),
                         (q.params_reduction, ".1f"), (q.macs_reduction, ".1f"), (q.features_reduction, ".1f"))),
                     number(len(group.runs), ".0f"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,16 +14,21 @@ from markupsafe import Markup
 
 from lumos.files import atomic
 from lumos.suite.report.published import Number
-from lumos.suite.report.quantities import DASH
+from lumos.suite.report.quantities import DASH, Record
+from lumos.suite.report.results import SeedGroup
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, its value for sorting and for CSV (None: nothing is known), and the ids of the runs behind."""
+    """What a cell shows, its value for sorting and for CSV (None: nothing is known), and the ids of the runs behind.
+
+    ``spread`` is the standard deviation over the seeds of a value that is a mean over them.
+    """
 
     text: str
     value: float | str | None = None
     runs: tuple[str, ...] = ()
+    spread: float | None = None
 
 
 EMPTY = Cell(DASH)
@@ -67,18 +72,31 @@ def word(text: str | None, runs: Sequence[str] = ()) -> Cell:
     return Cell(text, text, tuple(runs)) if text else EMPTY
 
 
-def number(value: float | None, form: str = ".1f", unit: str = "", runs: Sequence[str] = ()) -> Cell:
-    """Make a cell with a number in a format of Python's; a dash for none.
+def number(
+    value: float | None, form: str = ".1f", unit: str = "", runs: Sequence[str] = (), spread: float | None = None
+) -> Cell:
+    """Make a cell with a number in a format of Python's, and its spread where it has one; a dash for none.
 
-    >>> number(12.34, ".1f", "%").text, number(None).text
-    ('12.3%', '–')
+    >>> number(12.34, ".1f", "%").text, number(None).text, number(12.34, spread=0.26).text
+    ('12.3%', '–', '12.3 ± 0.3')
     """
     if value is None or not math.isfinite(value):
         return EMPTY
     text = f"{value:{form}}"
     # What rounds to zero has no sign.
     text = text.lstrip("-+") if not any(c in "123456789" for c in text) else text
-    return Cell(text.replace("-", "−") + unit, value, tuple(runs))
+    if spread is not None:
+        text = f"{text} ± {spread:{form.lstrip('+')}}"
+    return Cell(text.replace("-", "−") + unit, value, tuple(runs), spread)
+
+
+def mean(
+    group: SeedGroup | None, quantity: Callable[[Record], float | None], form: str = ".1f", unit: str = ""
+) -> Cell:
+    """Make a cell with the mean of a quantity over the seeds and, of several, its standard deviation."""
+    if group is None:
+        return EMPTY
+    return number(group.mean(quantity), form, unit, group.ids, group.spread(quantity))
 
 
 def published(value: Number | None, form: str = ".1f", unit: str = "") -> Cell:
@@ -100,13 +118,25 @@ def difference(ours: float | None, theirs: Number | None, form: str = "+.1f", un
 
 
 def write(table: Table, folder: Path) -> list[Path]:
-    """Write a table as CSV and as LaTeX; in a CSV a missing cell is ``-``."""
+    """Write a table as CSV and as LaTeX.
+
+    In a CSV a missing cell is ``-``, and a column of which a cell has a spread has one beside it, ``± NAME``.
+    """
+    spread = [any(row[k].spread is not None for row in table.rows) for k in range(len(table.columns))]
+
+    def with_spread(values: Sequence[object], spreads: Sequence[object]) -> list[object]:
+        pairs = zip(values, spreads, spread, strict=True)
+        return [part for value, beside, there in pairs for part in ((value, beside) if there else (value,))]
+
     with atomic(folder / f"{table.name}.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*table.columns, "runs"])
+        writer.writerow([*with_spread(table.columns, [f"± {name}" for name in table.columns]), "runs"])
         for row in table.rows:
             runs = dict.fromkeys(run for cell in row for run in cell.runs)
-            writer.writerow([*("-" if c.value is None else c.value for c in row), " ".join(runs) or "-"])
+            values, spreads = (
+                ["-" if v is None else v for v in vs] for vs in zip(*((c.value, c.spread) for c in row), strict=True)
+            )
+            writer.writerow([*with_spread(values, spreads), " ".join(runs) or "-"])
     with atomic(folder / f"{table.name}.tex") as temporary:
         temporary.write_text(latex(table))
     return [folder / f"{table.name}.csv", folder / f"{table.name}.tex"]

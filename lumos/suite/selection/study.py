@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lumos.errors import ConfigError, RecordError
+from lumos.errors import ConfigError, RecordError, reads
 from lumos.suite.selection.problems import FOLDS, TRUE, problem, sizes
 from lumos.suite.selection.rankings import RANKINGS
 
@@ -98,6 +98,7 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     return {**cell, "found": sum(rank <= len(ranks) for rank in ranks), "ranks": ranks, "seconds": round(seconds, 3)}
 
 
+@reads("expected the records of a study", error=RecordError)
 def read(path: Path) -> list[dict[str, Any]]:
     """Read the records of a study; of a line that a kill cut off at the end, nothing remains.
 

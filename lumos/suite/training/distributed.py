@@ -12,10 +12,13 @@ import hashlib
 import logging
 import os
 import random
+import re
+import signal
 import sys
+import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,12 +29,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lumos.errors import ConfigError, OtherProcessError
-from lumos.suite.child import MODULE, environment
+from lumos.errors import ConfigError, JoinError, LostProcessError, OtherProcessError
+from lumos.suite.child import LAUNCHED_HERE, MODULE, environment
 from lumos.suite.settings import TrainerConfig
+from lumos.suite.training.signals import SIGNALS, stopped_by
 
 TIMEOUT = timedelta(hours=2)
-"""How long a process waits for the others: one may be generating data or scoring a large split for all."""
+"""How long a process waits for the others, once they are together: one may be generating data or scoring a large
+split for all. That one is gone is seen at once."""
 
 T = TypeVar("T")
 
@@ -70,7 +75,8 @@ def group(trainer: TrainerConfig) -> Iterator[World]:
     """Join the group of ``trainer.devices`` times ``trainer.nodes`` processes; with one process nothing happens.
 
     The places come from torchrun's environment, or from submitit's or Slurm's. Raises ConfigError where there is
-    neither, or where they started another number of processes.
+    neither, or where they started another number of processes, and JoinError where not all of them come within
+    ``trainer.join_seconds``.
     """
     if trainer.processes == 1:
         yield ALONE
@@ -83,11 +89,63 @@ def group(trainer: TrainerConfig) -> Iterator[World]:
     on_gpus = trainer.device != "cpu" and torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=TIMEOUT)
+    _join("cpu:gloo,cuda:nccl" if on_gpus else "gloo", trainer.join_seconds)
     try:
         yield world()
     finally:
         leave()
+
+
+def _join(backend: str, seconds: float) -> None:
+    """Wait for the other processes for so long; once all are there, a call of theirs may take far longer."""
+    try:
+        with _pages_kept_back():
+            dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    except RuntimeError as error:  # whatever the store or the transport calls it
+        at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise JoinError(
+            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not find the others at {at} within "
+            f"trainer.join_seconds={seconds:g}: one was killed before it got there, was not started, or cannot reach "
+            "that address; start all of them again"
+        ) from error
+    set_timeout(TIMEOUT)
+
+
+@contextmanager
+def _pages_kept_back() -> Iterator[None]:
+    """Show what torch's C++ code writes to stderr only at the end, and not where an exception says it too."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+            held.seek(0)
+            os.write(stderr, held.read())
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def set_timeout(timeout: timedelta) -> None:
+    """Set how long a call of all processes may take; torch has had a public name for it since 2.12 or so."""
+    known = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    known(timeout)
+
+
+@contextmanager
+def readable_process_errors() -> Iterator[None]:
+    """Turn what a collective call ends in when another process is gone into one line, a LostProcessError."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or re.search(r"\bgloo\b|NCCL", str(error))
+        if world().size == 1 or not lost:
+            raise
+        raise LostProcessError(
+            f"process {world().rank} of {world().size} has lost another one, which was killed or out of memory, or its "
+            "machine went down; the same call goes on from the last checkpoint"
+        ) from error
 
 
 def leave() -> None:
@@ -98,21 +156,58 @@ def leave() -> None:
 
 def start(processes: int, words: Sequence[str]) -> NoReturn:
     """Do the run of these words in as many processes on this machine, as torchrun does; end with their exit code."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
-    os.environ.update(environment())
+    handled = ",".join(signal.Signals(number).name for number in SIGNALS)
+    os.environ.update(environment() | {LAUNCHED_HERE: "1"})
     launch = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", max_restarts=0,
+        rdzv_endpoint="localhost:0", max_restarts=0, signals_to_handle=handled,
     )  # fmt: skip
     try:
         elastic_launch(launch, sys.executable)(*MODULE, *words)
+    except SignalException as error:  # handed on to the processes, which have saved their state
+        _say(stopped_by(error.sigval))
+        sys.exit(128 + error.sigval)
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
+        rank, code = first_to_end({rank: (f.exitcode, f.timestamp) for rank, f in error.failures.items()})
+        if code < 0:
+            _say(
+                f"process {rank} of {processes} was killed by {signal.Signals(-code).name}, by somebody or for want of "
+                "memory; the same call goes on from the last checkpoint"
+            )
+        elif code - 128 in SIGNALS:
+            _say(stopped_by(code - 128))
         sys.exit(code if code > 0 else 128 - code)
     sys.exit(0)
+
+
+def _say(line: str) -> None:
+    print(f"lumos: {line}", file=sys.stderr)  # noqa: T201
+
+
+def first_to_end(failures: Mapping[int, tuple[int, float]]) -> tuple[int, int]:
+    """Tell which of several processes made the others end.
+
+    One that was killed did: the others' calls fail because of it, and may have ended before it was looked at. Then one
+    that failed. What SIGTERM ended, torch told to end because of another.
+
+    Args:
+        failures: By rank: the exit code, or minus the signal that killed it, and when that was seen, in seconds.
+
+    Returns:
+        Its rank and its exit code.
+    """
+
+    def order(failure: tuple[int, tuple[int, float]]) -> tuple[int, float]:
+        code, seen = failure[1]
+        return 2 if code == -signal.SIGTERM else int(code >= 0), seen
+
+    rank, (code, _) = min(failures.items(), key=order)
+    return rank, code
 
 
 def _export_places(asked: str) -> None:

@@ -13,7 +13,7 @@ from lumos.errors import TrainingError
 from lumos.pruning import batch_statistics
 from lumos.pruning.resumable import Resumable
 from lumos.suite.training import distributed
-from lumos.suite.training.loading import iterate
+from lumos.suite.training.loading import iterate, pinned
 from lumos.suite.workload import Batch, Workload, to_device
 
 
@@ -29,7 +29,7 @@ def evaluate(workload: Workload, model: nn.Module, batches: Iterable[Batch], dev
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """Move the batches to a device, one by one."""
-    for batch in iterate(batches):
+    for batch in iterate(pinned(batches, device)):
         yield to_device(batch, device)
 
 

@@ -27,7 +27,7 @@ from lumos.suite.console import Bar, log, progress
 from lumos.suite.training import distributed
 from lumos.suite.training.checkpoint import Store
 from lumos.suite.training.evaluation import evaluate, recalibrate
-from lumos.suite.training.loading import Reader
+from lumos.suite.training.loading import Reader, pinned
 from lumos.suite.training.lumos_method import LumosMethod
 from lumos.suite.training.method import PruningMethod
 from lumos.suite.training.signals import StopRequest, stop_requests
@@ -65,6 +65,8 @@ def train(
     store: Store | None = None,
     setup: Setup | None = None,
     label: str | None = None,
+    keep_end: bool = False,
+    schedule: str = "decay",
 ) -> Trained:
     """Train the workload's network, dense or gated; a gated one comes back compact.
 
@@ -82,6 +84,8 @@ def train(
             where it is asked to stop.
         setup: What another method does to a fresh training.
         label: The method's name in log and curve; ``gated`` or ``dense`` where None.
+        keep_end: Leave a checkpoint of the finished training too.
+        schedule: How the learning rate of a training without a cut goes: ``decay`` or ``hold``.
 
     Returns:
         The network in eval mode, its scores and its curve.
@@ -97,13 +101,13 @@ def train(
         raise TrainingError(f"{workload.name}: a gated training needs two steps or more, this one has {total}")
 
     def fresh(saved: dict[str, Any] | None) -> TrainState:
-        state = TrainState(workload, config, device, gated=gated)
+        state = TrainState(workload, config, device, gated=gated, schedule=schedule)
         state.method = setup(state, total) if setup else None
         state.keep_average()
         state.method = state.method or _lumos_method(state, loaders, dense, total, (saved or {}).get("phase"))
         return state
 
-    reader = Reader(loaders.train, distributed.world())
+    reader = Reader(pinned(loaders.train, device), distributed.world())
     state = _resumed(fresh, reader, label, store)
     training = _Training(state, loaders, reader, total, label, store)
     with (
@@ -114,6 +118,8 @@ def train(
         while state.step < total or state.losses:
             _train_epoch(training, bar, stop)
             _validate_epoch(training, bar)
+    if keep_end and store and distributed.world().main and store.last_step < total:
+        store.save(state.state_dict(), total)
     return _finished(training)
 
 
@@ -189,6 +195,7 @@ def _lumos_method(
     if isinstance(goal, Tolerance):
         goal = replace(
             goal, score=lambda model: evaluate(state.workload, model, loaders.valid, state.device), baseline=score,
+            curve=tuple((row["step"] / total, row["valid"]) for row in dense.curve) if dense else (),
             higher_is_better=state.workload.metric.higher_is_better,
         )  # fmt: skip
     pruner = Pruner(

@@ -9,6 +9,7 @@ from torch import nn
 
 from lumos.compaction.model import CompactModel
 from lumos.gating.gated_model import GatedModel
+from lumos.pruning.settings import cut_step
 from lumos.suite.workload import Workload
 
 
@@ -33,6 +34,28 @@ def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimize
 def cosine(step: int, total: int, start: int = 0) -> float:
     """Return the learning rate as a share of its peak: 1 until ``start``, then a cosine from 1 to 0 at ``total``."""
     return 1.0 if step < start else 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, total - start)))
+
+
+HOLD = 0.5
+"""Share of the steps for which ``hold`` stays at the peak rate: where gates are cut by default (lumos.freeze_at)."""
+
+
+def plain_rate(schedule: str, step: int, total: int) -> float:
+    """Return the learning rate of a training without a cut as a share of its peak.
+
+    Args:
+        schedule: ``decay``, a cosine from the first step, or ``hold``, at the peak for half of the steps as a gated
+            training is, and then a cosine.
+        step: Steps so far.
+        total: All steps.
+
+    Example:
+        >>> [round(plain_rate("hold", step, 8), 2) for step in range(0, 8, 2)]
+        [1.0, 1.0, 1.0, 0.5]
+        >>> [round(plain_rate("decay", step, 8), 2) for step in range(0, 8, 2)]
+        [1.0, 0.85, 0.5, 0.15]
+    """
+    return cosine(step, total, cut_step(HOLD, total) if schedule == "hold" and total > 1 else 0)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from lumos.errors import LumosError
-
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """By these a process is asked to end: by ``kill``, a batch system, or a terminal that closes."""
 
@@ -19,12 +17,21 @@ SIGNALS = (*ENDING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 """SIGUSR2 is submitit's before a time limit; it goes on to submitit's own handler, which queues the job again."""
 
 
-class StoppedError(LumosError):
-    """The run was asked to stop; ``code`` is the exit code that says by which signal."""
+class StoppedError(BaseException):
+    """The run was asked to stop; ``code`` is the exit code that says by which signal.
+
+    As KeyboardInterrupt it is no Exception: it may be raised wherever the process is, and what expects that code of
+    somebody else fails must not take it for that.
+    """
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.code = 128 + number
+
+
+def stopped_by(number: int, done: str = "") -> str:
+    """Word the line of a run that a signal stopped."""
+    return f"stopped by {signal.Signals(number).name}{done}; the same call goes on from there"
 
 
 class StopRequest:
@@ -55,9 +62,7 @@ class StopRequest:
         if callable(before) and before is not signal.default_int_handler and not isinstance(before, _Ending):
             before(number, self._frame)
             return
-        raise StoppedError(
-            number, f"stopped by {signal.Signals(number).name}, {done}; the same call goes on from there"
-        )
+        raise StoppedError(number, stopped_by(number, f", {done}"))
 
 
 @contextmanager
@@ -88,7 +93,7 @@ class _Ending:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        raise StoppedError(number, f"stopped by {signal.Signals(number).name}; the same call goes on from there")
+        raise StoppedError(number, stopped_by(number))
 
 
 @contextmanager

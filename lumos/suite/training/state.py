@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -40,6 +41,7 @@ class TrainState:
         replica: What a step calls: the same module, or its DistributedDataParallel.
         loss: The workload's loss, plain or compiled.
         optimizer: AdamW over the weights.
+        schedule: How its rate goes where nothing is cut; see :func:`lumos.suite.training.optimizer.plain_rate`.
         method: What a method of pruning does beside the steps; None for a dense training.
         average: The averaged copy of the weights, where one is asked for.
         best: The best state by validation score.
@@ -50,8 +52,10 @@ class TrainState:
         noise: Random numbers, of the gates and of the model.
     """
 
-    def __init__(self, workload: Workload, config: RunConfig, device: torch.device, *, gated: bool) -> None:
-        self.workload, self.config, self.device = workload, config, device
+    def __init__(
+        self, workload: Workload, config: RunConfig, device: torch.device, *, gated: bool, schedule: str = "decay"
+    ) -> None:
+        self.workload, self.config, self.device, self.schedule = workload, config, device, schedule
         torch.manual_seed(config.seed)
         self.model: nn.Module = workload.model().to(device)
         if config.init_from:
@@ -63,6 +67,7 @@ class TrainState:
                 features=workload.features(),
                 settings=config.lumos.gates,
                 options=config.lumos.structure,
+                **asdict(config.lumos.constraints),
             )
         if config.freeze_backbone:
             inner, structure = self._structure()

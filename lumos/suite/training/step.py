@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from lumos.pruning import processes
 from lumos.suite.training.loading import Reader
-from lumos.suite.training.optimizer import cosine, set_rates
+from lumos.suite.training.optimizer import plain_rate, set_rates
 from lumos.suite.training.precision import autocast
 from lumos.suite.training.state import TrainState
 from lumos.suite.workload import Batch, to_device
+from lumos.tracing.devices import read_at_once
 
 CHECK_EVERY = 20
 """Steps between two checks of what costs a round between processes, or a wait for the GPU."""
@@ -46,11 +47,11 @@ def train_step(state: TrainState, batch: Batch, reader: Reader, total: int) -> N
         loss = state.loss(state.replica, batch)
     loss = reader.weighted(loss.float() if loss.dtype is torch.bfloat16 else loss, state.batch)
     state.losses.append(processes.mean(loss.detach()))
-    if (state.device.type == "cpu" or step % CHECK_EVERY == 0) and not math.isfinite(float(state.losses[-1])):
+    if (read_at_once(loss) or step % CHECK_EVERY == 0) and not math.isfinite(float(state.losses[-1])):
         raise NonFiniteLossError
 
     # backward, and the step of the optimizer
-    set_rates(state.optimizer, method.rate(step, total) if method else cosine(step, total))
+    set_rates(state.optimizer, method.rate(step, total) if method else plain_rate(state.schedule, step, total))
     adjust = preparing.adjust_gradients if preparing else None
     descend(state.optimizer, loss, state.config.trainer.clip_norm, adjust)
 

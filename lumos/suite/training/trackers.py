@@ -28,7 +28,7 @@ class TensorBoard(Tracker):
     """Event files in the run's folder, one folder for each training, so that they lie over one another."""
 
     def __init__(self, folder: Path, workload: str, name: str, part: str, config: dict[str, Any]) -> None:
-        _needed("tensorboard", "tensorboard")
+        _needed("tensorboard")
         self.writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(folder / "tensorboard" / part)
         self.writer.add_text("config", "\n".join(f"    {key}={value}" for key, value in config.items()))
 
@@ -46,8 +46,16 @@ class MLflow(Tracker):
     """A run of the experiment that has the workload's name; where to, ``MLFLOW_TRACKING_URI`` says."""
 
     def __init__(self, folder: Path, workload: str, name: str, part: str, config: dict[str, Any]) -> None:
-        self.client = _needed("mlflow", "mlflow-skinny").MlflowClient()
-        found = self.client.get_experiment_by_name(workload)
+        mlflow = _needed("mlflow")
+        try:
+            self.client = mlflow.MlflowClient()
+            found = self.client.get_experiment_by_name(workload)
+        except (
+            ImportError,
+            mlflow.MlflowException,
+        ) as error:  # a place that this version or installation cannot write to
+            said = " ".join(str(error).split()).split(". ")[0]
+            raise ConfigError(f"trainer.log=mlflow: {said}; MLFLOW_TRACKING_URI says where to") from None
         experiment = found.experiment_id if found else self.client.create_experiment(workload)
         tags = {"lumos.run": name, "lumos.part": part}
         self.run = self.client.create_run(experiment, run_name=f"{name}-{part}", tags=tags).info.run_id
@@ -69,7 +77,7 @@ class WandB(Tracker):
 
     def __init__(self, folder: Path, workload: str, name: str, part: str, config: dict[str, Any]) -> None:
         mode = os.environ.get("WANDB_MODE", "offline")  # online it would ask for a key
-        self.run = _needed("wandb", "wandb").init(
+        self.run = _needed("wandb").init(
             project="lumos", group=workload, job_type=part, name=f"{name}-{part}", config=config, dir=str(folder),
             mode=mode, reinit="create_new",
         )  # fmt: skip
@@ -138,8 +146,8 @@ def flattened(values: Mapping[str, Any], by: str) -> dict[str, Any]:
     return found
 
 
-def _needed(module: str, package: str) -> Any:
+def _needed(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ConfigError(f"trainer.log={module}: {module} is not installed; pip install {package}") from None
+        raise ConfigError(f"trainer.log={module}: {module} is not installed; pip install {module}") from None

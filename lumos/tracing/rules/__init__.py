@@ -85,6 +85,7 @@ _ROWS: list[tuple[Rule, str]] = [
     (p.einsum, "einsum"),
     (p.tensordot, "tensordot"),
     (p.outer, "outer ger"),
+    (p.bilinear, "bilinear"),
     (a.attention, "scaled_dot_product_attention"),
     (c.embedding, "embedding embedding_bag"),
     (c.weight_norm, "_weight_norm"),

@@ -99,7 +99,7 @@ def contract(
     in_dim: int,
     out_dim: int,
     made_dim: int | None = None,
-    macs: int | None = None,
+    macs: float | None = None,
 ) -> None:
     """Follow a contraction of an activation with a weight.
 

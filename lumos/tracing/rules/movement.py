@@ -8,11 +8,19 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lumos.tracing.calls import SHAPING, Call, tensor_leaves
+from lumos.tracing.calls import SHAPING, SPLITTING, Call, tensor_leaves
 from lumos.tracing.trace import Fresh, Spread, Trace, indexed_dims
-from lumos.tracing.unit_ids import ANY_UNIT, NO_UNIT, any_units, collapse_repeats, has_values, varies_along
+from lumos.tracing.unit_ids import (
+    ANY_UNIT,
+    NO_UNIT,
+    any_units,
+    collapse_repeats,
+    expanded_repeats,
+    has_values,
+    varies_along,
+)
 
-_WRITES_SIZES = {"view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "broadcast_to"}
+_WRITES_SIZES = {"view", "reshape", "unflatten", "expand", "narrow", "broadcast_to"}
 
 
 _PUTS_TOGETHER = {"cat", "concat", "concatenate"}
@@ -34,6 +42,8 @@ def move(trace: Trace, call: Call) -> None:
     if call.name in _WRITES_SIZES:
         for t in call.outputs:
             trace.record_sizes(t, call.name in SHAPING)
+    elif call.name in SPLITTING:
+        trace.record_parts(call.outputs, call.arg(2, "dim", 0))
     if call.name in SHAPING or call.name in _EQUAL_PARTS:
         trace.record_rectangle(_in_parts(trace, call), call.name)
 
@@ -99,7 +109,8 @@ def _moved(trace: Trace, call: Call, prepare: Any) -> list[Tensor]:
         return prepare(trace.unit_ids(x)) if isinstance(x, Tensor) and id(x) in moving else x
 
     args, kwargs = pytree.tree_map(swap, (call.args, call.kwargs))
-    return pytree.tree_leaves(call.func(*args, **kwargs))
+    # A reshape may have written out what repeated.
+    return [expanded_repeats(ids) for ids in pytree.tree_leaves(call.func(*args, **kwargs))]
 
 
 def as_real(trace: Trace, call: Call) -> None:
@@ -130,7 +141,8 @@ def same(trace: Trace, call: Call) -> None:
 def elementwise(trace: Trace, call: Call) -> None:
     """Elementwise with several operands: units that meet stay or go together. This is what a residual is."""
     out = call.outputs[0]
-    operands = [(t, aligned(trace.unit_ids(t), out.ndim)) for t in call.tensors]
+    tensors = sorted(call.tensors, key=lambda t: not has_values(t))  # flags cannot be multiplied by gates
+    operands = [(t, aligned(_mask_ids(trace, t, tensors), out.ndim)) for t in tensors]
     if len({(s.data_ptr(), s.shape, s.stride()) for _, s in operands}) == 1:
         trace.set_unit_ids(out, operands[0][1])
         return
@@ -140,6 +152,15 @@ def elementwise(trace: Trace, call: Call) -> None:
     trace.set_unit_ids(out, ids)
     if call.name in ("mul", "multiply") and len(call.tensors) == 2:
         _keep_scale(trace, call)
+
+
+def _mask_ids(trace: Trace, t: Tensor, operands: list[Tensor]) -> Tensor:
+    """The unit ids of an operand; flags that a module keeps for the elements of a parameter go with these."""
+    name = trace.name_of(t)
+    if name is None or has_values(t):
+        return trace.unit_ids(t)
+    masked = any(o.shape == t.shape and trace.source_parameter(o) is not None for o in operands if o is not t)
+    return trace.element_ids(name, t) if masked else trace.unit_ids(t)
 
 
 def meet(trace: Trace, operands: list[tuple[Tensor, Tensor]], call: str) -> Tensor:

@@ -138,6 +138,16 @@ def outer(trace: Trace, call: Call) -> None:
     follow(trace, call, Letters(("a", "b"), "ab"), call.tensors[:2])
 
 
+def bilinear(trace: Trace, call: Call) -> None:
+    """``x W y``: a weight with an axis for each of two activations, and one that makes units."""
+    x, y, weight = call.arg(0, "input1"), call.arg(1, "input2"), call.arg(2, "weight")
+    bias = call.arg(3, "bias")
+    rows = call.outputs[0].numel() // len(weight)
+    # Counted as two products, each with half of the multiply-accumulates: a cost has two axes.
+    contract(trace, call, x, weight, bias, x_dim=-1, in_dim=1, out_dim=0, macs=rows * weight.shape[2] / 2)
+    contract(trace, call, y, weight, bias, x_dim=-1, in_dim=2, out_dim=0, macs=rows * weight.shape[1] / 2)
+
+
 def follow(trace: Trace, call: Call, letters: Letters, operands: list[Tensor]) -> None:
     """Follow a product of two operands.
 
@@ -177,7 +187,9 @@ def _with_weight(trace: Trace, call: Call, letters: Letters, operands: list[Tens
     if not ins or not outs:
         return False
     read = [letter for letter in ins if letter in varying] or [max(ins, key=sizes.__getitem__)]
-    if len(read) > 1 or set(varying) - set(read):
+    # Of a stack of weights, each reads units of its own: those at one place go together.
+    stacked = set(of_w).intersection(of_x, letters.out) if read[0] in varying else set()
+    if len(read) > 1 or set(varying) - stacked.union(read):
         trace.freeze(call)
         return True
     made = max(outs, key=sizes.__getitem__)

@@ -13,7 +13,7 @@ from lumos.compaction import compact_file
 from lumos.errors import ConfigError, UnsupportedError
 from lumos.measure import parameters
 from lumos.suite import record, runner
-from lumos.suite.config import compose, read
+from lumos.suite.config import read
 from lumos.suite.methods import METHODS, scratch
 from lumos.suite.methods.base import Task
 from lumos.suite.methods.depgraph import _places
@@ -25,12 +25,13 @@ from lumos.suite.settings import MethodConfig
 from lumos.suite.training.state import TrainState
 from lumos.workloads.dms import DMS
 from lumos.workloads.synthetic import Synthetic
+from tests.configurations import composed
 
 CPU = torch.device("cpu")
 
 
 def configured(results, *overrides):
-    return read(compose(["workload=synthetic", "scale=tiny", f"paths.results={results}",
+    return read(composed(["workload=synthetic", "scale=tiny", f"paths.results={results}",
                                    "trainer.threads=1", "trainer.device=cpu", *overrides]))  # fmt: skip
 
 
@@ -112,6 +113,7 @@ def test_the_regulariser_pulls_the_scales_to_zero():
     assert phase.model.weight.grad.tolist() == pytest.approx([0.1, -0.1, 0.0])
 
 
+@pytest.mark.slow
 def test_dense_is_the_baseline_alone(synthetic, results):
     entry = ran(results, synthetic, "dense", None)
     assert entry["compact"]["score"] == entry["dense"]["score"]
@@ -196,11 +198,11 @@ def test_wrong_settings_are_said_in_one_line(overrides, message):
 def test_no_method_is_no_part_of_an_id_and_ours_is_one_run():
     by_method = configured("unused", "method=lumos", "method.target=0.3")
     assert by_method.run_id == configured("unused", "lumos.target.params=0.3").run_id
-    without = read(compose(["workload=cfd", "lumos.lambda=1e-3"]))
+    without = read(composed(["workload=cfd", "lumos.lambda=1e-3"]))
     assert "method" not in without.resolved
-    assert read(compose(["workload=cfd", "method=l1"])).baseline_id == without.baseline_id
+    assert read(composed(["workload=cfd", "method=l1"])).baseline_id == without.baseline_id
     table = [
-        read(compose(["+experiment=table3", f"workload={w}", "method=l1"])).method
+        read(composed(["+experiment=table3", f"workload={w}", "method=l1"])).method
         for w in ("puremd", "cfd", "em_denoise", "dms", "braintumor")
     ]
     assert [m.target for m in table if m] == [0.24, 0.01, 0.61, 0.09, 0.4]

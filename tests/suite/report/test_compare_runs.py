@@ -44,6 +44,45 @@ def test_the_same_run_twice(results):
         compare.table(run, archive.find("ffff", [results]).record)
 
 
+def judged(first, second, *, errors=(0.01, 0.01), **changes):
+    """Two runs of one network each, and what is said of their scores."""
+    made = []
+    for score, error in zip((first, second), errors, strict=True):
+        made.append(entry(score=score, **changes))
+        made[-1]["compact"]["standard_error"] = error
+    return [line for line in compare.verdicts(*made) if line.startswith("compact: second")]
+
+
+def test_a_difference_is_judged_by_its_standard_error():
+    assert judged(0.90, 0.95) == [
+        "compact: second less first +0.05, standard error 0.014 (an upper bound: both saw the same test samples): "
+        "larger than that, 3.5 times"
+    ]
+    assert judged(0.90, 0.91)[0].endswith("not larger than that")
+    assert judged(0.90, 0.95, errors=(0.01, None)) == ["compact: second less first +0.05: no standard error is known"]
+
+
+def test_within_a_run_both_networks_saw_the_same_samples():
+    a = entry(difference={"score": -0.02, "standard_error": 0.005})
+    assert compare.verdicts(a, entry())[0] == (
+        "first: compact less dense -0.02, standard error 0.005 (of the test split): larger than that, 4.0 times"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [((0, 1, 2), "+0.02, standard error 0.0058 (3 seeds of both): larger than that, 3.5 times"),
+     ((3, 4, 5), "+0.02, standard error 0.012 (3 and 3 seeds): larger than that, 1.7 times")],
+)  # fmt: skip
+def test_of_several_seeds_the_means_are_compared(tmp_path, capsys, seeds, said):
+    for seed, score in zip((0, 1, 2), (0.90, 0.91, 0.92), strict=True):
+        put(tmp_path, entry("cfd", seed, run_id=f"a{seed}", score=score))
+    for seed, score in zip(seeds, (0.91, 0.94, 0.94), strict=True):
+        put(tmp_path, entry("cfd", seed, run_id=f"b{seed}", score=score, lumos={"lambda": 5e-3}))
+    main(["compare", "a1", f"b{seeds[1]}", "--results", str(tmp_path)])
+    assert f"compact: second less first {said}" in capsys.readouterr().out
+
+
 def test_list_filters(results, capsys):
     main(["list", str(results)])
     everything = capsys.readouterr().out

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lumos.errors import RecordError
+from lumos.errors import ConfigError, RecordError
 from lumos.suite import feature_report
 from lumos.suite.cli import main
 from lumos.suite.feature_selectors import SELECTORS
@@ -111,7 +111,7 @@ def test_the_csv_has_it_all_and_can_be_read(tmp_path, enters):
 
 def test_what_is_no_report_is_refused(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(RecordError, match=r"other\.csv: not a feature report"):
+    with pytest.raises(RecordError, match=r"other\.csv: cannot be read .* expected a feature report"):
         feature_table.read(tmp_path / "other.csv")
     with pytest.raises(RecordError, match="do not select from the same features"):
         feature_table.write([made(0, "ab"), made(1, ["x1"], count=7)], tmp_path / "out.csv")
@@ -203,3 +203,9 @@ def test_without_a_library_its_column_is_left_out(monkeypatch, caplog):
     assert list(found.strengths) == ["abs_pearson", "mutual_information", "stg"]
     assert found.strengths["stg"][:2].tolist() == pytest.approx([2.2, 2.0])
     assert "lassonet is left out: No module named 'lassonet'" in caplog.text
+
+
+def test_a_figure_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"a\.txt: expected a figure's name that ends in \.png, \.pdf, \.svg"):
+        draw([made(0, "ab")], tmp_path / "a.txt")
+    assert not list(tmp_path.iterdir())

@@ -3,11 +3,13 @@
 import base64
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
 from lumos.suite.cli import main
 from lumos.suite.paths import PROJECT
@@ -68,6 +70,7 @@ def test_neither_tables_nor_figures_need_torch():
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_could_not_draw(tmp_path, monkeypatch, capsys):
     some = {name: paper_figures.FIGURES[name] for name in ("fig9c_parameters", "fig11a_energy")}
     monkeypatch.setattr(paper_figures, "FIGURES", some)
@@ -120,6 +123,20 @@ def dump(page, view, tmp_path):
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return done.stdout
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
+def test_a_figure_on_a_full_disk_ends_in_what_the_disk_says(kind, tmp_path):
+    with style.drawing():
+        figure = Figure(layout="none")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                style.save(figure, tmp_path, "a", [kind])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 HOSTILE = '"><script>document.title="pwned"</script><img src=x onerror="document.title=1"> \' {{ 7 * 7 }}'

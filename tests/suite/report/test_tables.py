@@ -82,15 +82,17 @@ def test_the_machine_does_not_make_a_group(tmp_path):
     assert len(Results((tmp_path,)).groups) == 1
 
 
-def test_the_suite_decides_and_scores_do_not(tmp_path):
+def test_the_suite_decides_and_scores_do_not(tmp_path, caplog):
     put(tmp_path, entry("cfd", run_id="aaa", score=0.5))
     put(tmp_path, entry("cfd", 5, run_id="bbb", score=0.99, lumos={"lambda": 5e-3}))
     assert Results((tmp_path,)).headline("cfd").ids == ("bbb",)  # the latest
     (tmp_path / "suite.json").write_text(json.dumps({"runs": [{"workload": "cfd", "run_id": "aaa"}]}))
     assert Results((tmp_path,)).headline("cfd").ids == ("aaa",)
     (tmp_path / "suite.json").write_text("{")
-    with pytest.raises(RecordError, match="not a suite's list"):
-        Results((tmp_path,)).headline("cfd")
+    assert Results((tmp_path,)).headline("cfd").ids == ("bbb",)
+    assert "suite.json: not a suite's list" in caplog.text
+    (tmp_path / "suite.json").write_text(json.dumps({"runs": [{"workload": "cfd"}, {"run_id": []}, 1]}))
+    assert Results((tmp_path,)).headline("cfd").ids == ("bbb",)
 
 
 def test_a_run_in_two_folders_counts_once_and_failed_ones_not(tmp_path):
@@ -277,3 +279,60 @@ def test_peers_are_compared_on_one_problem_at_one_target(tmp_path):
     assert ours[9].value == pytest.approx(50**0.5)
     assert [ours[10].text, ours[11].value, slimming[7].text] == ["2", 10.0, "unsupported"]
     assert slimming[4].text == "–"
+
+
+def test_what_the_paper_measured_on_a_gpu_is_taken_from_a_gpus_record(tmp_path):
+    """The suite's own record, made on a CPU, stands for the workload; speed, energy and memory are the GPU's."""
+    here, there = entry(factor=2.0), entry(gpu=True, factor=8.0, scale="paper", run_id="0123456789ab")
+    there["compact"]["train_seconds"] = 15.0
+    there["compact"]["modes"] = {"cuda_graph": {"latency": {"speedup": 3.0}, "throughput": {"error": "no room"}}}
+    for made in (here, there):
+        put(tmp_path, made)
+    (tmp_path / "suite.json").write_text(json.dumps({"runs": [{"workload": "cfd", "run_id": here["run_id"]}]}))
+    data = build.evaluation([tmp_path])
+    assert data.headlines["cfd"].ids == (here["run_id"],)
+    assert data.gpu_first.headlines["cfd"].ids == (there["run_id"],)
+    tables = {table.name: table for table in data.tables()}
+
+    def cell(table, column):
+        found = tables[table]
+        row = next(r for r in found.rows if r[0].text == data.paper.title("cfd"))
+        return row[found.columns.index(column)]
+
+    assert cell("fig9a_speedup", "GPU, ours").value == 8.0
+    assert cell("fig9a_speedup", "CPU, ours").value == 2.0
+    assert cell("fig11a_energy", "Reduction, ours [%]").value == pytest.approx(87.5)
+    assert cell("fig11b_memory", "Dense [MB]").runs == (there["run_id"],)
+    assert cell("table4_training_time", "Device").text == "NVIDIA A100"
+    assert cell("table4_training_time", "Overhead, ours [%]").value == pytest.approx(50)
+    assert cell("fig9a_modes", "one sample, eager").value == 8.0
+    assert cell("fig9a_modes", "one sample, CUDA graph").value == 3.0
+    assert cell("fig9a_modes", "best batch, CUDA graph").value is None
+    averages = {row[0].text: row for row in data.averages().rows}
+    assert averages["Speed-up, GPU"][2].value == 8.0
+    assert averages["Speed-up, CPU"][2].value == 2.0
+    assert averages["Energy, reduction"][2].value == pytest.approx(87.5)
+
+
+def test_without_a_record_that_has_them_there_is_no_table_of_ways_to_call(tmp_path):
+    put(tmp_path, entry())
+    assert "fig9a_modes" not in {table.name for table in build.evaluation([tmp_path]).tables()}
+
+
+def test_a_choice_of_features_is_tabulated_beside_what_is_known_of_them(tmp_path):
+    put(tmp_path, entry("puremd"))
+    assert "choices" not in {table.name for table in build.all_tables(build.evaluation([tmp_path]))}
+    choice = {
+        "needed": ["a", "c"],
+        "lost": ["c"],
+        "repeats": [],
+        "repeated": [],
+        "idle": ["b", "d"],
+        "idle_kept": ["b"],
+    }
+    put(tmp_path, entry("cfd", choice=choice))
+    put(tmp_path, entry("fluid", choice=choice | {"idle": [], "repeats": []}))  # all are needed: nothing is chosen
+    (table,) = (t for t in build.all_tables(build.evaluation([tmp_path])) if t.name == "choices")
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        [build.evaluation([tmp_path]).paper.title("cfd"), "0", "2", "4", "2", "1", "c", "2", "b", "none"]
+    ]

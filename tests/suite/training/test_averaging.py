@@ -31,6 +31,7 @@ def tiny():
     return replace(Synthetic(relevant_features=4).tiny(), train_rows=600, valid_rows=200, epochs=4, learning_rate=0.01)
 
 
+@pytest.mark.slow
 def test_scoring_the_average_leaves_the_training_as_it_was(tiny):
     state = TrainState(tiny, averaged(), CPU, gated=True)
     average = Average(state.model, 0.9)

@@ -87,9 +87,9 @@ def assert_same(first, second):
 @pytest.mark.parametrize(
     ("settings", "deaths"),
     [
-        ({"lambda_": 0.02}, (7, 11, 12, 13, 23)),
+        pytest.param({"lambda_": 0.02}, (7, 11, 12, 13, 23), marks=pytest.mark.slow),
         ({"lambda_": None, "target": TargetConfig(params=0.5)}, (5, 14)),
-        ({"lambda_": None, "tolerance": 0.3}, (9, 17)),
+        pytest.param({"lambda_": None, "tolerance": 0.3}, (9, 17), marks=pytest.mark.slow),
     ],
     ids=["lambda", "budget", "tolerance"],
 )
@@ -184,6 +184,15 @@ def test_a_full_disk_does_not_stop_the_training(tiny, tmp_path, monkeypatch, cap
     assert "no checkpoint could be written (No space left on device); going on without" in caplog.text
 
 
+@pytest.fixture
+def not_ignored(number):
+    """What a shell starts in the background ignores SIGINT, what nohup starts SIGHUP, and so would a training in it."""
+    before = signal.signal(number, signal.SIG_DFL)
+    yield
+    signal.signal(number, before)
+
+
+@pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_keeps_the_step_and_stops(tiny, tmp_path, number):
     class Signalled(Synthetic):
@@ -243,6 +252,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_last_good_weigh
     workload.model().load_state_dict(weights)
 
 
+@pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_outside_training_raises_what_a_stop_in_it_does(number):
     line = f"stopped by {number.name}; the same call goes on"
@@ -252,9 +262,11 @@ def test_a_signal_outside_training_raises_what_a_stop_in_it_does(number):
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_in_a_training_the_state_is_kept_first():
+@pytest.mark.usefixtures("not_ignored")
+@pytest.mark.parametrize("number", [signal.SIGHUP])
+def test_in_a_training_the_state_is_kept_first(number):
     with ending_by_exception(), stop_requests() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), number)
         assert stop
         with pytest.raises(StoppedError, match="stopped by SIGHUP, at step 3; the same call"):
             stop.stop("at step 3")

@@ -1,17 +1,25 @@
 """Two processes with gloo: in step with one another, and with one process up to the order of sums."""
 
+import json
 import os
+import subprocess
+import sys
+import time
 from collections import deque
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lumos.errors import ConfigError, OtherProcessError
+from lumos.errors import ConfigError, LostProcessError, OtherProcessError
 from lumos.pruning import processes
+from lumos.suite.child import LAUNCHED_HERE
+from lumos.suite.exit_codes import exit_on_error
 from lumos.suite.settings import TargetConfig, TrainerConfig
 from lumos.suite.training import distributed
 from lumos.suite.training.checkpoint import Store
@@ -175,8 +183,7 @@ def test_shares_add_up_to_the_batches_of_one_process(size):
         assert weights == pytest.approx([len(part[number]) * size / len(batch) for part in parts])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(("size", "workers"), [(1, 0), (2, 0), (2, 2), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_reading_from_a_batch_on(size, workers):
     loader = sample_loader(Numbers(), batch_size=4, seed=1, workers=workers)
     reader = Reader(loader, World(0, size))
@@ -235,3 +242,121 @@ def test_a_wrong_number_of_processes_says_so(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(ConfigError, match="start it with torchrun"), distributed.group(TRAINER):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees fewer than two GPUs here")
+def test_two_gpus_train_together_by_nccl(tmp_path):
+    words = ["workload=synthetic", "scale=tiny", "lumos.target.params=0.5", "trainer.device=cuda", "trainer.devices=2",
+             f"paths.results={tmp_path}", f"paths.cache={tmp_path}"]  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "lumos", "run", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("runs/*/*/record.json")
+    entry = json.loads(path.read_text())
+    assert entry["status"] == "finished"
+    assert entry["compact"]["params"] <= 0.5 * entry["dense"]["params"]
+
+
+@pytest.mark.parametrize(
+    ("failures", "rank", "code"),
+    [
+        ({0: (1, 2.0), 1: (-9, 3.0)}, 1, -9),  # the killed one is seen last
+        ({0: (-15, 1.0), 1: (-9, 1.0)}, 1, -9),
+        ({0: (-15, 1.0), 1: (2, 3.0)}, 1, 2),  # one that failed, and one that torch ended because of it
+        ({0: (1, 4.0), 1: (2, 3.0)}, 1, 2),
+        ({0: (-15, 4.0), 1: (-15, 3.0)}, 1, -15),
+    ],
+)
+def test_what_made_the_others_end_is_named(failures, rank, code):
+    assert distributed.first_to_end(failures) == (rank, code)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        dist.DistBackendError("NCCL error: remote process exited"),
+        RuntimeError("[gloo/transport/tcp/pair.cc:545] Connection reset by peer"),
+    ],
+)
+def test_a_call_that_another_process_left_is_one_line(error, monkeypatch, capsys):
+    """What the first process says where another launcher started them; without a group nothing is taken for it."""
+    with pytest.raises(type(error)), distributed.readable_process_errors():
+        raise error
+    monkeypatch.setattr(distributed, "world", lambda: World(0, 2, 0))
+    for launched, said in (({}, "lumos: process 0 of 2 has lost another one, "), ({LAUNCHED_HERE: "1"}, "")):
+        with monkeypatch.context() as patch:
+            for name, value in launched.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended, exit_on_error(), distributed.readable_process_errors():
+                raise error
+        assert ended.value.code == 1
+        line = capsys.readouterr().err
+        assert line.startswith(said)
+        assert line.count("\n") == bool(said)
+    with pytest.raises(RuntimeError, match="of its own"), distributed.readable_process_errors():
+        raise RuntimeError("of its own")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "there"), [(0, None), (1, None), (0, "killed")])
+def test_who_is_killed_while_they_join_is_not_waited_for(rank, there, tmp_path):
+    """It never came, or it found the others' store and was killed before they were connected."""
+    port = free_port()
+    env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                        "MASTER_PORT": str(port)}  # fmt: skip
+    begun = subprocess.Popen([sys.executable, "-c", JOINS], env=env, stderr=subprocess.PIPE, text=True)
+    if there:
+        subprocess.run([sys.executable, "-c", KILLED.format(port)], check=False)
+    _, said = begun.communicate(timeout=60)
+    assert begun.returncode == 1
+    assert said.startswith(
+        f"lumos: process {rank} of 2 did not find the others at 127.0.0.1:{port} within trainer.join_"
+    )
+    assert said.count("\n") == 1
+
+
+JOINS = """
+from lumos.suite.exit_codes import exit_on_error
+from lumos.suite.settings import TrainerConfig
+from lumos.suite.training import distributed
+with exit_on_error(), distributed.group(TrainerConfig(device="cpu", devices=2, join_seconds=6)):
+    pass
+"""
+KILLED = """
+import datetime, os, signal
+import torch.distributed as dist
+dist.TCPStore("127.0.0.1", {}, 2, False, timeout=datetime.timedelta(seconds=30))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_together_they_may_take_longer_than_to_join():
+    torch.multiprocessing.spawn(slow_call, (free_port(),), nprocs=2)
+
+
+def slow_call(rank, port):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))  # fmt: skip
+    with distributed.group(TrainerConfig(device="cpu", threads=1, devices=2, join_seconds=30)):
+        distributed.set_timeout(timedelta(seconds=1))  # gloo heeds it: the call below ends in an error
+        with pytest.raises(RuntimeError):
+            distributed.from_main(lambda: time.sleep(3))
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RANK": "1"}, True),
+        ({"RANK": "1", "TORCHELASTIC_RUN_ID": "x"}, False),
+        ({"RANK": "0", "SLURM_PROCID": "0"}, True),
+    ],
+)
+def test_where_no_launcher_says_who_is_gone_each_process_does(variables, said, monkeypatch, capsys):
+    for name in ("SLURM_PROCID", "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit), exit_on_error():
+        raise LostProcessError("lost")
+    assert (capsys.readouterr().err == "lumos: lost\n") == said

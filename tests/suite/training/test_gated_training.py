@@ -16,7 +16,14 @@ def tiny():
     return replace(Synthetic(relevant_features=4).tiny(), epochs=10)
 
 
-@pytest.mark.parametrize("target", [{"params": 0.4}, {"macs": 0.3}, {"features": 4}])
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"params": 0.4},
+        pytest.param({"macs": 0.3}, marks=pytest.mark.slow),
+        pytest.param({"features": 4}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_meets_its_budget(tiny, target):
     config = run_config(lambda_=None, target=TargetConfig(**target))
     trained = train(tiny, tiny.loaders(), config, CPU, gated=True)
@@ -31,6 +38,7 @@ def test_a_training_meets_its_budget(tiny, target):
         assert trained.gates["features_kept"] == list(tiny.true_features())
 
 
+@pytest.mark.slow
 def test_a_tolerance_is_kept(tiny):
     loaders = tiny.loaders()
     dense = train(tiny, loaders, run_config(), CPU, gated=False)

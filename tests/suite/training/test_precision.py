@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from lumos.errors import ConfigError
-from lumos.suite.config import compose, read
+from lumos.suite.config import read
 from lumos.suite.training.loop import train
 from lumos.suite.training.precision import set_arithmetic
 from lumos.suite.training.recent import RecentBatches
 from lumos.workloads.synthetic import Synthetic
+from tests.configurations import composed
 
 CPU = torch.device("cpu")
 
@@ -27,7 +28,7 @@ def arithmetic() -> Iterator[None]:
 
 
 def config(*words: str):
-    return read(compose(["workload=synthetic", "scale=tiny", "lumos.lambda=1e-3", *words]))
+    return read(composed(["workload=synthetic", "scale=tiny", "lumos.lambda=1e-3", *words]))
 
 
 def test_the_defaults_are_no_part_of_an_id():

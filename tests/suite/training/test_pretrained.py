@@ -9,17 +9,18 @@ from torch import nn
 
 from lumos.compaction.probe import trace_and_probe
 from lumos.errors import ConfigError
-from lumos.suite.config import compose, read
+from lumos.suite.config import read
 from lumos.suite.training import checkpoint
 from lumos.suite.training.loop import train
 from lumos.suite.training.pretrained import freeze_backbone, initialize, learning, read_weights
 from lumos.suite.training.state import TrainState
 from lumos.workloads.synthetic import Synthetic
+from tests.configurations import composed
 from tests.suite.training.test_loop import CPU, run_config
 
 
 def configured(*changes):
-    return read(compose(["workload=synthetic", *changes]))
+    return read(composed(["workload=synthetic", *changes]))
 
 
 @pytest.fixture

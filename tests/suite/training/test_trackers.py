@@ -61,12 +61,68 @@ class FakeClient:
         self.calls.append(("end",))
 
 
+class FakeError(Exception):
+    """In the place of ``mlflow.MlflowException``."""
+
+
+def fake_mlflow(client):
+    return types.SimpleNamespace(MlflowClient=client, MlflowException=FakeError)
+
+
+def log_a_point(config, part):
+    with tracking(config, "synthetic", part) as tracker:
+        tracker.log({"loss": 0.5, "dense/score": 1.0}, 3)
+
+
 def test_mlflow_is_told_settings_and_points(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlflow", types.SimpleNamespace(MlflowClient=FakeClient))
-    with tracking(configured(tmp_path, "trainer.log=mlflow"), "synthetic", "gated") as tracker:
-        tracker.log({"loss": 0.5}, 3)
+    monkeypatch.setitem(sys.modules, "mlflow", fake_mlflow(FakeClient))
+    log_a_point(configured(tmp_path, "trainer.log=mlflow"), "gated")
     assert ("param", "lumos.lambda", 1e-3) in FakeClient.calls
-    assert FakeClient.calls[-2:] == [("metric", "loss", 0.5, 3), ("end",)]
+    assert FakeClient.calls[-3:] == [("metric", "loss", 0.5, 3), ("metric", "dense/score", 1.0, 3), ("end",)]
+
+
+def test_a_place_that_mlflow_cannot_write_to_is_said_in_a_line(tmp_path, monkeypatch):
+    class Refuses(FakeClient):
+        def __init__(self):
+            raise FakeError("The backend is in maintenance mode.\nPlease migrate. See elsewhere")
+
+    monkeypatch.setitem(sys.modules, "mlflow", fake_mlflow(Refuses))
+    said = r"trainer\.log=mlflow: The backend is in maintenance mode; MLFLOW_TRACKING_URI says where to$"
+    with pytest.raises(ConfigError, match=said):
+        log_a_point(configured(tmp_path, "trainer.log=mlflow"), "gated")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_mlflow_has_the_points(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    config = configured(tmp_path, "trainer.log=mlflow")
+    for part in ("dense", "gated"):
+        log_a_point(config, part)
+    client = mlflow.MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("synthetic").experiment_id])
+    assert {run.info.run_name for run in runs} == {f"{config.run_id}-{part}" for part in ("dense", "gated")}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert runs[0].data.params["lumos.lambda"] == "0.001"
+    assert [(m.step, m.value) for m in client.get_metric_history(runs[0].info.run_id, "loss")] == [(3, 0.5)]
+    assert runs[0].data.metrics["dense/score"] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_wandb_has_the_points(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    config = configured(tmp_path, "trainer.log=wandb")
+    config.folder("synthetic").mkdir(parents=True)
+    for part in ("dense", "gated"):
+        log_a_point(config, part)
+    files = list(config.folder("synthetic").glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 2
+    written = [file.read_bytes() for file in files]
+    for word in ("lumos.lambda", "synthetic", config.run_id, "loss", "dense/score"):
+        assert all(word.encode() in content for content in written), word
 
 
 def test_wandb_is_offline_unless_told_otherwise(tmp_path, monkeypatch):
@@ -76,17 +132,15 @@ def test_wandb_is_offline_unless_told_otherwise(tmp_path, monkeypatch):
         sys.modules, "wandb", types.SimpleNamespace(init=lambda **options: (made.update(options), run)[1])
     )
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    with tracking(configured(tmp_path, "trainer.log=wandb"), "synthetic", "dense") as tracker:
-        tracker.log({"loss": 0.5}, 3)
-    assert told == [({"loss": 0.5}, 3), "end"]
+    log_a_point(configured(tmp_path, "trainer.log=wandb"), "dense")
+    assert told == [({"loss": 0.5, "dense/score": 1.0}, 3), "end"]
     assert made["mode"] == "offline"
     assert made["config"]["lumos.lambda"] == 1e-3
 
 
 def test_a_tracker_that_is_not_installed_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ConfigError, match=r"trainer.log=mlflow: mlflow is not installed; pip install mlflow-skinny"):  # noqa: SIM117
-        with tracking(configured(tmp_path, "trainer.log=mlflow"), "synthetic", "gated"):
-            pass
+    with pytest.raises(ConfigError, match=r"trainer.log=mlflow: mlflow is not installed; pip install mlflow$"):
+        log_a_point(configured(tmp_path, "trainer.log=mlflow"), "gated")
     with pytest.raises(ConfigError, match=r"trainer\.log"):
         configured(tmp_path, "trainer.log=elsewhere")

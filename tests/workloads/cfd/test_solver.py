@@ -40,6 +40,7 @@ def test_what_one_side_gains_the_other_loses(one: Gas, other: Gas, normal: np.nd
     np.testing.assert_allclose(inner_flux(one, other, normal), -inner_flux(other, one, -normal), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @given(gases(), gases(), normals(), rotations())
 def test_fluxes_turn_with_the_axes(one: Gas, other: Gas, normal: np.ndarray, rotation: np.ndarray) -> None:
     a, b, n = gas(turned(one.w, rotation)), gas(turned(other.w, rotation)), normal @ rotation.T

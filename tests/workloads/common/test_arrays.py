@@ -42,9 +42,14 @@ def test_cache_leaves_nothing_behind_where_making_or_writing_fails(tmp_path) -> 
         cached(tmp_path / "file", {}, lambda: {"x": np.zeros(1)})
 
 
-def test_a_damaged_cache_is_named(tmp_path) -> None:
+@pytest.mark.parametrize("checked", [True, False], ids=["with a checksum", "of an older version"])
+def test_what_is_damaged_is_made_again(tmp_path, caplog, checked) -> None:
     cached(tmp_path, {}, lambda: {"x": np.zeros(9)})
     (file,) = tmp_path.rglob("x.npy")
     file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(DataError, match="delete that folder"):
-        cached(tmp_path, {}, lambda: {"x": np.zeros(9)})
+    if not checked:
+        (file.parent / "checksums").unlink()
+    assert cached(tmp_path, {}, lambda: {"x": np.ones(9)})["x"].tolist() == [1.0] * 9
+    assert [record.message for record in caplog.records] == [caplog.messages[0]]
+    assert caplog.messages[0].startswith(f"{file.parent}: damaged (")
+    assert [path.name for path in tmp_path.iterdir()] == [file.parent.name]

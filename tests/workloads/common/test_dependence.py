@@ -5,14 +5,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lumos.suite.dependence import Derived, TrueDependence, judged, truth_of
+from lumos.suite.workload import DataSource
 from lumos.workloads.cfd.data import INPUTS as CFD_INPUTS
 from lumos.workloads.cfd.dependence import DEPENDENCE as CFD
-from lumos.workloads.common.dependence import Derived, TrueDependence
+from lumos.workloads.dms import DMS
+from lumos.workloads.em_denoise import EMDenoise
 from lumos.workloads.fluid.data import INPUTS as FLUID_INPUTS
 from lumos.workloads.fluid.dependence import DEPENDENCE as FLUID
+from lumos.workloads.molhiv import Molhiv
+from lumos.workloads.ppa import PPA
+from lumos.workloads.puremd import PureMD
 from lumos.workloads.puremd.data import INPUTS as PUREMD_INPUTS
 from lumos.workloads.puremd.data import OUTPUTS as PUREMD_OUTPUTS
 from lumos.workloads.puremd.dependence import DEPENDENCE as PUREMD
+from lumos.workloads.slstr import SLSTR
+from lumos.workloads.synthetic import Synthetic
 
 ALL = {"cfd": (CFD, CFD_INPUTS), "fluid": (FLUID, FLUID_INPUTS), "inner": (PUREMD["inner"], PUREMD_INPUTS["inner"]),
        "bond": (PUREMD["bond"], PUREMD_INPUTS["bond"])}  # fmt: skip
@@ -77,6 +85,69 @@ def test_verdicts_on_what_the_reference_run_of_fluid_kept():
     assert PUREMD["inner"].verdict("temp_x", []) == "unused"
     assert PUREMD["bond"].verdict("C1dbopi", ["C1dbopi2"]) == "follows"
     assert CFD.verdict("rho_i", ["p_i", "c_i"]) == "follows"  # c^2 = 1.4 p / rho
+
+
+@given(st.data())
+def test_what_is_kept_twice_can_go_and_nothing_more_is_lost(data):
+    truth, inputs = ALL[data.draw(st.sampled_from(sorted(ALL)))]
+    kept = data.draw(st.lists(st.sampled_from(inputs), unique=True))
+    found = truth.judge(inputs, kept)
+    assert set(found.needed) | set(found.repeats) | set(found.idle) == set(inputs)
+    assert set(found.lost) == {name for name in truth.enters if truth.verdict(name, kept) == "lost"}
+    least = [name for name in kept if name not in found.repeated and name not in found.idle_kept]
+    again = truth.judge(inputs, least)
+    assert again.lost == found.lost
+    assert again.repeated == again.idle_kept == []
+
+
+def test_one_of_equal_features_is_enough():
+    truth, names = workload_truth(DMS()), ["red", "green", "blue"]
+    for name in names:
+        assert truth.judge(names, [name]).lost == []
+        assert truth.judge(names, [name]).repeated == []
+    assert len(truth.judge(names, names).repeated) == 2
+    assert truth.judge(names, []).lost == ["red"]
+
+
+def workload_truth(workload):
+    truth = truth_of(workload)
+    assert truth is not None
+    named = {*truth.enters, *truth.derived, *(p for d in truth.derived.values() for p in (*d.parents, *d.recovers))}
+    assert named <= set(workload.features())
+    return truth
+
+
+@pytest.mark.parametrize(
+    ("workload", "idle"),
+    [
+        (PPA(), ["fusion", "experimental", "database"]),
+        (Molhiv(), ["chirality", "num_radical_electrons", "bond_stereo"]),
+        (PureMD(), ["temp_x", "temp_y", "temp_z"]),
+        (SLSTR(), []),
+        (Synthetic(n_features=3, relevant_features=3), []),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_the_idle_features_of_each_workload(workload, idle):
+    names = list(workload.features())
+    found = workload_truth(workload).judge(names, names)
+    assert found.idle == found.idle_kept == idle
+    assert found.lost == []
+
+
+def test_of_files_of_others_nothing_is_known(tmp_path):
+    public = DataSource(source="public", root=tmp_path)
+    for workload in (PPA(data=public), Molhiv(data=public), DMS(data=public), SLSTR(data=public), EMDenoise()):
+        assert truth_of(workload) is None
+
+
+def test_what_a_record_says_of_a_choice():
+    gates = {"features_kept": ["green", "blue"], "features_total": 3}
+    assert judged(DMS(), gates) == {
+        "needed": ["red"], "lost": [], "repeats": ["green", "blue"], "repeated": ["green"], "idle": [], "idle_kept": [],
+    }  # fmt: skip
+    assert judged(DMS(), None) is None
+    assert judged(EMDenoise(), gates) is None
 
 
 @given(st.data())

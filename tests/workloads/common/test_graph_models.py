@@ -158,6 +158,7 @@ def test_each_layer_has_gates_of_its_own(conv):
     assert [g.size for g in tied.structure.groups if g.kind == "hidden"].count(8) == 1
 
 
+@pytest.mark.slow
 def test_exports_with_any_number_of_graphs_nodes_and_edges():
     model = ppa("gin", 2, 8, 2, virtual_node=True).eval()
     n, e = torch.export.Dim("nodes", min=2), torch.export.Dim("edges", min=2)

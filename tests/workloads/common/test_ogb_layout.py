@@ -50,6 +50,8 @@ def test_reads_a_tree_made_by_hand(tmp_path):
     assert [whole[k].edges.tolist() for k in range(3)] == [[[0, 1], [2, 1]], [], [[1, 0]]]
     assert [whole[k].edge_attr.tolist() for k in range(3)] == [[[3], [0]], [], [[1]]]
     assert find_dataset(tmp_path / "ogbg_small", LAYOUT) == tmp_path / "ogbg_small"
+    (tmp_path / "ogbg_small").rename(tmp_path / "small_medium")  # as OGB's archives call it
+    assert find_dataset(tmp_path, LAYOUT) == tmp_path / "small_medium"
 
 
 @pytest.mark.parametrize(
@@ -181,6 +183,7 @@ def test_a_graph_larger_than_a_shard_is_not_split(tmp_path, monkeypatch):
     assert_same(whole, expected())
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_shard(tmp_path, monkeypatch):
     folder = written(tmp_path, parts=4, count=20, edges=1000)
     peaks = []

@@ -246,7 +246,7 @@ def test_what_is_generated_is_read_as_public_data(tiny: CosmoFlow) -> None:
 
 
 def test_a_batch_is_what_was_simulated(tiny: CosmoFlow) -> None:
-    survey = Survey(0, tiny.train_universes, tiny.test_universes, tiny.cells, 1, tiny.spacing)
+    survey = Survey(0, tiny.train_universes, tiny.test_universes, tiny.cells, 1, tiny.spacing, tiny.spread)
     x, y = next(iter(tiny.loaders().test))
     count, label = survey.universe(tiny.train_universes)
     assert np.allclose(np.expm1(x[0].permute(1, 2, 3, 0).numpy()), count, atol=1e-4)
@@ -325,12 +325,13 @@ def test_scores_are_worked_out_by_hand() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"cells": 30}, "multiple of 16"),
+        ({"cells": 30}, "multiple of 8"),
         ({"channels": []}, "workload.channels"),
         ({"hidden": [0]}, "workload.hidden"),
         ({"train_universes": 1}, "at least 2"),
         ({"parts": 10}, "at most 9"),
         ({"spacing": 0.0}, "workload.spacing"),
+        ({"spread": 0.6}, "workload.spread=0.6"),
         ({"fresh": True, "parts": 2}, "workload.fresh"),
     ],
 )

@@ -39,6 +39,7 @@ class Fixed(nn.Module):
         return self.logits[start : self.place, None]
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_scikit_learn(tiny):
     loaders = tiny.loaders()
     truth = np.concatenate([batch.y.view(-1).numpy() for batch in loaders.test])

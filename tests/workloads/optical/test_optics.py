@@ -28,6 +28,7 @@ def random_wave(seed: int, shape: tuple[int, int] = (48, 64)) -> np.ndarray:
     return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
 
 
+@pytest.mark.slow
 def test_a_screens_structure_function_is_kolmogorovs_within_error_bars() -> None:
     """6.88 (r / r0)^(5/3) for r from 4 spacings (a tenth is missing below) to a fifth of the plane."""
     r0, lags = 1e-3, np.array([4, 6, 9, 13])

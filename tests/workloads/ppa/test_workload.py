@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lumos.errors import DataError
 from lumos.suite.config import read
 from lumos.suite.run import run
+from lumos.suite.workload import DataSource
 from lumos.workloads.ppa import CHANNELS, PPA
 from lumos.workloads.ppa.data import (
     LAYOUT,
@@ -93,11 +94,28 @@ def test_taxa_of_one_superkingdom_share_the_channels_without_signal():
         assert (first.within[k] == 0) == (name not in SIGNAL)
 
 
-def test_species_do_not_depend_on_how_many_there_are():
-    few, many = (species_graphs(0, 1, 2, Size(3, species, 2)) for species in (3, 9))
-    assert all(np.array_equal(a.edge_attr, b.edge_attr) for a, b in zip(few, many, strict=True))
-    other = species_graphs(1, 1, 2, Size(3, 3, 2))
+def test_graphs_do_not_depend_on_how_many_there_are():
+    few, many = (species_graphs(0, 1, 2, count) for count in (2, 5))
+    assert all(np.array_equal(a.edge_attr, b.edge_attr) for a, b in zip(few, many[:2], strict=True))
+    other = species_graphs(1, 1, 2, 2)
     assert len(other[0].edges) != len(few[0].edges) or not np.array_equal(other[0].edges, few[0].edges)
+
+
+def test_more_species_to_test_on_leave_the_training_graphs_as_they_are(tmp_path):
+    few, more = (PPA(taxa=2, species=5, graphs_each=2, data=DataSource(cache=tmp_path / f"{test}"), valid_species=3,
+                     test_species=test) for test in (1, 4))  # fmt: skip
+    assert [len(few.graphs.of(split)) for split in ("train", "valid", "test")] == [12, 12, 4]
+    assert [len(more.graphs.of(split)) for split in ("train", "valid", "test")] == [12, 12, 16]
+    for split in ("train", "valid"):
+        pairs = zip(few.graphs.of(split), more.graphs.of(split), strict=True)
+        assert all(np.array_equal(a.edge_attr, b.edge_attr) for a, b in pairs)
+    single = replace(more, held_out_graphs_each=1)
+    assert [len(single.graphs.of(split)) for split in ("train", "valid", "test")] == [12, 6, 8]
+    pairs = zip(few.graphs.of("train"), single.graphs.of("train"), strict=True)
+    assert all(np.array_equal(a.edge_attr, b.edge_attr) for a, b in pairs)
+    assert [len(np.unique(workload.test_groups())) for workload in (single, more)] == [8, 8]
+    with pytest.raises(DataError, match=r"workload\.test_species=0: expected at least 1, or null for a fifth"):
+        PPA(test_species=0)
 
 
 def test_splits_have_no_species_in_common():
@@ -111,7 +129,7 @@ def test_splits_have_no_species_in_common():
 
 
 def test_mean_channels_by_hand():
-    graph = species_graphs(0, 0, 0, Size(2, 3, 1))[0]
+    graph = species_graphs(0, 0, 0, 1)[0]
     assert mean_channels([graph])[0] == pytest.approx(graph.edge_attr.sum(0) / len(graph.edges))
 
 

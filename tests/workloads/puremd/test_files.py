@@ -160,11 +160,48 @@ def test_atoms_find_their_force_field(tmp_path: Path) -> None:
     assert found == [("petn.data.reax", "petn.ffield.reax"), ("water_300.pdb", "ffield.water")]
     assert systems(tmp_path / "water_300.pdb") == [(tmp_path / "water_300.pdb", tmp_path / "ffield.water")]
     (tmp_path / "ice.pdb").touch()
-    with pytest.raises(DataError, match="'ice' in its name"):
+    with pytest.raises(DataError, match=r"2 force fields beside it .* workload.force_field=NAME"):
         systems(tmp_path)
+    chosen = systems(tmp_path, "ffield.water")
+    assert {field.name for _, field in chosen} == {"ffield.water"}
+    assert len(chosen) == 3
+    with pytest.raises(DataError, match=r"workload.force_field=ffield.ice: not beside"):
+        systems(tmp_path, "ffield.ice")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no file of atoms there"):
         systems(tmp_path / "empty")
+
+
+def test_a_published_folder_of_many_force_fields_has_one_of_its_own(tmp_path: Path) -> None:
+    for name in ("ffield.water", "ffield_Achtyl", "ffield_acks2.water", "ffield_acks2_300.water", "water_6540.pdb"):
+        (tmp_path / name).touch()
+    assert systems(tmp_path) == [(tmp_path / "water_6540.pdb", tmp_path / "ffield.water")]
+    (tmp_path / "ffield.water").unlink()
+    with pytest.raises(DataError, match="3 force fields beside it"):
+        systems(tmp_path)
+    (tmp_path / "data.reax").touch()
+    found = {atoms.name for atoms, _ in systems(tmp_path, "ffield_Achtyl")}
+    assert found == {"data.reax", "water_6540.pdb"}
+    for field in tmp_path.glob("*ffield*"):
+        field.unlink()
+    with pytest.raises(DataError, match="no force field beside it"):
+        systems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("record", "edge"),
+    [
+        ("CRYST1   40.299   40.299   40.299  90.00  90.00  90.00", 40.299),
+        ("CRYST1  100.0000  100.0000  100.0000  90.00  90.00  90.00 P 1", 100.0),  # wider than the format
+        ("CRYST110000.00010000.00010000.000  90.00  90.00  90.00", 10000.0),  # numbers that abut
+    ],
+)
+def test_the_cell_is_read_in_columns_or_between_spaces(
+    record: str, edge: float, tmp_path: Path, ff: ForceField
+) -> None:
+    atoms = [f"ATOM  {n:5d}  O   HOH     1    {n:8.3f}{n:8.3f}{n:8.3f}  1.00  0.00           O" for n in (1, 4)]
+    (tmp_path / "a.pdb").write_text("\n".join([record, *atoms]))
+    assert read_pdb(tmp_path / "a.pdb", ff).cell.tolist() == pytest.approx([edge] * 3)
 
 
 def test_public_atoms_make_a_workload(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,7 @@ from lumos.suite.paths import CONF
 from lumos.suite.run import run
 from lumos.workloads.slstr import SLSTR
 from lumos.workloads.slstr.baselines import mask_scores, pixel_baselines
-from lumos.workloads.slstr.data import Patches, find_splits, missing_values
+from lumos.workloads.slstr.data import Patches, Simulation, find_splits, missing_values
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,7 @@ def test_gaps_are_said(tiny: SLSTR, caplog: pytest.LogCaptureFixture) -> None:
     [
         ({"bts": None}, "no array 'bts'"),
         ({"refs": np.zeros((10, 12, 5), "f4")}, r"refs has shape \(10, 12, 5\); expected \(rows, columns, 6\)"),
+        ({"refs": np.zeros((20, 24, 6), "f4")}, "arrays of several sizes .refs 20 x 24, bts 10 x 12, bayes 10 x 12"),
         ({"bayes": np.zeros((7, 12, 1), "f4")}, r"bayes has shape \(7, 12, 1\); .*workload.crop=\[8, 8\]"),
     ],
 )
@@ -100,6 +101,21 @@ def test_files_are_split_whole_and_by_seed(tmp_path: Path) -> None:
     assert len(set.union(*names.values())) == 20
     other = find_splits(tmp_path, (8, 8), 4, 1)
     assert names["train"] != {file.name for file in other["train"].files}
+
+
+def test_further_scenes_to_validate_and_test_on_leave_the_training_ones(tmp_path: Path) -> None:
+    plain, more = Simulation(0, 20, (8, 8)), Simulation(0, 20, (8, 8), (1, 3))
+    assert more.names()[: len(plain.names())] == plain.names()  # and with them what is drawn for each
+    for k in range(24):
+        write(tmp_path / f"{20 + 4 * (k >= 20)}" / "training" / f"S3A_{k:05d}.hdf")
+        if k < 20:
+            write(tmp_path / "24" / "training" / f"S3A_{k:05d}.hdf")
+    few = find_splits(tmp_path / "20", (8, 8), 4, 0)
+    many = find_splits(tmp_path / "24", (8, 8), 4, 0, (1, 3))
+    assert [file.name for file in few["train"].files] == [file.name for file in many["train"].files]
+    assert [len(many[split].files) for split in ("train", "valid", "test")] == [16, 3, 5]
+    with pytest.raises(DataError, match=r"workload\.test_scenes=1: expected at least 2"):
+        SLSTR(scenes=20, test_scenes=1)
 
 
 def test_too_few_files(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from lumos.workloads.slstr.radiation import (
     solar_radiance,
     two_stream,
 )
-from lumos.workloads.slstr.scenes import CHANNELS, THIN, WRONG, Scene, make_scene, rough
+from lumos.workloads.slstr.scenes import CHANNELS, OPAQUE, THIN, WRONG, Scene, make_scene, snow_and_its_like
+from lumos.workloads.slstr.textures import CLOUDS, GROUND, normal_scores, rough
 
 
 def image(value: float) -> np.ndarray:
@@ -26,7 +27,9 @@ def image(value: float) -> np.ndarray:
 # --- Planck ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kelvin", [220.0, 300.0, 5772.0])
+@pytest.mark.parametrize(
+    "kelvin", [pytest.param(220.0, marks=pytest.mark.slow), 300.0, pytest.param(5772.0, marks=pytest.mark.slow)]
+)
 def test_all_wavelengths_together_give_stefan_and_boltzmann(kelvin: float) -> None:
     um = np.geomspace(50, 3e7, 40_001) / kelvin
     total = np.pi * np.trapezoid([float(planck(w, kelvin)) for w in um], um)
@@ -67,6 +70,7 @@ def test_two_stream_limits() -> None:
     assert two_stream(image(10.0), 0.85).item() == pytest.approx(1.5 / 3.1)
 
 
+@pytest.mark.slow
 @given(st.floats(0, 100), st.floats(0, 100), st.floats(0, 0.99))
 def test_more_cloud_reflects_more(one: float, other: float, asymmetry: float) -> None:
     thin, thick = sorted((one, other))
@@ -147,6 +151,26 @@ def test_the_atmosphere_is_in_the_channels(scenes: list[Scene]) -> None:
             assert np.nanmax(scene.refs[..., 3][far], initial=0.0) < 0.02
         # Vapour absorbs more at 12 um than at 11 um, and is colder than the ground.
         assert np.nanmedian((scene.bts[..., 1] - scene.bts[..., 2])[clear]) > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_single_pixel_tells_snow_from_the_cloud_like_it(seed: int) -> None:
+    """Reflectance and temperature have the same distribution over both: the quantiles agree within a tenth of it."""
+    albedo, temperature, depth = snow_and_its_like(np.random.default_rng(seed), (200, 200), 260.0)
+    cloudy = depth == OPAQUE
+    assert 0.25 < cloudy.mean() < 0.75
+    for image in (albedo[0], albedo[4], temperature):
+        snow, cloud = (np.quantile(image[where], [0.1, 0.25, 0.5, 0.75, 0.9]) for where in (~cloudy, cloudy))
+        assert np.abs(snow - cloud).max() < 0.35 * image.std()
+
+
+@pytest.mark.parametrize("texture", [*GROUND, *CLOUDS], ids=lambda texture: texture.__name__)
+def test_textures_follow_the_seed_and_have_equal_values(texture) -> None:
+    one, same, other = (texture(np.random.default_rng(seed), (40, 56)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0
+    np.testing.assert_allclose(np.sort(normal_scores(one).ravel()), np.sort(normal_scores(other).ravel()), atol=0.02)
+    assert normal_scores(one).std() == pytest.approx(1, abs=0.01)
 
 
 def test_rough_fields_have_the_slope() -> None:

@@ -51,6 +51,27 @@ def test_patterns_are_logarithms_whatever_their_unit() -> None:
     assert log_pattern(np.zeros((3, 32, 32), np.float32), 32).eq(-1).all()
 
 
+def test_patterns_that_are_scaled_already_are_taken_as_they_are(tmp_path: Path) -> None:
+    data = good(64)["data"] - 0.5
+    file = write(tmp_path / "sample-0.npz", data=data, label=np.array([2]))
+    x, _ = Patterns([(file, None)], 64, log_scale=False).read(0, 0)
+    assert np.array_equal(x.numpy(), data)
+    smaller, _ = Patterns([(file, None)], 32, log_scale=False).read(0, 0)
+    assert np.allclose(smaller.numpy(), data.reshape(3, 32, 2, 32, 2).mean((2, 4)), atol=1e-6)
+
+
+def test_what_an_archive_unpacks_to_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for folder, count in (("training", 20), ("testing", 3)):
+        for number in range(count):
+            write(tmp_path / "stemdl_ds1a" / folder / f"sample-{number}.npz", **good())
+    # Published without a folder for validation: the end of training, for neighbours may be one material.
+    splits = find_splits(tmp_path, 32)
+    assert [len(splits[split]) for split in ("train", "valid", "test")] == [18, 2, 3]
+    assert [path.name for path, _ in splits["valid"].places] == ["sample-18.npz", "sample-19.npz"]
+    assert "there is no folder validation; the last 2 files of training/ validate" in caplog.text
+
+
 def test_large_patterns_are_averaged_down(tmp_path: Path) -> None:
     data = good(128)["data"]
     file = write(tmp_path / "sample-0.npz", data=data, label=np.array([2]))
@@ -67,8 +88,11 @@ def test_large_patterns_are_averaged_down(tmp_path: Path) -> None:
         (good(16), r"data has shape \(3, 16, 16\); .* workload.pattern=32 or more"),
         (good() | {"label": np.array([0])}, "the label is 0; expected a space group, 1 to 230"),
         (good() | {"label": np.array([1, 2])}, r"label has shape \(2,\)"),
-        (good() | {"data": np.full((3, 32, 32), np.nan, "f4")}, "negative or not finite"),
-        (good() | {"data": np.full((3, 32, 32), -1, "f4")}, "negative or not finite"),
+        (good() | {"data": np.full((3, 32, 32), np.nan, "f4")}, "not finite; expected intensities"),
+        (
+            good() | {"data": np.full((3, 32, 32), -1, "f4")},
+            r"negative values, the least -1.*set workload\.log_scale=false",
+        ),
         (good() | {"label": np.array(["x"], dtype=object)}, "cannot be read"),
     ],
 )
@@ -171,6 +195,13 @@ def test_the_table_says_what_each_sample_shows(root: Path) -> None:
             assert sample["label"][0] == int(row["space_group"])
         assert int(row["energy"]) in ENERGIES
         assert 100 <= float(row["thickness"]) <= 220
+
+
+def test_more_materials_to_test_on_leave_the_training_ones_as_they_are() -> None:
+    plain = Simulation(0, 1200, 1, 32, 16.0, 1e5, 180.0, 1.0)
+    more = replace(plain, valid_materials=600, test_materials=6000)
+    assert more.folders()["training"] == plain.folders()["training"] == range(840)
+    assert (more.folders()["validation"], more.folders()["testing"]) == (range(840, 1440), range(1440, 7440))
 
 
 def test_no_material_is_in_two_splits() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from lumos.errors import DataError
 from lumos.suite.workload import DataSource
-from lumos.workloads.synthetic import Synthetic, target
+from lumos.workloads.synthetic import Synthetic, interactions, target
 
 
 def test_output_by_hand() -> None:
@@ -53,9 +53,20 @@ def test_a_linear_fit_explains_three_quarters() -> None:
     assert scores["mean"] == pytest.approx(0, abs=0.01)
 
 
+def test_of_interactions_a_linear_fit_explains_a_twentieth() -> None:
+    made = Synthetic(truth="interactions", relevant_features=16, train_rows=20_000, test_rows=5000)
+    share = (2 * np.exp(-2)) ** 2 / (1 + (1 - np.exp(-8)) / 2)
+    assert made.baselines()["linear"] == pytest.approx(share, abs=0.02)
+    table, places = made.splits.test, [int(name[1:]) for name in made.true_features()]
+    right = interactions(table.inputs[:, places].double().numpy())
+    np.testing.assert_allclose(table.outputs, right, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"truth": "interactions", "relevant_features": 3}, "expected an even number"),
+        ({"truth": "friedman"}, "workload.truth=friedman: expected one of sum, interactions"),
         ({"relevant_features": 0}, "expected 1 to 200, or null for all"),
         ({"relevant_features": 201}, "expected 1 to 200"),
         ({"train_rows": 0}, "workload.train_rows=0"),

@@ -144,6 +144,8 @@ def test_words_are_quoted_for_hydra():
     words = words_of(Path("/a b/it's.csv"), "T [K]", {"tolerance": 0.1}, {"drop": ["a,b"], "seed": 3, "group": None})
     assert words[1:] == [r"data.root='/a b/it\'s.csv'", "workload.targets=['T [K]']", "lumos.tolerance=0.1",
                          "workload.drop=['a,b']", "seed=3"]  # fmt: skip
+    words = words_of(Path("a.csv"), "y", {"target.latency": 0.5}, {"keep": ["a", "b"]})
+    assert words[3:] == ["lumos.target.latency=0.5", "lumos.call.batch=1024", "lumos.keep=['a','b']"]
     with pytest.raises(ConfigError, match="tolerance and lambda are given: expected one of"):
         words_of(Path("a.csv"), "y", {"tolerance": 0.1, "lambda": 1e-3}, {})
 
@@ -158,8 +160,10 @@ def fitted(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(module, "RESULTS", (tmp_path / "results",))
     frame().to_csv(tmp_path / "shots it's.csv", index=False)
     main(["fit", "shots it's.csv", "--targets", "q", "--drop", "hot", "--split-by", "shot", "--features", "2",
-          "scale=tiny", "workload.epochs=40", "workload.widths=[16]", "trainer.threads=1", "trainer.device=cpu",
-          f"paths.results={tmp_path / 'results'}", f"paths.cache={tmp_path / 'cache'}"])  # fmt: skip
+          "--keep", "T", "lumos.prices={metal: 0.5}", "scale=tiny",
+          "workload.epochs=40", "workload.widths=[16]",
+          "trainer.threads=1", "trainer.device=cpu", f"paths.results={tmp_path / 'results'}",
+          f"paths.cache={tmp_path / 'cache'}"])  # fmt: skip
     return capsys.readouterr().out, next((tmp_path / "results" / "runs" / "table").iterdir())
 
 
@@ -187,6 +191,18 @@ def test_one_command_finds_the_columns_and_the_next_predicts(fitted, tmp_path, c
     with pytest.raises(SystemExit):
         main(["predict", str(folder), "less.csv"])
     assert "less.csv: there is no column T; expected T, metal" in capsys.readouterr().err
+    new[:0].to_csv(tmp_path / "none.csv", index=False)
+    with pytest.raises(SystemExit):
+        main(["predict", str(folder), "none.csv"])
+    assert "none.csv has a header and no rows; expected rows to predict" in capsys.readouterr().err
+    assert not (tmp_path / "none_predicted.csv").exists()
+
+
+def test_what_can_be_removed_from_its_network_is_explained(capsys):
+    main(["explain", "workload=table", "scale=tiny", "workload.rows=200", "lumos.keep=[layers.0]"])
+    said = capsys.readouterr().out
+    assert "16 gates in 1 groups" in said
+    assert "keep asks for layers.0" in said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,3 @@
+"""atheris is no part of the environment that runs tests."""
+
+collect_ignore = ["run.py"]
