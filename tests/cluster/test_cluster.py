@@ -192,13 +192,19 @@ def test_a_job_of_a_sweep_that_is_out_of_time_goes_on(cluster):
 
 def test_what_the_scheduler_refuses_is_one_line(cluster):
     """A partition that is not there, and more memory than a node has: nothing is begun, nothing hangs."""
+
+    def queued():
+        return cluster.call("squeue", "--noheader").stdout.strip()
+
+    # A driver ends as soon as its jobs' results are there: their processes may still be on their way out.
+    until(lambda: not queued(), 120, "the end of the jobs of the tests before")
     for refused in ("hydra.launcher.partition=nowhere", "hydra.launcher.mem_gb=4000"):
         done = cluster.call(*cluster.sweep("workload=synthetic", "lumos.lambda=5e-3", refused, *TINY), timeout=120)
         assert done.returncode == 1, done.stdout
         (line,) = [line for line in done.stdout.splitlines() if line.startswith("lumos: ")]
         assert "the scheduler does not take the jobs" in line
         assert "Traceback" not in done.stdout
-        assert not cluster.call("squeue", "--noheader").stdout.strip()
+        assert not queued()
 
 
 def test_a_job_that_is_cancelled_is_said_and_the_others_go_on(cluster):
