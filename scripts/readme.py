@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -20,7 +21,7 @@ sys.path.insert(0, str(PROJECT))
 
 from lumos.suite import report  # noqa: E402
 from lumos.suite.report import build, method_table, sensitivity  # noqa: E402
-from lumos.suite.report.results import SUITE, Results  # noqa: E402
+from lumos.suite.report.results import REDUCTIONS, SUITE, TOLERANCE, Results  # noqa: E402
 
 README, RESULTS = PROJECT / "README.md", PROJECT / "results" / "reference"
 RESULTS_PAGE, PEERS, COST, SENSITIVITY = (
@@ -89,27 +90,53 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
     """What `make suite` found: a line for each workload, with a link to its page."""
     lines = [
         "| workload | metric | best trivial predictor | dense | compact | parameters | MACs | input features "
-        "| samples a second in 128 MB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| samples a second in 128 MB | at the paper's reduction |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, entry in suite().items():
-        dense, compact = entry["dense"], entry["compact"]
-        metric = entry["metric"]["name"] + ("" if entry["metric"]["higher_is_better"] else ", less is better")
-        less = [f"{100 * (compact[key] / dense[key] - 1):+.1f}%" for key in ("params", "macs")]
-        features = f"{len(entry['gates']['features_kept'])} of {entry['gates']['features_total']}"
-        speed = compact["speedup"]["dynamic"]["p50"]
-        scores = [_digits(side["score"]) for side in (dense, compact)]
+    sized = suite(REDUCTIONS)
+    for name, entries in suite().items():
+        first = entries[0]
+        metric = first["metric"]["name"] + ("" if first["metric"]["higher_is_better"] else ", less is better")
+        features = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:g}")
         row = (
-            f"[{name}]({page.format(entry['workload'])})",
+            f"[{name}]({page.format(first['workload'])})",
             metric,
-            best_trivial(entry),
-            *scores,
-            *less,
-            features,
-            f"{speed:.1f}x",
+            best_trivial(first),
+            score(entries, "dense"),
+            score(entries, "compact") + ("" if all(kept(e) for e in entries) else " \\*"),
+            change(entries, "params"),
+            change(entries, "macs"),
+            f"{features} of {first['gates']['features_total']}",
+            speed(entries),
+            f"{score(sized[name], 'compact')} ({change(sized[name], 'params')})" if name in sized else "–",
         )
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
+
+
+def kept(entry: dict[str, Any]) -> bool:
+    """Whether a run that was asked for a tolerance keeps to it on the validation split; true where it was not."""
+    return (entry.get("steering") or {}).get("met") is not False
+
+
+def score(entries: list[dict[str, Any]], side: str) -> str:
+    """The test score of one side: the mean over the seeds, with its standard deviation where there are several."""
+    return _numbers([entry[side]["score"] for entry in entries], _digits)
+
+
+def change(entries: list[dict[str, Any]], key: str) -> str:
+    """How much less of the parameters or operations there is: the mean over the seeds."""
+    return f"{100 * statistics.fmean(e['compact'][key] / e['dense'][key] - 1 for e in entries):+.1f}%"
+
+
+def speed(entries: list[dict[str, Any]]) -> str:
+    """How many times as many samples a second: the geometric mean over the seeds."""
+    return f"{statistics.geometric_mean(e['compact']['speedup']['dynamic']['p50'] for e in entries):.1f}x"
+
+
+def _numbers(values: list[float], form: Callable[[float], str]) -> str:
+    spread = f" ± {form(statistics.stdev(values))}" if len(values) > 1 else ""
+    return form(statistics.fmean(values)) + spread
 
 
 def best_trivial(entry: dict[str, Any]) -> str:
@@ -134,13 +161,14 @@ def kinds_block() -> str:
     """What the suite found for a network of each kind, in few columns."""
     lines = ["| network | score, dense to compact | parameters | inputs | speed |", "|---|---|---|---|---|"]
     for name, title in KINDS.items():
-        entry = suite()[name]
-        dense, compact, gates = entry["dense"], entry["compact"], entry["gates"]
-        metric = entry["metric"]["name"] + ("" if entry["metric"]["higher_is_better"] else " (less is better)")
-        score = f"{metric} {_digits(dense['score'])} to {_digits(compact['score'])}"
-        size = f"{dense['params']:,} to {compact['params']:,}"
-        inputs = f"{len(gates['features_kept'])} of {gates['features_total']}"
-        lines.append(f"| {title} | {score} | {size} | {inputs} | {compact['speedup']['dynamic']['p50']:.1f}x |")
+        entries = suite()[name]
+        first = entries[0]
+        metric = first["metric"]["name"] + ("" if first["metric"]["higher_is_better"] else " (less is better)")
+        scores = f"{metric} {score(entries, 'dense')} to {score(entries, 'compact')}"
+        size = f"{first['dense']['params']:,} to {statistics.fmean(e['compact']['params'] for e in entries):,.0f}"
+        found = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:g}")
+        inputs = f"{found} of {first['gates']['features_total']}"
+        lines.append(f"| {title} | {scores} | {size} | {inputs} | {speed(entries)} |")
     return "\n".join(lines)
 
 
@@ -150,7 +178,7 @@ def training_block() -> str:
         "| workload | dense step, ms | gated step | compact step | dense training, s | gated training |",
         "|---|---|---|---|---|---|",
     ]
-    for name, entry in suite().items():
+    for name, (entry, *_) in suite().items():
         steps, seconds = entry["training"], entry["dense"]["train_seconds"]
         dense = steps["dense"]["step_ms"]["p50"]
         times = 1 + steps["overhead"]["p50"], steps["compact"]["step_ms"]["p50"] / dense
@@ -162,7 +190,7 @@ def training_block() -> str:
 
 def machine_block() -> str:
     """Where the numbers of the suite come from."""
-    made = max((entry["provenance"] for entry in suite().values()), key=lambda made: made["started_utc"])
+    made = max((e["provenance"] for es in suite().values() for e in es), key=lambda made: made["started_utc"])
     versions = made["versions"]
     return (
         f"Measured on {made['device']}, Python {versions['python']}, torch {versions['torch']}, "
@@ -280,10 +308,21 @@ def features_block() -> str:
     return "\n".join(lines)
 
 
-def suite() -> dict[str, dict[str, Any]]:
-    """The suite's record of each workload that has one."""
-    listed = json.loads((RESULTS / SUITE).read_text())["runs"]
-    return {r.get("problem") or r["workload"]: results().runs[r["run_id"]].record for r in listed}
+@cache
+def suite(question: str = TOLERANCE) -> dict[str, list[dict[str, Any]]]:
+    """The suite's records of each workload that answer a question, by seed; for the first question any it has."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for run in json.loads((RESULTS / SUITE).read_text())["runs"]:
+        name, asked = run.get("problem") or run["workload"], run.get("question") or REDUCTIONS
+        found.setdefault(name, {}).setdefault(asked, []).append(results().runs[run["run_id"]].record)
+    picked = {name: of.get(question) or (of[REDUCTIONS] if question == TOLERANCE else []) for name, of in found.items()}
+    order = [*evaluation_order(), *picked]
+    return {n: sorted(picked[n], key=lambda e: e["seed"]) for n in dict.fromkeys(order) if picked.get(n)}
+
+
+def evaluation_order() -> tuple[str, ...]:
+    """The paper's workloads in its order."""
+    return tuple(build.evaluation([RESULTS]).paper.workloads)
 
 
 def filled(text: str, blocks: dict[str, Callable[[], str]]) -> str:
@@ -310,7 +349,7 @@ def texts() -> dict[Path, str]:
     )
     found[SENSITIVITY] = filled(SENSITIVITY.read_text(), {"sensitivity": sensitivity_block})
     found[COST] = filled(COST.read_text(), {"training": training_block})
-    for name, entry in suite().items():
+    for name, (entry, *_) in suite().items():
         path, workload = PROJECT / "workloads" / entry["workload"] / "README.md", entry["workload"]
         block = "numbers" if name == workload else f"numbers {name}"
         text = found[path] if path in found else path.read_text()

@@ -295,6 +295,8 @@ KINDS: dict[str, tuple[Callable[..., Found], int]] = {
     "browser": (browser, 1),
     "cluster": (cluster, 1), "fuzz": (fuzz, 120),
 }  # fmt: skip
+UNNUMBERED = {"readers", "processes", "kills", "disks", "browser", "cluster", "fuzz"}
+"""Their trials have no numbers that go on after those of the record."""
 
 
 # ---- record and page ----------------------------------------------------------------------------------------------
@@ -397,12 +399,18 @@ def main(arguments: Sequence[str]) -> int:
     faults = 0
     if arguments == ["--again"]:
         return again()
+    if not arguments or {re.split("[:+=]", word)[0] for word in arguments} - set(KINDS):
+        print(__doc__)
+        return 2
     for word in arguments:
         name, _, number = word.partition(":")
         if number:
             KINDS[name][0](KINDS[name][1], int(number))
             continue
         more = "+" in word
+        if more and word.partition("+")[0] in UNNUMBERED:
+            print(f"{word}: this kind has no more of the same; say {word.replace('+', '=')}")
+            return 2
         name, _, count = word.partition("+" if more else "=")
         call, usual = KINDS[name]
         began = time.monotonic()

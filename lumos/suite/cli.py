@@ -377,17 +377,19 @@ def report(places: tuple[Path, ...], paper: Path | None, scale: str | None, out:
 @lumos.command()
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--only", metavar="A,B", help="These workloads only.")
+@click.option("--ask", metavar="A,B", help="Some of tolerance,reductions  [default: both]")
 @click.option("--seeds", default="0", metavar="0,1", show_default=True, help="A run for each of these seeds.")
 @click.option("--minutes", type=float, help="Stop a run after so many minutes.")
-def suite(words: tuple[str, ...], only: str | None, seeds: str, minutes: float | None) -> None:
+def suite(words: tuple[str, ...], only: str | None, ask: str | None, seeds: str, minutes: float | None) -> None:
     """Run every workload, dense and gated, at scale=small, one after the other.
 
-    What is finished is not run again, so that a suite that was stopped goes on where it was. KEY=VALUE holds for all
-    runs; settings of single workloads are in conf/suite.yaml.
+    Two questions are asked: how small within 1% of the dense network's validation score (tolerance), and how good at
+    the paper's reductions (reductions). The dense network is trained once for both. What is finished is not run again,
+    so that a suite that was stopped goes on where it was. KEY=VALUE holds for all runs; conf/suite.yaml has the rest.
     """
     from lumos.suite.run_suite import run_suite
 
-    if not run_suite(words, only=only, seeds=seeds, minutes=minutes):
+    if not run_suite(words, only=only, ask=ask, seeds=seeds, minutes=minutes):
         raise click.exceptions.Exit(1)
 
 

@@ -251,7 +251,8 @@ def register_resolvers() -> None:
 
     ``${by_scale:{small: a, paper: b}}`` picks by the key ``scale``, ``${by_workload:{name: a}}`` by the workload.
 
-    ``${project:x}`` is a folder of the project, ``${suite:key}`` what conf/suite.yaml sets a key to, null if nothing.
+    ``${project:x}`` is a folder of the project, ``${suite:key}`` what conf/suite.yaml sets a key to for the paper's
+    reduction, null if nothing.
     """
 
     def by_scale(options: Mapping[str, Any], *, _root_: DictConfig) -> Any:
@@ -268,7 +269,7 @@ def register_resolvers() -> None:
         return options[name]
 
     def suite(key: str, *, _root_: DictConfig) -> Any:
-        own: Any = OmegaConf.to_container(OmegaConf.load(CONF / "suite.yaml"))
+        own: Any = OmegaConf.to_container(OmegaConf.load(CONF / "suite.yaml"))["questions"]["reductions"]
         return OmegaConf.select(OmegaConf.from_dotlist(own.get(_root_.workload._target_.split(".")[-2], [])), key)
 
     OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)

@@ -1,8 +1,8 @@
 """``lumos suite``: every workload, dense and gated, at ``scale=small``, one after the other.
 
-Each run is a process of its own. What is finished is not run again, so a suite that was stopped goes on where it was.
-Settings of single workloads are in conf/suite.yaml. The runs are listed in ``suite.json`` of the results folder: they
-are the ones that the tables of the report show.
+conf/suite.yaml has the questions: what is asked of all of them, and of each the paper's reduction. Each run is a
+process of its own. What is finished is not run again, so a suite that was stopped goes on where it was. The runs are
+listed in ``suite.json`` of the results folder: they are the ones that the tables of the report show.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ from lumos.suite.config import compose, read
 from lumos.suite.paths import CONF
 from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Published
-from lumos.suite.report.results import SUITE, suite_runs
+from lumos.suite.report.results import REDUCTIONS, SUITE, TOLERANCE, suite_runs
 
 SETTINGS = CONF / "suite.yaml"
+QUESTIONS = (TOLERANCE, REDUCTIONS)
+ALL = "all"
+"""The line of a question that holds for every workload."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Job:
     folder: Path
     problem: str = ""
     """What conf/suite.yaml calls it, where that is not the workload: a second problem of one."""
+    question: str = TOLERANCE
+    """Which question it answers."""
 
     @property
     def results(self) -> Path:
@@ -55,22 +60,45 @@ def workloads() -> list[str]:
     return [w for w in order if w in known] + [w for w in known if w not in order]
 
 
-def settings() -> dict[str, list[str]]:
-    """Read the overrides of single workloads, and of further problems, whose words say ``workload=NAME``.
+@dataclass(frozen=True)
+class Settings:
+    """What the suite asks: words of each question, by workload or ``all``, and of each further problem."""
 
-    Raises:
-        ConfigError: The file is not a table of lists of words, or names a workload that there is not.
-    """
-    found = yaml.safe_load(SETTINGS.read_text()) or {}
-    good = isinstance(found, dict) and all(
-        isinstance(v, list) and all(isinstance(o, str) and "=" in o for o in v) for v in found.values()
+    questions: dict[str, dict[str, list[str]]]
+    problems: dict[str, list[str]]
+
+    @classmethod
+    def read(cls) -> Settings:
+        """Read conf/suite.yaml.
+
+        Raises:
+            ConfigError: The file is not a table of such lists of words, or names a workload that there is not.
+        """
+        found = yaml.safe_load(SETTINGS.read_text()) or {}
+        read = cls(found.get("questions") or {}, found.get("problems") or {}) if isinstance(found, dict) else None
+        good = read is not None and not set(found) - {"questions", "problems"} and isinstance(read.questions, dict)
+        if read is None or not good or set(read.questions) - set(QUESTIONS):
+            raise ConfigError(f"{SETTINGS.name}: expected `questions:` with {' and '.join(QUESTIONS)}, and `problems:`")
+        for lines in (*read.questions.values(), read.problems):
+            if not _are_words(lines):
+                raise ConfigError(f"{SETTINGS.name}: expected a line `workload: [KEY=VALUE, …]` for each workload")
+        asked = {name for lines in read.questions.values() for name in lines} - {ALL, *read.problems}
+        named = asked | {workload_of(name, own) for name, own in read.problems.items()}
+        if unknown := sorted(named - set(workloads())):
+            raise ConfigError(f"{SETTINGS.name}: there is no workload {', '.join(unknown)}")
+        return read
+
+    def words(self, name: str, question: str) -> list[str]:
+        """List the words of a workload's, or of a further problem's, run that answers a question."""
+        asked = self.questions.get(question, {})
+        return [*self.problems.get(name, ()), *asked.get(ALL, ()), *asked.get(name, ())]
+
+
+def _are_words(lines: Any) -> bool:
+    return isinstance(lines, dict) and all(
+        isinstance(words, list) and all(isinstance(word, str) and "=" in word for word in words)
+        for words in lines.values()
     )
-    if not good:
-        raise ConfigError(f"{SETTINGS.name}: expected a line `workload: [KEY=VALUE, …]` for each workload")
-    unknown = sorted({workload_of(name, own) for name, own in found.items()} - set(workloads()))
-    if unknown:
-        raise ConfigError(f"{SETTINGS.name}: there is no workload {', '.join(unknown)}")
-    return found
 
 
 def workload_of(name: str, own: Sequence[str]) -> str:
@@ -78,12 +106,13 @@ def workload_of(name: str, own: Sequence[str]) -> str:
     return next((word.removeprefix("workload=") for word in own if word.startswith("workload=")), name)
 
 
-def job(name: str, seed: int, own: Sequence[str], given: Sequence[str]) -> Job:
+def job(name: str, seed: int, own: Sequence[str], given: Sequence[str], question: str = TOLERANCE) -> Job:
     """Describe the run of a workload, or of a further problem. Raises ConfigError where its configuration is wrong."""
     workload = workload_of(name, own)
     more = [word for word in own if not word.startswith("workload=")]
     overrides = (f"workload={workload}", "scale=small", f"seed={seed}", *more, *given)
-    return Job(workload, overrides, read(compose(overrides)).folder(workload), "" if name == workload else name)
+    folder = read(compose(overrides)).folder(workload)
+    return Job(workload, overrides, folder, "" if name == workload else name, question)
 
 
 def run(job: Job, minutes: float | None) -> str | None:
@@ -109,14 +138,16 @@ def note(job: Job) -> None:
     """Name a finished run in the suite's list."""
     path = job.results / SUITE
     runs = suite_runs(path) if path.exists() else []
-    entry = {"workload": job.workload, "run_id": job.folder.name, "overrides": list(job.overrides)}
+    entry = {
+        "workload": job.workload, "question": job.question, "run_id": job.folder.name, "overrides": list(job.overrides),
+    }  # fmt: skip
     if job.problem:
         entry["problem"] = job.problem
     seed = next(o for o in reversed(job.overrides) if o.startswith("seed="))
 
     def same(run: dict[str, Any]) -> bool:
-        which = run.get("workload"), run.get("problem") or ""
-        return which == (job.workload, job.problem) and seed in (run.get("overrides") or ())
+        which = run.get("workload"), run.get("problem") or "", run.get("question") or REDUCTIONS
+        return which == (job.workload, job.problem, job.question) and seed in (run.get("overrides") or ())
 
     runs = [r for r in runs if not same(r)]
     with atomic(path) as temporary:
@@ -132,13 +163,15 @@ def line(entry: dict[str, Any]) -> str:
 
 
 def run_suite(
-    words: Sequence[str] = (), *, only: str | None = None, seeds: str = "0", minutes: float | None = None
-) -> bool:
-    """Run the suite and print a table of it.
+    words: Sequence[str] = (), *, only: str | None = None, ask: str | None = None, seeds: str = "0",
+    minutes: float | None = None,
+) -> bool:  # fmt: skip
+    """Run the suite and print a table of each question.
 
     Args:
         words: ``KEY=VALUE`` for all runs.
         only: These workloads, with commas between them; all where None.
+        ask: These questions, with commas between them; all where None.
         seeds: The seeds, with commas between them.
         minutes: After how many a run is stopped.
 
@@ -146,34 +179,43 @@ def run_suite(
         Whether every run finished.
 
     Raises:
-        ConfigError: There is no such workload, or a seed is no number. What is wrong with a single run is printed.
+        ConfigError: There is no such workload or question, or a seed is no number. What is wrong with a single run is
+            printed.
     """
-    own = settings()
-    known = list(dict.fromkeys([*workloads(), *own]))
+    own = Settings.read()
+    known = list(dict.fromkeys([*workloads(), *own.problems]))
     chosen = only.split(",") if only else known
+    questions = ask.split(",") if ask else list(QUESTIONS)
     if [w for w in chosen if w not in known]:
         raise ConfigError(f"--only {only}: there is no such workload; expected {', '.join(known)}")
+    if set(questions) - set(QUESTIONS):
+        raise ConfigError(f"--ask {ask}: there is no such question; expected {', '.join(QUESTIONS)}")
     if not all(s.isdigit() for s in seeds.split(",")):
         raise ConfigError(f"--seeds {seeds}: expected whole numbers with commas between them")
-    wanted = [(w, int(s)) for w in chosen for s in seeds.split(",")]
+    wanted = [(w, int(s), question) for w in chosen for s in seeds.split(",") for question in questions]
     failed: dict[str, str] = {}
-    entries, started = [], time.perf_counter()
-    for number, (workload, seed) in enumerate(wanted, 1):
-        name = workload + (f" seed {seed}" if "," in seeds else "")
+    entries: dict[str, list[dict[str, Any]]] = {question: [] for question in questions}
+    started = time.perf_counter()
+    for number, (workload, seed, question) in enumerate(wanted, 1):
+        name = f"{workload} seed {seed} {question}"
         click.echo(f"[{number:2d}/{len(wanted)}] {name} … ", nl=False)
         begun = time.perf_counter()
         try:
-            entry, before = _finished(job(workload, seed, own.get(workload, []), words), minutes)
+            made = job(workload, seed, own.words(workload, question), words, question)
+            entry, before = _finished(made, minutes)
         except LumosError as error:
-            failed[f"{workload} seed {seed}"] = str(error)
+            failed[name] = str(error)
             click.echo(f"FAILED after {time.perf_counter() - begun:.0f} s: {error}")
             continue
-        entries.append(entry)
+        entries[question].append(entry)
         took = "finished before" if before else f"{time.perf_counter() - begun:.0f} s"
         click.echo(f"{took}: {line(entry)}")
     console = Console()
-    (console if console.is_terminal else Console(width=160)).print(report.runs_table(entries))
-    click.echo(f"{len(entries)} of {len(wanted)} finished, {(time.perf_counter() - started) / 60:.1f} minutes")
+    for question, found in entries.items():
+        click.echo(f"{question}:")
+        (console if console.is_terminal else Console(width=160)).print(report.runs_table(found))
+    done = sum(map(len, entries.values()))
+    click.echo(f"{done} of {len(wanted)} finished, {(time.perf_counter() - started) / 60:.1f} minutes")
     for name, problem in failed.items():
         click.echo(f"failed: {name}: {problem}", err=True)
     return not failed

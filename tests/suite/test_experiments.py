@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lumos.suite.config import read
 from lumos.suite.paths import PROJECT
+from lumos.suite.run_suite import Settings
 from tests.configurations import composed
 
 FILES = sorted((PROJECT / "conf" / "experiment").glob("*.yaml"))
@@ -51,12 +52,13 @@ def test_the_call_in_an_experiments_first_lines_is_of_that_experiment(path):
 
 
 @pytest.mark.slow
-def test_the_suites_experiment_makes_the_suites_runs():
-    own = yaml.safe_load((PROJECT / "conf" / "suite.yaml").read_text())
+@pytest.mark.parametrize(("experiment", "question"), [("suite", "tolerance"), ("reductions", "reductions")])
+def test_an_experiment_makes_the_suites_runs(experiment, question):
+    asked = Settings.read()
     for workload in values("workload", "glob(*)"):
-        suite = read(composed([f"workload={workload}", "scale=small", *own.get(workload, [])]))
-        other = read(composed(["+experiment=suite", f"workload={workload}"]))
-        assert other.run_id == suite.run_id, f"{workload}: conf/experiment/suite.yaml lacks a key of conf/suite.yaml"
+        suite = read(composed([f"workload={workload}", "scale=small", *asked.words(workload, question)]))
+        other = read(composed([f"+experiment={experiment}", f"workload={workload}"]))
+        assert other.run_id == suite.run_id, f"{workload}: {experiment}.yaml lacks a key of conf/suite.yaml"
 
 
 def test_the_docs_name_every_experiment():

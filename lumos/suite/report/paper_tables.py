@@ -11,7 +11,7 @@ from lumos.suite.report import method_table
 from lumos.suite.report import quantities as q
 from lumos.suite.report.published import Published
 from lumos.suite.report.quantities import Record
-from lumos.suite.report.results import Results, SeedGroup
+from lumos.suite.report.results import REDUCTIONS, Results, SeedGroup
 from lumos.suite.report.table import EMPTY, Cell, Table, difference, mean, number, published, word
 
 MINE = ("dense", "scratch", "loxia")
@@ -28,11 +28,18 @@ class Evaluation:
     paper: Published
     first: str | None = None
     """The device, ``cpu`` or ``gpu``, whose records stand for a workload where it has such ones; None: any."""
+    question: str | None = None
+    """What the suite asked of the runs that stand for a workload; None: any."""
 
     @cached_property
     def gpu_first(self) -> Evaluation:
         """The same with a GPU's records where there are any: for what the paper measured on one."""
         return replace(self, first="gpu")
+
+    @cached_property
+    def at_the_papers_sizes(self) -> Evaluation:
+        """The same with the runs that were asked for the paper's reductions."""
+        return replace(self, question=REDUCTIONS)
 
     @property
     def workloads(self) -> list[str]:
@@ -44,7 +51,8 @@ class Evaluation:
     def headlines(self) -> dict[str, SeedGroup]:
         """The runs that stand for each workload that has one."""
         found = {
-            w: (self.first and self.results.headline(w, device=self.first)) or self.results.headline(w)
+            w: (self.first and self.results.headline(w, device=self.first, question=self.question))
+            or self.results.headline(w, question=self.question)
             for w in self.workloads
         }
         return {w: group for w, group in found.items() if group}
@@ -298,10 +306,14 @@ class Evaluation:
         rows = [
             (self.gpu_first if row[1] in on_gpu and row[2] != "speedup_cpu" else self)._average(*row) for row in wanted
         ]
-        columns = ("Average of", "Published", "Ours", "Difference", "Median, ours", "Geometric mean, ours", "Workloads")
+        columns = (
+            "Average of", "Published", "Ours", "Difference", "Median, ours", "Geometric mean, ours",
+            "Ours, at the paper's reductions", "Workloads",
+        )  # fmt: skip
         note = (
             f"Means over the workloads that have a record (of the paper's {len(self.paper.workloads)}, the count in "
-            "the last column), each the mean over its seeds; published: over all of the paper's."
+            "the last column), each the mean over its seeds; published: over all of the paper's. At the paper's "
+            "reductions: the runs of the suite that were asked for the sizes that the paper reports."
         )
         return Table("averages", "Averages", columns, tuple(rows), note)
 
@@ -310,6 +322,8 @@ class Evaluation:
     ) -> tuple[Cell, ...]:
         found = self.known(quantity)
         values, theirs = list(found.values()), self.paper.number(table, key)
+        sized_of = self.at_the_papers_sizes.known(quantity)
+        sized = list(sized_of.values())
         ours = statistics.fmean(values) if values else None
         form = ".2f" if unit == "×" or abs(ours or 1) < 10 else ".1f"
         positive = unit == "×" and values
@@ -319,6 +333,10 @@ class Evaluation:
             difference(ours, theirs, f"+{form}", " points" if unit == "%" else unit),
             number(statistics.median(values) if values else None, form, unit),
             number(statistics.geometric_mean(values) if positive else None, form, unit),
+            number(
+                statistics.fmean(sized) if sized else None, form, unit,
+                [i for w in sized_of for i in self.at_the_papers_sizes.headlines[w].ids],
+            ),
             self._count(found),
         )  # fmt: skip
 

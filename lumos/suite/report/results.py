@@ -19,6 +19,8 @@ from lumos.suite.rows import Row
 
 SUITE = "suite.json"
 """A results folder's list of the runs that stand for their workloads, written by the suite."""
+TOLERANCE, REDUCTIONS = "tolerance", "reductions"
+"""What the suite asks: the same of all workloads, which stands for them; and of each the paper's reduction."""
 SCALES = ("tiny", "bench", "small", "paper")
 log = logging.getLogger("lumos")
 
@@ -110,30 +112,51 @@ class Results:
         """Return the groups of a workload, of one method or of all."""
         return [g for g in self.groups if g.workload == workload and method in (None, method_of(g.first))]
 
-    def headline(self, workload: str, method: str = "lumos", device: str | None = None) -> SeedGroup | None:
+    def headline(
+        self, workload: str, method: str = "lumos", device: str | None = None, question: str | None = None
+    ) -> SeedGroup | None:
         """Return the runs that stand for a workload: those the suite names, or largest scale, most seeds, latest.
 
-        Scores play no part in it, so nothing is picked for being good. With ``device`` (``cpu`` or ``gpu``) those made
-        on such a device, None where there are none.
+        Scores play no part in it, so nothing is picked for being good. Of the suite's those count first that were asked
+        the same as all workloads.
+
+        Args:
+            workload: Its name.
+            method: Whose runs.
+            device: ``cpu`` or ``gpu``, where they were made; None for any.
+            question: Only runs that the suite asked this, ``reductions`` say; None for any run.
+
+        Returns:
+            The runs; None where there are none.
         """
 
-        def rank(group: SeedGroup) -> tuple[bool, int, int, str, str]:
+        def rank(group: SeedGroup) -> tuple[bool, bool, int, int, str, str]:
             scale = SCALES.index(group.first["scale"]) if group.first["scale"] in SCALES else -1
             latest = max(r["provenance"]["started_utc"] for r in group.runs)
-            return bool(set(group.ids) & self.suite), scale, len(group.runs), latest, group.ids[0]
+            ids = set(group.ids)
+            first, named = bool(ids & self.asked.get(TOLERANCE, set())), bool(ids & self.suite)
+            return first, named, scale, len(group.runs), latest, group.ids[0]
 
         groups = [g for g in self.of(workload, method) if device in (None, device_kind(g.first))]
+        if question is not None:
+            groups = [g for g in groups if set(g.ids) & self.asked.get(question, set())]
         return max(groups, key=rank, default=None)
 
     @cached_property
-    def suite(self) -> set[str]:
-        """The ids that the suites' lists at these places name, but for those of a workload's further problems."""
-        named: set[str] = set()
+    def asked(self) -> dict[str, set[str]]:
+        """The ids that the suites' lists at these places name, by what was asked; not those of further problems."""
+        named: dict[str, set[str]] = {}
         for place in self.places:
             path = (place.parent if archive.is_archive(place) else place) / SUITE
-            if path.exists():
-                named |= {run["run_id"] for run in suite_runs(path) if not run.get("problem")}
+            for run in suite_runs(path) if path.exists() else []:
+                if not run.get("problem"):
+                    named.setdefault(run.get("question") or REDUCTIONS, set()).add(run["run_id"])
         return named
+
+    @property
+    def suite(self) -> set[str]:
+        """All of these ids."""
+        return set().union(*self.asked.values())
 
     def table(self, entry: Record, name: str = "curve.csv") -> list[Row]:
         """Read a table beside a run's record; see :func:`lumos.suite.rows.read_rows`. No rows without one."""

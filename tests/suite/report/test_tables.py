@@ -314,6 +314,21 @@ def test_what_the_paper_measured_on_a_gpu_is_taken_from_a_gpus_record(tmp_path):
     assert averages["Energy, reduction"][2].value == pytest.approx(87.5)
 
 
+def test_runs_at_the_papers_sizes_have_a_column_of_their_own_and_do_not_stand_for_the_workload(tmp_path):
+    put(tmp_path, entry(run_id="aaa", cut=0.9, lumos={"tolerance": 0.01}))
+    put(tmp_path, entry(seed=5, run_id="bbb", cut=0.5))  # the latest
+    runs = [{"workload": "cfd", "run_id": "aaa", "question": "tolerance"},
+            {"workload": "cfd", "run_id": "bbb", "question": "reductions"}]  # fmt: skip
+    (tmp_path / "suite.json").write_text(json.dumps({"runs": runs}))
+    data = build.evaluation([tmp_path])
+    assert data.headlines["cfd"].ids == ("aaa",)
+    assert data.at_the_papers_sizes.headlines["cfd"].ids == ("bbb",)
+    columns = data.averages().columns
+    row = next(row for row in data.averages().rows if row[0].text == "Parameters, reduction")
+    assert row[columns.index("Ours")].value == pytest.approx(90)
+    assert row[columns.index("Ours, at the paper's reductions")].value == pytest.approx(50)
+
+
 def test_without_a_record_that_has_them_there_is_no_table_of_ways_to_call(tmp_path):
     put(tmp_path, entry())
     assert "fig9a_modes" not in {table.name for table in build.evaluation([tmp_path]).tables()}
