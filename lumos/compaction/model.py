@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,20 @@ class Selection:
     kept: Int[Tensor, " kept"]
     width: int | None
 
-    def reduce(self, x: Tensor) -> Tensor:
-        """Select what stays of a full input."""
-        return x.index_select(self.dim, self.kept.to(x.device))
+    def reduce(self, x: Tensor, kept: Tensor) -> Tensor:
+        """Select what stays of a full input; ``kept`` are the indices, where the model is."""
+        return x.index_select(self.dim, kept.to(x.device))
 
-    def expand(self, x: Tensor) -> Tensor:
+    def expand(self, x: Tensor, kept: Tensor) -> Tensor:
         """Make what the model takes of an input that has what stays and nothing else."""
         if self.width is None:
             return x
         full = x.new_zeros([self.width if d == self.dim % x.ndim else n for d, n in enumerate(x.shape)])
-        return full.index_copy(self.dim, self.kept.to(x.device), x)
+        return full.index_copy(self.dim, kept.to(x.device), x)
+
+
+def _reduced_and_expanded(selection: Selection, x: Tensor, kept: Tensor) -> Tensor:
+    return selection.expand(selection.reduce(x, kept), kept)
 
 
 class CompactModel(nn.Module):
@@ -93,6 +97,9 @@ class CompactModel(nn.Module):
         self.attributes = attributes or {}
         self.layers = layers or {}
         self._inputs = list(inputs)
+        # One selection of each argument, and none inside containers.
+        places = [selection.path for selection in self._inputs]
+        self._are_arguments = all(len(path) == 1 for path in places) and len(set(places)) == len(places)
         for number, selection in enumerate(self._inputs):
             self.register_buffer(f"kept_{number}", selection.kept)
 
@@ -104,19 +111,32 @@ class CompactModel(nn.Module):
 
     def selected(self, *args: Any) -> tuple[Any, ...]:
         """Make what the plain module takes of what this one takes."""
-        return self._mapped(args, lambda s, x: s.expand(s.reduce(x) if self.select else x))
+        return self._mapped(args, _reduced_and_expanded if self.select else Selection.expand)
 
     def reduced(self, *args: Any) -> tuple[Any, ...]:
         """Make what this model takes with ``select=False`` of full inputs: those without what it does not need."""
-        return self._mapped(args, lambda s, x: s.reduce(x))
+        return self._mapped(args, Selection.reduce)
 
-    def _mapped(self, args: tuple[Any, ...], function: Any) -> tuple[Any, ...]:
+    def _mapped(
+        self, args: tuple[Any, ...], function: Callable[[Selection, Tensor, Tensor], Tensor]
+    ) -> tuple[Any, ...]:
         if not self._inputs:
             return args
-        found = input_tensors(args)
         # The indices as buffers are on the model's device.
-        selections = [replace(s, kept=self.get_buffer(f"kept_{i}")) for i, s in enumerate(self._inputs)]
-        return replace_inputs(args, {s.path: function(s, found[s.path]) for s in selections if s.path in found})
+        kept = [getattr(self, f"kept_{number}") for number in range(len(self._inputs))]
+        if self._are_arguments and all(
+            len(args) > s.path[0] and isinstance(args[s.path[0]], Tensor) for s in self._inputs
+        ):
+            # What small networks are called with; walking through containers takes longer than they do.
+            new = list(args)
+            for selection, indices in zip(self._inputs, kept, strict=True):
+                new[selection.path[0]] = function(selection, new[selection.path[0]], indices)
+            return tuple(new)
+        found = input_tensors(args)
+        return replace_inputs(
+            args,
+            {s.path: function(s, found[s.path], k) for s, k in zip(self._inputs, kept, strict=True) if s.path in found},
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file, without code and without pickle; :func:`lumos.load` reads it.

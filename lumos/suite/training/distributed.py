@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import logging
 import os
 import random
@@ -16,6 +17,7 @@ import re
 import signal
 import sys
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,12 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import (  # torch documents them, and does not list them
+    DistStoreError,  # pyright: ignore[reportPrivateImportUsage]
+    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
+    Store,  # pyright: ignore[reportPrivateImportUsage]
+    TCPStore,  # pyright: ignore[reportPrivateImportUsage]
+)
 from torch.nn.parallel import DistributedDataParallel
 
 from lumos.errors import ConfigError, JoinError, LostProcessError, OtherProcessError
@@ -37,6 +45,13 @@ from lumos.suite.training.signals import SIGNALS, stopped_by
 TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others, once they are together: one may be generating data or scoring a large
 split for all. That one is gone is seen at once."""
+
+GLANCE = timedelta(seconds=1)
+"""How long one look for the first process's store may take."""
+CONNECT = timedelta(seconds=30)
+"""How long connections may take between processes that are all there."""
+_GROUPS = itertools.count()
+"""Numbers the groups that this process joins, so that their keys in one store differ."""
 
 T = TypeVar("T")
 
@@ -98,17 +113,52 @@ def group(trainer: TrainerConfig) -> Iterator[World]:
 
 def _join(backend: str, seconds: float) -> None:
     """Wait for the other processes for so long; once all are there, a call of theirs may take far longer."""
+    deadline = time.monotonic() + seconds
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         with _pages_kept_back():
-            dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+            store = _meet(rank, size, deadline)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=CONNECT)
     except RuntimeError as error:  # whatever the store or the transport calls it
-        at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise JoinError(
-            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not find the others at {at} within "
+            f"process {rank} of {size} did not find the others at {at} within "
             f"trainer.join_seconds={seconds:g}: one was killed before it got there, was not started, or cannot reach "
             "that address; start all of them again"
         ) from error
     set_timeout(TIMEOUT)
+
+
+def _meet(rank: int, size: int, deadline: float) -> Store:
+    """Return the store of the first process, once all have reached it.
+
+    The waiting is done here and not in torch's C++ code, which answers no signal for as long as it waits.
+
+    Raises:
+        RuntimeError: The store, or one of the others, was not there in time.
+    """
+    # torchrun has a store of its own at this address
+    hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    found: Store | None = None
+    while found is None:
+        try:
+            found = TCPStore(
+                host, port, size, is_master=hosts, timeout=GLANCE, wait_for_workers=False, multi_tenant=True
+            )
+        except RuntimeError:
+            if hosts or time.monotonic() > deadline:
+                raise
+    found.set_timeout(CONNECT)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = PrefixStore(f"lumos/{attempt}/{next(_GROUPS)}", found)
+    there = store.add("there", 1)
+    while there < size:
+        if time.monotonic() > deadline:
+            raise DistStoreError(f"{there} of {size} processes")
+        time.sleep(0.05)
+        there = store.add("there", 0)
+    return store
 
 
 @contextmanager

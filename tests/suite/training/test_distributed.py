@@ -315,6 +315,27 @@ def test_who_is_killed_while_they_join_is_not_waited_for(rank, there, tmp_path):
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_waits_for_the_others_answers_a_signal(rank):
+    env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                        "MASTER_PORT": str(free_port())}  # fmt: skip
+    waits = JOINS.replace("join_seconds=6", "join_seconds=600")
+    begun = subprocess.Popen([sys.executable, "-c", HANDLES + waits], env=env, stdout=subprocess.PIPE)
+    begun.stdout.readline()
+    time.sleep(2)
+    begun.terminate()
+    begun.wait(timeout=30)
+    assert begun.returncode == 3
+    begun.stdout.close()
+
+
+HANDLES = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+print(flush=True)
+"""
+
 JOINS = """
 from lumos.suite.exit_codes import exit_on_error
 from lumos.suite.settings import TrainerConfig
