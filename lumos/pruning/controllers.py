@@ -40,6 +40,8 @@ QUICKER = 1.15
 """By how much the fall is quicker after each check that ends none, up to its first pace."""
 CLOSE = math.log(1.15)
 """Two sizes whose logarithms are no further apart are not told from each other."""
+SAFE = math.log(1.3)
+"""By how much larger than where the search for the smallest size came to the network is cut, on a logarithmic scale."""
 
 
 class Controller(Resumable):
@@ -240,9 +242,10 @@ class ToleranceController(SizeController):
 
     The budget is a share of what is minimised. It falls by a constant factor a step while the validation score is
     within the tolerance of what the dense network had come to at the same share of its training. Where it no longer is,
-    the budget is held, so that the network can recover. Where that does not help, the units open again that were open
-    when it last kept up; their weights are as they were when they closed. From there the budget falls half way to the
-    size that was too small, and so on. A network that falls behind at that size too gets the next larger one back.
+    the network is held at its size, so that it can recover. Where that does not help, the units open again that were
+    open when it last kept up; their weights are as they were when they closed. From there the budget falls half way to
+    the size that was too small, and so on. A network that falls behind at that size too gets a larger one back, in steps
+    that double. It is cut a little larger than where this search came to: there it kept up only just.
 
     The score is that of the test-time gates with weights averaged over the steps since the check before: sampled gates
     and a learning rate at its peak shake the weights, and the average is a better guess of where they will settle.
@@ -254,8 +257,8 @@ class ToleranceController(SizeController):
     """
 
     memory = (
-        "log_lambda", "excess", "start", "log_limit", "falling", "pace", "aim", "too_small", "held", "margin", "ready",
-        "mean", "seen", "high", "since_high", "kept_up", "returned", "checks",
+        "log_lambda", "excess", "start", "log_limit", "falling", "pace", "aim", "too_small", "held", "setbacks", "margin",
+        "ready", "mean", "seen", "high", "since_high", "kept_up", "returned", "checks",
     )  # fmt: skip
     goal: Tolerance
 
@@ -281,6 +284,7 @@ class ToleranceController(SizeController):
         self.falling, self.pace, self.aim = False, 1.0, -math.inf
         self.too_small: float | None = None  # logarithm of a size that was not within the tolerance
         self.held = 0  # checks since the budget is held
+        self.setbacks = 0  # how often units opened again since it last kept up
         self.margin: float | None = None
         self.ready = bool(goal.course)  # whether there is a line to hold scores against
         self.mean: list[Tensor] = []
@@ -385,8 +389,10 @@ class ToleranceController(SizeController):
             return
         if self.margin >= 0:
             self._remember(gated, size)
-        if self._is_too_small():
-            self._open_again(gated)
+            self.setbacks = 0
+        if self._is_too_small(gated):
+            self._open_again(gated, CLOSE / 2 * 2**self.setbacks)
+            self.setbacks += 1
 
     def _remember(self, gated: GatedModel, size: float) -> None:
         """Remember these gates as the last ones with which it kept up; those before stay, in steps of 15% or more."""
@@ -424,7 +430,7 @@ class ToleranceController(SizeController):
 
     # ---- the budget -------------------------------------------------------------------------------------------------
 
-    def _is_too_small(self) -> bool:
+    def _is_too_small(self, gated: GatedModel) -> bool:
         """Let the budget fall, or hold it, as the score says. Returns whether the network did not recover."""
         assert self.margin is not None
         healthy = self.margin >= 0
@@ -432,6 +438,11 @@ class ToleranceController(SizeController):
             self.pace = min(1.0, self.pace * QUICKER)
             if not healthy or self.log_limit <= max(self.aim, self.least + CLOSE):
                 self.falling, self.held = False, 0
+            if not healthy:
+                # The size follows the budget with a delay; held at the budget, it would go on falling.
+                gates = gated.gates
+                size = self._log_share(gated, nearly_decided(gates.log_alpha.detach(), gates.settings.shift))
+                self.log_limit, self.excess = max(self.log_limit, size), 0.0
             return False
         self.held += 1
         if healthy and (self.held >= CALM or self.log_limit >= self.start):
@@ -447,11 +458,11 @@ class ToleranceController(SizeController):
         elif self.log_limit - self.too_small > CLOSE:
             self.falling, self.aim = True, (self.log_limit + self.too_small) / 2
 
-    def _open_again(self, gated: GatedModel) -> None:
-        """Open the units that were open when the network last kept up at a larger size than now."""
+    def _open_again(self, gated: GatedModel, by: float) -> None:
+        """Open the units that were open when the network last kept up at a size larger than now by this logarithm."""
         gates = gated.gates
         now = self._log_share(gated, gates.is_open().double())
-        while len(self.kept_up) > 1 and self.kept_up[-1][0] <= now + CLOSE / 2:
+        while len(self.kept_up) > 1 and self.kept_up[-1][0] <= now + by:
             self.kept_up.pop()
         size, log_lambda, then = self.kept_up[-1]
         shift = gates.settings.shift
@@ -463,10 +474,10 @@ class ToleranceController(SizeController):
         self.falling, self.held, self.margin, self.pace, self.aim = False, 0, None, 0.25, -math.inf
 
     def finalize(self, gated: GatedModel) -> None:
-        """Open units again where the network did not keep up at last."""
-        if self.margin is not None and self.margin < 0:
+        """Open units again where the network fell behind on its way to this size, or does so now."""
+        if self.too_small is not None or (self.margin is not None and self.margin < 0):
             self.returned = True
-            self._open_again(gated)
+            self._open_again(gated, SAFE)
         super().finalize(gated)
 
     def report(self, valid_score: float | None = None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What sets the penalty's coefficient, a target or a tolerance, and what is decided at the cut."""
 
+import copy
 import itertools
 import math
 
@@ -9,9 +10,11 @@ import torch
 from lumos.errors import TrainingError
 from lumos.pruning.budget import Budget
 from lumos.pruning.controllers import (
+    CLOSE,
     FALL,
     GRACE,
     PATIENCE,
+    SAFE,
     TargetController,
     ToleranceController,
     make_controller,
@@ -145,7 +148,7 @@ def test_what_falls_behind_again_gets_what_it_had_before_that():
     assert counts == [88, 112, 136, 160]
 
 
-def test_of_a_slow_fall_it_gets_back_no_more_than_the_last_step():
+def test_of_a_slow_fall_it_gets_back_the_last_step_and_then_steps_that_double():
     """Each size is within 15% of the one before: none of them may hide the others."""
     controller, gated = tolerant(curve=CURVE), mlp()
     checked(controller, 0.1, gated=gated)
@@ -159,8 +162,41 @@ def test_of_a_slow_fall_it_gets_back_no_more_than_the_last_step():
         checked(controller, *[0.1] * GRACE, gated=gated)
         counts.append(int(gated.gates.is_open().sum()))
     assert counts[0] == 64
-    ratios = [more / fewer for fewer, more in itertools.pairwise(counts)]
-    assert all(1.05 < ratio < 1.35 for ratio in ratios)
+    ratios = [math.log(more / fewer) for fewer, more in itertools.pairwise(counts)]
+    assert CLOSE / 2 < ratios[0] < 2 * CLOSE
+    assert all(step > CLOSE / 2 * 2**k for k, step in enumerate(ratios[:-1]))
+    assert len(ratios) <= 5
+
+
+def test_a_network_that_falls_behind_is_held_at_its_size_and_not_at_the_budget_ahead_of_it():
+    controller, gated = tolerant(curve=CURVE), mlp()
+    budget = checked(controller, 0.1, *[0.9] * 10, gated=gated)[-1]  # nothing closes meanwhile
+    assert budget < math.exp(controller.start) / 1.5
+    (held,) = checked(controller, 0.1, gated=gated)
+    assert held == pytest.approx(math.exp(controller.start))
+
+
+def test_the_cut_is_larger_than_where_the_search_ended_if_it_fell_behind_on_the_way():
+    controller, gated = tolerant(curve=CURVE), mlp()
+    checked(controller, 0.1, gated=gated)
+    for closed in range(4, 80, 4):
+        with torch.no_grad():
+            gated.gates.log_alpha[8 : 8 + closed] = -3.0
+        checked(controller, 0.9, gated=gated)
+    few = int(gated.gates.is_open().sum())
+    never_behind = copy.deepcopy(controller.state_dict())
+    checked(controller, 0.1, *[0.1] * GRACE, gated=gated)
+    checked(controller, *[0.9] * 4, gated=gated)
+    with torch.no_grad():
+        gated.gates.log_alpha[8:84] = -3.0
+    controller.finalize(gated)
+    assert math.log(int(gated.gates.is_open().sum()) / few) > SAFE
+    assert controller.report()["returned_at_cut"]
+    with torch.no_grad():
+        gated.gates.log_alpha[8:84] = -3.0
+    controller.load_state_dict(never_behind)
+    controller.finalize(gated)
+    assert int(gated.gates.is_open().sum()) == few
 
 
 def test_a_network_that_never_keeps_up_loses_nothing():
