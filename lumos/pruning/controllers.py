@@ -244,8 +244,8 @@ class ToleranceController(SizeController):
     within the tolerance of what the dense network had come to at the same share of its training. Where it no longer is,
     the network is held at its size, so that it can recover. Where that does not help, the units open again that were
     open when it last kept up; their weights are as they were when they closed. From there the budget falls half way to
-    the size that was too small, and so on. A network that falls behind at that size too gets a larger one back, in steps
-    that double. It is cut a little larger than where this search came to: there it kept up only just.
+    the size that was too small, and so on. A network that falls behind at that size too gets a larger one back, in
+    steps that double. It is cut a little larger than where this search came to: there it kept up only just.
 
     The score is that of the test-time gates with weights averaged over the steps since the check before: sampled gates
     and a learning rate at its peak shake the weights, and the average is a better guess of where they will settle.
@@ -257,8 +257,8 @@ class ToleranceController(SizeController):
     """
 
     memory = (
-        "log_lambda", "excess", "start", "log_limit", "falling", "pace", "aim", "too_small", "held", "setbacks", "margin",
-        "ready", "mean", "seen", "high", "since_high", "kept_up", "returned", "checks",
+        "log_lambda", "excess", "start", "log_limit", "falling", "pace", "aim", "too_small", "held", "setbacks",
+        "margin", "ready", "mean", "seen", "high", "since_high", "kept_up", "returned", "checks",
     )  # fmt: skip
     goal: Tolerance
 
