@@ -60,7 +60,7 @@ STAGES = {
         Stage("measurement", "measurement", RUN, measured=True),
         Stage("record", "record", RUN),
         Stage("sweep", None, (RUN[0], "-m", *RUN[1:], "seed=1,2")),
-        Stage("two processes", None, (*RUN, "trainer.devices=2"), processes=2),
+        Stage("two processes", None, (*RUN, "trainer.devices=2", "trainer.join_seconds=45"), processes=2),
     )
 }
 

@@ -1,6 +1,7 @@
 """Curves and results in other people's trackers: the real library where it is installed, its calls where it is not."""
 
 import sys
+import time
 import types
 from dataclasses import replace
 from typing import ClassVar
@@ -120,9 +121,13 @@ def test_the_real_wandb_has_the_points(tmp_path, monkeypatch):
         log_a_point(config, part)
     files = list(config.folder("synthetic").glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2
-    written = [file.read_bytes() for file in files]
-    for word in ("lumos.lambda", "synthetic", config.run_id, "loss", "dense/score"):
-        assert all(word.encode() in content for content in written), word
+    words = ("lumos.lambda", "synthetic", config.run_id, "loss", "dense/score")
+    # W&B's own process writes them; it may still do so when the run has ended.
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not all(w.encode() in file.read_bytes() for w in words for file in files):
+        time.sleep(0.1)
+    for word in words:
+        assert all(word.encode() in file.read_bytes() for file in files), word
 
 
 def test_wandb_is_offline_unless_told_otherwise(tmp_path, monkeypatch):
