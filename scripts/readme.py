@@ -44,7 +44,8 @@ def results() -> Results:
 
 def asked(entry: dict[str, Any]) -> list[str]:
     """What a run's command asks for, but for the seed and what belongs to the machine."""
-    return [word for word in entry["provenance"]["command"].split() if not word.startswith(OF_THE_MACHINE)]
+    words = entry["provenance"]["command"].split()
+    return [word for word in words if "=" in word and not word.startswith(OF_THE_MACHINE)]
 
 
 def runs(*words: str) -> list[dict[str, Any]]:
@@ -103,7 +104,7 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
             metric,
             best_trivial(first),
             score(entries, "dense"),
-            score(entries, "compact") + ("" if all(kept(e) for e in entries) else " \\*"),
+            score(entries, "compact") + ("" if all(keeps_its_line(e) for e in entries) else " \\*"),
             change(entries, "params"),
             change(entries, "macs"),
             f"{features} of {first['gates']['features_total']}",
@@ -114,7 +115,7 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
     return "\n".join(lines)
 
 
-def kept(entry: dict[str, Any]) -> bool:
+def keeps_its_line(entry: dict[str, Any]) -> bool:
     """Whether a run that was asked for a tolerance keeps to it on the validation split; true where it was not."""
     return (entry.get("steering") or {}).get("met") is not False
 
@@ -198,8 +199,8 @@ def machine_block() -> str:
     )
 
 
-def numbers_block(entry: dict[str, Any]) -> str:
-    """A workload's scores, dense and compact, beside its trivial predictors."""
+def numbers_block(entry: dict[str, Any], sized: dict[str, Any] | None = None) -> str:
+    """A workload's scores, dense and compact, beside its trivial predictors; and those at the paper's reduction."""
     dense, compact, made = entry["dense"], entry["compact"], entry["provenance"]
     metric = entry["metric"]["name"]
     others = [name for name in dense.get("scores", {}) if name != metric]
@@ -231,7 +232,19 @@ def numbers_block(entry: dict[str, Any]) -> str:
         f"Training took {dense['train_seconds']:.0f} s dense and {compact['train_seconds']:.0f} s with gates; "
         f"compact and gated agree to {entry['equivalence']['max_rel_diff']:.1e}."
     )
-    return "\n".join([source, "", *("| " + " | ".join(row) + " |" for row in rows), "", which + course])
+    missed = "" if keeps_its_line(entry) else " It missed the line of its tolerance on the validation split. "
+    more = "" if sized is None else _at_the_papers_size(sized)
+    return "\n".join([source, "", *("| " + " | ".join(row) + " |" for row in rows), "", which + missed + course + more])
+
+
+def _at_the_papers_size(entry: dict[str, Any]) -> str:
+    compact, gates = entry["compact"], entry["gates"]
+    words = " ".join(word for word in asked(entry) if word.startswith("lumos.")) or "the defaults"
+    return (
+        f" At the paper's reduction (`{words}`, record `{entry['run_id']}`): {entry['metric']['name']} "
+        f"{_digits(compact['score'])}, {compact['params']:,} parameters ({change([entry], 'params')}), "
+        f"{len(gates['features_kept'])} of {gates['features_total']} features."
+    )
 
 
 def peers_block() -> str:
@@ -353,7 +366,9 @@ def texts() -> dict[Path, str]:
         path, workload = PROJECT / "workloads" / entry["workload"] / "README.md", entry["workload"]
         block = "numbers" if name == workload else f"numbers {name}"
         text = found[path] if path in found else path.read_text()
-        found[path] = filled(text, {block: lambda entry=entry: numbers_block(entry)})
+        sized = next(iter(suite(REDUCTIONS).get(name, [])), None)
+        sized = None if sized is None or sized["run_id"] == entry["run_id"] else sized
+        found[path] = filled(text, {block: lambda entry=entry, sized=sized: numbers_block(entry, sized)})
     return found
 
 
