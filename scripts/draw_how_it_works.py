@@ -17,7 +17,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from readme import PROJECT
 
 from lumos.files import atomic
-from lumos.gating.hard_concrete import median, open_probability, sample
+from lumos.gating.hard_concrete import expected_open, median, sample
 from lumos.gating.settings import GateSettings
 
 UNITS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
@@ -41,7 +41,7 @@ def gate(theme: Theme) -> Figure:
         )
     axes.plot(x, median(x, default), color=theme.there, lw=2.2, label="test-time value")
     axes.plot(
-        x, open_probability(x, default), color=theme.text, lw=1.2, ls="--", label="probability of being open (penalty)"
+        x, expected_open(x, default), color=theme.text, lw=1.2, ls="--", label="what the penalty counts (equation 5)"
     )
     axes.axvline(default.shift, color=theme.muted, lw=0.8)
     axes.text(default.shift - 0.1, 0.62, "closed at\ntest time", ha="right", color=theme.muted)

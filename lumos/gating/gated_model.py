@@ -149,7 +149,7 @@ class GatedModel(nn.Module):
         ``macs``: the expected share of the dense network's parameters or multiply-accumulates, times the number of
         gates.
         """
-        probability = self.gates.open_probability()
+        probability = self.gates.expected_open()
         if kind == "gates":
             return self.structure.priced(probability).sum()
         which = {"params": 0, "macs": 1}[kind]

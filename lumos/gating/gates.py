@@ -11,6 +11,7 @@ from lumos.gating.hard_concrete import (
     LOG_ALPHA_BOUND,
     OPEN,
     concrete,
+    expected_open,
     log_alpha_of,
     median,
     open_probability,
@@ -91,8 +92,12 @@ class Gates(nn.Module):
         noise = noise.mul_(high - low).add_(low)
         return noise.clamp_(OPEN, 1 - OPEN) if low < OPEN or high > 1 - OPEN else noise
 
+    def expected_open(self) -> Float[Tensor, " units"]:
+        """Return what the penalty counts of each gate: equation 5."""
+        return expected_open(self.log_alpha, self.settings)
+
     def open_probability(self) -> Float[Tensor, " units"]:
-        """Probability that each gate is open."""
+        """Return the probability that each gate is open when it is sampled."""
         return open_probability(self.log_alpha, self.settings)
 
     def is_open(self) -> Bool[Tensor, " units"]:

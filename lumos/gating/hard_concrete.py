@@ -57,14 +57,28 @@ def median(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[
     return stretched(concrete(log_alpha, None, settings), settings)
 
 
-def open_probability(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
-    """Probability that each gate is not exactly zero, differentiable in log_alpha: equation 5.
+def expected_open(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
+    """Return what the penalty counts of each gate, differentiable in log_alpha: equation 5.
 
-    Units: none, in (0, 1).  Source: LUMOS eq. 5; Louizos et al. 2018, eq. 12.  Exact for t_l = 0 and t_u = 1.
+    It is the probability that the gate is not exactly zero where the noise is from all of (0, 1); with a narrower range
+    it goes on having a gradient where the gate is certainly open or closed.
+
+    Units: none, in (0, 1).  Source: LUMOS eq. 5; Louizos et al. 2018, eq. 12.
     """
     return torch.sigmoid(log_alpha - settings.shift)
 
 
+def open_probability(log_alpha: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
+    """Return the probability that each gate is not exactly zero when it is sampled: for noise from U(t_l, t_u).
+
+    A gate is above zero where its noise is above ``sigmoid(shift - log_alpha)``.
+
+    Units: none, in [0, 1].
+    """
+    least = torch.sigmoid(settings.shift - log_alpha)
+    return ((settings.t_u - least) / (settings.t_u - settings.t_l)).clamp(0.0, 1.0)
+
+
 def log_alpha_of(probability: float, settings: GateSettings) -> float:
-    """The log_alpha at which a gate is open with this probability."""
+    """Return the log_alpha at which equation 5 gives this probability."""
     return math.log(probability / (1 - probability)) + settings.shift

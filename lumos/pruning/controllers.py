@@ -74,7 +74,7 @@ class Controller(Resumable):
         """The complexity L_C, in units of gates, as ``GatedModel.penalty`` has it; of what is measured too."""
         if measured(kind):
             assert self.measuring is not None
-            return self.measuring.calibration.cost.share(gated.gates.open_probability()) * gated.structure.units
+            return self.measuring.calibration.cost.share(gated.gates.expected_open()) * gated.structure.units
         return gated.penalty(kind)  # pyright: ignore[reportArgumentType]
 
     def after_step(self, gated: GatedModel, step: int) -> None:
@@ -214,7 +214,7 @@ class TargetController(SizeController):
 
     def penalty_terms(self, gated: GatedModel) -> tuple[Tensor, ...]:
         """The size in the unit of the budget, and what that one does not price: hidden units, or input features."""
-        probability = gated.gates.open_probability()
+        probability = gated.gates.expected_open()
         size = self.budget.size(gated.structure, probability)
         if self.budget.target.quantity == "features":
             return size, gated.penalty("gates") - size
@@ -352,7 +352,7 @@ class ToleranceController(SizeController):
         found = super().penalty_terms(gated)
         if self.goal.penalty == "gates":
             return found
-        return *found, expected_cost_of_features(gated.structure, gated.gates.open_probability())
+        return *found, expected_cost_of_features(gated.structure, gated.gates.expected_open())
 
     # ---- the score --------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ log = logging.getLogger("lumos")
 LOOK_EVERY = 20
 """Steps between two looks on a GPU for groups that have closed together; on a CPU every step has one."""
 STILL = 1e-3
-"""An open probability that moved by less did not move."""
+"""A gate whose penalty (equation 5) moved by less did not move."""
 
 
 class Pruner:
@@ -302,7 +302,7 @@ class Pruner:
     def _notice_still_gates(self) -> None:
         """Say so where half of the steps before the cut moved no gate: nothing will be removed."""
         gates = self.gated.gates
-        moved = (gates.open_probability().detach() - gates.settings.initial_open).abs()
+        moved = (gates.expected_open().detach() - gates.settings.initial_open).abs()
         if len(moved) and float(moved.max()) < STILL:
             log.warning(
                 f"step {self.step + 1}: no gate has moved so far, so that nothing would be removed; gates learn at "

@@ -32,10 +32,10 @@ def gate_columns(model: nn.Module) -> dict[str, Any]:
     """Report the state of the gates while they train, for a row of a curve; nothing for a model without."""
     if not isinstance(model, GatedModel):
         return {}
-    probability = model.gates.open_probability().detach()
+    probability, sampled = model.gates.expected_open().detach(), model.gates.open_probability().detach()
     parameters, macs = model.structure.expected_sizes(probability)
     dense = model.structure.dense_sizes
-    undecided = ((probability > UNDECIDED[0]) & (probability < UNDECIDED[1])).float().mean()
+    undecided = ((sampled > UNDECIDED[0]) & (sampled < UNDECIDED[1])).float().mean()
     return {
         "open_gates": int(model.gates.is_open().sum()),
         "expected_open": round(float(probability.sum()), 2),
@@ -46,4 +46,4 @@ def gate_columns(model: nn.Module) -> dict[str, Any]:
 
 
 UNDECIDED = (0.1, 0.9)
-"""A gate is undecided while its open probability is between these."""
+"""A gate is undecided while the probability that it is open when sampled is between these."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumos.gating.gates import Gates
-from lumos.gating.hard_concrete import log_alpha_of, median, open_probability, sample
+from lumos.gating.hard_concrete import expected_open, log_alpha_of, median, open_probability, sample
 from lumos.gating.settings import GateSettings
 from lumos.tracing.structure import Group
 
@@ -32,18 +32,31 @@ def test_median_divides_by_tau():
     torch.testing.assert_close(median(vector(1.0, 0.0, -1.7), PAPER), vector(0.881089, 0.5, 0.0), atol=1e-6, rtol=0)
 
 
-def test_open_probability_is_equation_5():
+def test_what_the_penalty_counts_is_equation_5():
     # shift = 2/3 log(.1/1.1) = -1.598597; sigmoid(0 + 1.598597) = .831822
-    torch.testing.assert_close(open_probability(vector(0.0), PAPER), vector(0.831822), atol=1e-6, rtol=0)
+    torch.testing.assert_close(expected_open(vector(0.0), PAPER), vector(0.831822), atol=1e-6, rtol=0)
     assert PAPER.shift == pytest.approx(-1.598597, abs=1e-6)
 
 
-def test_open_probability_is_the_share_of_open_samples():
-    log_alpha = torch.full((200_000,), -1.0)
-    noise = torch.rand(200_000).clamp(1e-6, 1 - 1e-6)
-    share = float((sample(log_alpha, noise, PAPER) > 0).float().mean())
-    # sigmoid(-1 + 1.598597) = .645335; the standard error of the share is .0011
-    assert share == pytest.approx(0.645335, abs=5e-3)
+@pytest.mark.parametrize(
+    ("low", "high", "log_alpha", "expected"),
+    [
+        # sigmoid(-1 + 1.598597) = .645335, equation 5
+        (0.0, 1.0, -1.0, 0.645335),
+        # open where the noise is above sigmoid(-1.598597 + 1.4) = .4505133: (.6 - .4505133) / .2 = .747433
+        (0.4, 0.6, -1.4, 0.747433),
+        (0.4, 0.6, 0.0, 1.0),
+        (0.4, 0.6, -3.0, 0.0),
+    ],
+)
+def test_open_probability_is_the_share_of_open_samples(low, high, log_alpha, expected):
+    settings = GateSettings(t_l=low, t_u=high)
+    assert float(open_probability(vector(log_alpha), settings)) == pytest.approx(expected, abs=1e-6)
+    gates = Gates([Group("g", "hidden", 0, 200_000)], settings).train()
+    gates.log_alpha.data.fill_(log_alpha)
+    # the standard error of the share is at most .0011
+    assert float((gates() > 0).float().mean()) == pytest.approx(expected, abs=5e-3)
+    torch.testing.assert_close(gates.open_probability()[:1].double(), vector(expected), atol=1e-5, rtol=0)
 
 
 def test_inner_thresholds_make_far_gates_deterministic():
@@ -64,9 +77,9 @@ def test_gates_at_test_time_are_the_median():
 
 
 @given(st.floats(0.01, 0.99), st.floats(0.2, 2.0))
-def test_log_alpha_of_inverts_open_probability(p, tau):
+def test_log_alpha_of_inverts_equation_5(p, tau):
     settings = GateSettings(tau=tau)
-    assert float(open_probability(vector(log_alpha_of(p, settings)), settings)) == pytest.approx(p, abs=1e-9)
+    assert float(expected_open(vector(log_alpha_of(p, settings)), settings)) == pytest.approx(p, abs=1e-9)
 
 
 def test_project_keeps_the_best_gate_of_each_group_open():
@@ -114,7 +127,7 @@ def test_noise_stays_inside_the_thresholds(thresholds, monkeypatch):
 def test_gradient_reaches_log_alpha():
     log_alpha = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a: sample(a, vector(0.3, 0.5, 0.6), PAPER), log_alpha)
-    assert torch.autograd.gradcheck(lambda a: open_probability(a, PAPER), log_alpha)
+    assert torch.autograd.gradcheck(lambda a: expected_open(a, PAPER), log_alpha)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from lumos.compaction.compact import compact
 from lumos.compaction.probe import trace_and_probe
 from lumos.errors import StructureError, UnsupportedError
 from lumos.gating.gated_model import GatedModel
-from lumos.gating.hard_concrete import LOG_ALPHA_BOUND, open_probability, sample
+from lumos.gating.hard_concrete import LOG_ALPHA_BOUND, expected_open, sample
 from lumos.gating.settings import GateSettings
 from lumos.pruning.budget import SLACK, Budget
 from lumos.pruning.report import gate_report
@@ -95,7 +95,7 @@ class Loxia(TwoPhaseMethod):
 
     def adjust_gradients(self) -> None:
         """Add the gradient of the expected number of gated weights, times lambda over the number of samples."""
-        counts = [g.weights * open_probability(g.log_alpha, SETTINGS).sum() for g in self.layers.values()]
+        counts = [g.weights * expected_open(g.log_alpha, SETTINGS).sum() for g in self.layers.values()]
         (self.price * torch.stack(counts).sum()).backward()
 
     def rank(self) -> Tensor:
