@@ -363,7 +363,7 @@ class ToleranceController(SizeController):
     def line(self, step: int) -> float | None:
         """The worst score that is allowed at this step; None where there is nothing yet to hold it against."""
         if self.goal.course:
-            return self.goal.line(step / self.schedule.steps)
+            return self.goal.line(step / self.schedule.steps, self.schedule.gated_steps / self.schedule.steps)
         if not self.ready:
             return None
         trained_out = self.goal.below(self.sign * self.high)
@@ -447,7 +447,8 @@ class ToleranceController(SizeController):
         self.held += 1
         if healthy and (self.held >= CALM or self.log_limit >= self.start):
             self._lower()
-        return not healthy and self.held >= GRACE
+        at_full_size = self.log_limit >= self.start  # where it is no better for being larger
+        return not healthy and self.held >= GRACE and not at_full_size
 
     def _lower(self) -> None:
         """Let the budget fall again: freely, or half way to the size that was too small, where that is far enough."""

@@ -107,7 +107,7 @@ CURVE = ((0.02, 0.5), (0.5, 0.8), (1.0, 0.9))
 def test_the_budget_falls_while_the_network_keeps_up_with_the_dense_one():
     controller = tolerant(curve=CURVE)
     start = math.exp(controller.start)
-    found = checked(controller, 0.1, 0.6, 0.6, 0.6)
+    found = checked(controller, 0.1, 0.7, 0.7, 0.7)
     # A check at each second step; the first ones come before the curve, and the second begins the fall.
     fall = math.exp(-2 * FALL / 100)
     assert found == pytest.approx([start, start, start * fall, start * fall**2])
