@@ -40,8 +40,10 @@ QUICKER = 1.15
 """By how much the fall is quicker after each check that ends none, up to its first pace."""
 CLOSE = math.log(1.15)
 """Two sizes whose logarithms are no further apart are not told from each other."""
+SEARCH = 0.75
+"""Share of the gated steps in which a tolerance looks for the smallest size; in the others what is open learns."""
 SAFE = math.log(1.3)
-"""By how much larger than where the search for the smallest size came to the network is cut, on a logarithmic scale."""
+"""By how much larger a network that is behind when the search ends, or at the cut, becomes, on a logarithmic scale."""
 
 
 class Controller(Resumable):
@@ -245,7 +247,7 @@ class ToleranceController(SizeController):
     the network is held at its size, so that it can recover. Where that does not help, the units open again that were
     open when it last kept up; their weights are as they were when they closed. From there the budget falls half way to
     the size that was too small, and so on. A network that falls behind at that size too gets a larger one back, in
-    steps that double. It is cut a little larger than where this search came to: there it kept up only just.
+    steps that double. The search ends before the cut: units that opened again have to learn what changed meanwhile.
 
     The score is that of the test-time gates with weights averaged over the steps since the check before: sampled gates
     and a learning rate at its peak shake the weights, and the average is a better guess of where they will settle.
@@ -258,7 +260,7 @@ class ToleranceController(SizeController):
 
     memory = (
         "log_lambda", "excess", "start", "log_limit", "falling", "pace", "aim", "too_small", "held", "setbacks",
-        "margin", "ready", "mean", "seen", "high", "since_high", "kept_up", "returned", "checks",
+        "settled", "margin", "ready", "mean", "seen", "high", "since_high", "kept_up", "returned", "checks",
     )  # fmt: skip
     goal: Tolerance
 
@@ -285,6 +287,7 @@ class ToleranceController(SizeController):
         self.too_small: float | None = None  # logarithm of a size that was not within the tolerance
         self.held = 0  # checks since the budget is held
         self.setbacks = 0  # how often units opened again since it last kept up
+        self.settled = False  # whether the search has ended
         self.margin: float | None = None
         self.ready = bool(goal.course)  # whether there is a line to hold scores against
         self.mean: list[Tensor] = []
@@ -390,7 +393,9 @@ class ToleranceController(SizeController):
         if self.margin >= 0:
             self._remember(gated, size)
             self.setbacks = 0
-        if self._is_too_small(gated):
+        if not self.settled and step >= SEARCH * self.schedule.gated_steps:
+            self._settle(gated)
+        elif self._is_too_small(gated):
             self._open_again(gated, CLOSE / 2 * 2**self.setbacks)
             self.setbacks += 1
 
@@ -436,19 +441,32 @@ class ToleranceController(SizeController):
         healthy = self.margin >= 0
         if self.falling:
             self.pace = min(1.0, self.pace * QUICKER)
-            if not healthy or self.log_limit <= max(self.aim, self.least + CLOSE):
-                self.falling, self.held = False, 0
             if not healthy:
-                # The size follows the budget with a delay; held at the budget, it would go on falling.
-                gates = gated.gates
-                size = self._log_share(gated, nearly_decided(gates.log_alpha.detach(), gates.settings.shift))
-                self.log_limit, self.excess = max(self.log_limit, size), 0.0
+                self._hold(gated)
+            elif self.log_limit <= max(self.aim, self.least + CLOSE):
+                self.falling, self.held = False, 0
             return False
         self.held += 1
-        if healthy and (self.held >= CALM or self.log_limit >= self.start):
+        if healthy and not self.settled and (self.held >= CALM or self.log_limit >= self.start):
             self._lower()
         at_full_size = self.log_limit >= self.start  # where it is no better for being larger
         return not healthy and self.held >= GRACE and not at_full_size
+
+    def _settle(self, gated: GatedModel) -> None:
+        """End the search: at this size, or at a larger one if the network is behind at it."""
+        assert self.margin is not None
+        self.settled = True
+        if self.margin < 0:
+            self._open_again(gated, SAFE)
+        else:
+            self._hold(gated)
+
+    def _hold(self, gated: GatedModel) -> None:
+        """Hold the network at its size. It follows the budget with a delay: held there, it would go on falling."""
+        gates = gated.gates
+        size = self._log_share(gated, nearly_decided(gates.log_alpha.detach(), gates.settings.shift))
+        self.falling, self.held = False, 0
+        self.log_limit, self.excess = max(self.log_limit, size), 0.0
 
     def _lower(self) -> None:
         """Let the budget fall again: freely, or half way to the size that was too small, where that is far enough."""
@@ -475,8 +493,8 @@ class ToleranceController(SizeController):
         self.falling, self.held, self.margin, self.pace, self.aim = False, 0, None, 0.25, -math.inf
 
     def finalize(self, gated: GatedModel) -> None:
-        """Open units again where the network fell behind on its way to this size, or does so now."""
-        if self.too_small is not None or (self.margin is not None and self.margin < 0):
+        """Open units again where the network did not keep up at last."""
+        if self.margin is not None and self.margin < 0:
             self.returned = True
             self._open_again(gated, SAFE)
         super().finalize(gated)

@@ -12,7 +12,7 @@ from lumos.errors import ConfigError
 
 DEFAULT_LAMBDA = 1e-3
 """What lambda is where neither it nor a target nor a tolerance is given."""
-AHEAD = 0.3
+AHEAD = 0.5
 """Share of what the dense network gains after the cut by which a smaller one has to be ahead of it before."""
 
 Measured = Literal["latency", "memory"]

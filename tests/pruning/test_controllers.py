@@ -1,6 +1,5 @@
 """What sets the penalty's coefficient, a target or a tolerance, and what is decided at the cut."""
 
-import copy
 import itertools
 import math
 
@@ -15,6 +14,7 @@ from lumos.pruning.controllers import (
     GRACE,
     PATIENCE,
     SAFE,
+    SEARCH,
     TargetController,
     ToleranceController,
     make_controller,
@@ -176,7 +176,8 @@ def test_a_network_that_falls_behind_is_held_at_its_size_and_not_at_the_budget_a
     assert held == pytest.approx(math.exp(controller.start))
 
 
-def test_the_cut_is_larger_than_where_the_search_ended_if_it_fell_behind_on_the_way():
+@pytest.mark.parametrize("last", [0.9, 0.1])
+def test_after_the_search_nothing_closes_and_a_network_that_is_behind_goes_on_larger(last):
     controller, gated = tolerant(curve=CURVE), mlp()
     checked(controller, 0.1, gated=gated)
     for closed in range(4, 80, 4):
@@ -184,19 +185,16 @@ def test_the_cut_is_larger_than_where_the_search_ended_if_it_fell_behind_on_the_
             gated.gates.log_alpha[8 : 8 + closed] = -3.0
         checked(controller, 0.9, gated=gated)
     few = int(gated.gates.is_open().sum())
-    never_behind = copy.deepcopy(controller.state_dict())
-    checked(controller, 0.1, *[0.1] * GRACE, gated=gated)
-    checked(controller, *[0.9] * 4, gated=gated)
-    with torch.no_grad():
-        gated.gates.log_alpha[8:84] = -3.0
-    controller.finalize(gated)
-    assert math.log(int(gated.gates.is_open().sum()) / few) > SAFE
-    assert controller.report()["returned_at_cut"]
-    with torch.no_grad():
-        gated.gates.log_alpha[8:84] = -3.0
-    controller.load_state_dict(never_behind)
-    controller.finalize(gated)
-    assert int(gated.gates.is_open().sum()) == few
+    left = math.ceil(SEARCH * SCHEDULE.gated_steps / controller.interval) - 1 - len(controller.checks)
+    checked(controller, *[0.9] * left, gated=gated)
+    assert not controller.settled
+    (limit,) = checked(controller, last, gated=gated)
+    assert controller.settled
+    if last == 0.9:
+        assert int(gated.gates.is_open().sum()) == few
+    else:
+        assert math.log(int(gated.gates.is_open().sum()) / few) > SAFE
+    assert set(checked(controller, *[0.9] * 10, gated=gated)) == {limit}
 
 
 def test_a_network_that_never_keeps_up_loses_nothing():
