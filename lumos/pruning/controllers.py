@@ -42,8 +42,6 @@ CLOSE = math.log(1.15)
 """Two sizes whose logarithms are no further apart are not told from each other."""
 SEARCH = 0.75
 """Share of the gated steps in which a tolerance looks for the smallest size; in the others what is open learns."""
-SAFE = math.log(1.3)
-"""By how much larger a network that is behind when the search ends, or at the cut, becomes, on a logarithmic scale."""
 
 
 class Controller(Resumable):
@@ -366,7 +364,7 @@ class ToleranceController(SizeController):
     def line(self, step: int) -> float | None:
         """The worst score that is allowed at this step; None where there is nothing yet to hold it against."""
         if self.goal.course:
-            return self.goal.line(step / self.schedule.steps, self.schedule.gated_steps / self.schedule.steps)
+            return self.goal.line(step / self.schedule.steps)
         if not self.ready:
             return None
         trained_out = self.goal.below(self.sign * self.high)
@@ -396,8 +394,7 @@ class ToleranceController(SizeController):
         if not self.settled and step >= SEARCH * self.schedule.gated_steps:
             self._settle(gated)
         elif self._is_too_small(gated):
-            self._open_again(gated, CLOSE / 2 * 2**self.setbacks)
-            self.setbacks += 1
+            self._open_again(gated)
 
     def _remember(self, gated: GatedModel, size: float) -> None:
         """Remember these gates as the last ones with which it kept up; those before stay, in steps of 15% or more."""
@@ -457,7 +454,7 @@ class ToleranceController(SizeController):
         assert self.margin is not None
         self.settled = True
         if self.margin < 0:
-            self._open_again(gated, SAFE)
+            self._open_again(gated)
         else:
             self._hold(gated)
 
@@ -477,11 +474,13 @@ class ToleranceController(SizeController):
         elif self.log_limit - self.too_small > CLOSE:
             self.falling, self.aim = True, (self.log_limit + self.too_small) / 2
 
-    def _open_again(self, gated: GatedModel, by: float) -> None:
-        """Open the units that were open when the network last kept up at a size larger than now by this logarithm."""
+    def _open_again(self, gated: GatedModel) -> None:
+        """Open the units that were open when the network last kept up at a larger size than now, in steps that double."""
         gates = gated.gates
         now = self._log_share(gated, gates.is_open().double())
-        while len(self.kept_up) > 1 and self.kept_up[-1][0] <= now + by:
+        step = CLOSE / 2 * 2**self.setbacks
+        self.setbacks += 1
+        while len(self.kept_up) > 1 and self.kept_up[-1][0] <= now + step:
             self.kept_up.pop()
         size, log_lambda, then = self.kept_up[-1]
         shift = gates.settings.shift
@@ -496,7 +495,7 @@ class ToleranceController(SizeController):
         """Open units again where the network did not keep up at last."""
         if self.margin is not None and self.margin < 0:
             self.returned = True
-            self._open_again(gated, SAFE)
+            self._open_again(gated)
         super().finalize(gated)
 
     def report(self, valid_score: float | None = None) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from lumos.errors import ConfigError
 
 DEFAULT_LAMBDA = 1e-3
 """What lambda is where neither it nor a target nor a tolerance is given."""
-AHEAD = 0.5
-"""Share of what the dense network gains after the cut by which a smaller one has to be ahead of it before."""
 
 Measured = Literal["latency", "memory"]
 """What of a call is measured: its time; or the bytes of weights, inputs and activations at its peak."""
@@ -232,29 +230,12 @@ class Tolerance:
         """The points of the curve that have a score, in order."""
         return sorted((at, score) for at, score in self.curve if math.isfinite(score))
 
-    def line(self, share: float, cut: float = 1.0) -> float | None:
+    def line(self, share: float) -> float | None:
         """Return the worst score that is allowed at a share of the training: None before the curve begins, or without.
 
-        It is worse by the share than what the dense network had come to, and better by a part of what that still gained
-        after the share at which the smaller one is cut: that one gains less. What the dense network had come to is the
-        best mean of three neighbours of the curve so far, since it is the one of its best epoch too. The line is never
-        stricter than :attr:`threshold`.
-
-        Args:
-            share: Of the training, in [0, 1].
-            cut: The share of the training at which the cut is.
+        It is worse by the share than the best mean of three neighbours of the curve so far, since the dense network is
+        the one of its best epoch too; it is never stricter than :attr:`threshold`.
         """
-        reached = self._reached(share)
-        if reached is None:
-            return None
-        at_the_cut, at_last = self._reached(cut), self._reached(1.0)
-        if at_the_cut is not None and at_last is not None:  # the course begins before the cut
-            reached += AHEAD * (at_last - at_the_cut)
-        found = self.below(reached)
-        return min(found, self.threshold) if self.higher_is_better else max(found, self.threshold)
-
-    def _reached(self, share: float) -> float | None:
-        """What the dense network had come to."""
         known = self.course
         if not known or share < known[0][0]:
             return None
@@ -266,7 +247,8 @@ class Tolerance:
         before = max(point for point in smooth if point[0] <= share)
         after = min((point for point in smooth if point[0] > share), default=before)
         part = 0.0 if after == before else (share - before[0]) / (after[0] - before[0])
-        return before[1] + part * (after[1] - before[1])
+        found = self.below(before[1] + part * (after[1] - before[1]))
+        return min(found, self.threshold) if self.higher_is_better else max(found, self.threshold)
 
     @property
     def sign(self) -> int:

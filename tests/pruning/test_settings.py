@@ -46,9 +46,6 @@ def test_the_line_of_a_tolerance_follows_the_dense_course():
     # means of neighbours: .35, .5, .7667, .9
     assert rising.line(0.1) is None
     assert rising.line(0.25) == pytest.approx(0.9 * 0.35)
-    # .9 - .5 is gained after a cut in the middle, and half of it is asked for before
-    assert rising.line(0.25, cut=0.5) == pytest.approx(0.9 * (0.35 + 0.2))
-    assert rising.line(0.1, cut=0.5) is None
     assert rising.line(0.375) == pytest.approx(0.9 * 0.425)
     assert rising.line(1.0) == pytest.approx(0.9 * 0.9)
     falling = Tolerance(0.1, baseline=1.0, curve=((0.5, 2.0), (1.0, 0.5), (1.0, math.nan)), higher_is_better=False)
