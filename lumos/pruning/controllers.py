@@ -475,7 +475,7 @@ class ToleranceController(SizeController):
             self.falling, self.aim = True, (self.log_limit + self.too_small) / 2
 
     def _open_again(self, gated: GatedModel) -> None:
-        """Open the units that were open when the network last kept up at a larger size than now, in steps that double."""
+        """Open the units that were open when the network last kept up at a larger size, in steps that double."""
         gates = gated.gates
         now = self._log_share(gated, gates.is_open().double())
         step = CLOSE / 2 * 2**self.setbacks
