@@ -78,9 +78,9 @@ def test_tests_of_the_engine_need_only_the_engine():
 
 DOORS = ("sklearn", "lightning", "transformers")
 """Modules for users of another library, each with an extra of its name."""
-NOT_IMPORTED = {"hydra-submitit-launcher", "onnx", "ogb", "h5netcdf"}
-"""A plug-in, which Hydra finds by itself; what torch writes ONNX files with; what xarray reads NetCDF with; and ogb, of
-which Molhiv runs one file by its path, since importing the package asks the index for a newer version."""
+NOT_IMPORTED = {"hydra-submitit-launcher", "ogb", "h5netcdf"}
+"""A plug-in, which Hydra finds by itself; what xarray reads NetCDF with; and ogb, of which Molhiv runs one file by its
+path, since importing the package asks the index for a newer version."""
 
 
 def test_what_is_imported_is_declared():

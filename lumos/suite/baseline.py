@@ -21,7 +21,9 @@ from lumos.suite.config import RunConfig
 from lumos.suite.console import log
 from lumos.suite.training import distributed
 from lumos.suite.training.checkpoint import Store, save_tensors
+from lumos.suite.training.evaluation import evaluate
 from lumos.suite.training.loop import train
+from lumos.suite.training.state import fresh_model
 from lumos.suite.training.trained import Trained
 from lumos.suite.workload import Loaders, Workload
 
@@ -31,6 +33,8 @@ FILES = ("dense.pt", "dense.json")
 
 SCHEDULES = ("decay", "hold")
 """What ``workload.schedule=better`` tries; of equal validation scores the first one's network is taken."""
+GIVEN = "given"
+"""What ``workload.schedule`` is where the dense network comes trained."""
 
 
 def shared_folder(config: RunConfig, workload: Workload, loaders: Loaders, schedule: str) -> Path:
@@ -45,7 +49,8 @@ def dense_baseline(
     """Train the dense network, or read it where an equal run trained it before.
 
     Runs that need the same one at the same time wait for the first of them. Where the recipe's schedule is ``better``,
-    one is trained by each of :data:`SCHEDULES`, and the better one by its validation score is taken.
+    one is trained by each of :data:`SCHEDULES`, and the better one by its validation score is taken; where it is
+    ``given``, the network is taken as the workload or ``init_from`` gives it, and is not trained.
 
     Args:
         config: The run's settings; what concerns the gates plays no part.
@@ -84,20 +89,32 @@ def _trained_by(
             facts, weights = known
             model = workload.model()
             model.load_state_dict(weights)
-            log.info(f"dense: trained before by an equal run ({facts['seconds']:.0f} s then), read from {folder}")
+            before = f"trained before by an equal run ({facts['seconds']:.0f} s then)"
+            log.info(f"dense: {'as given, not trained' if schedule == GIVEN else before}, read from {folder}")
             return Trained(model.to(device).eval(), **facts)
-        trained = train(workload, loaders, config, device, gated=False, store=store, schedule=schedule)
+        if schedule == GIVEN:
+            trained = _given(config, workload, loaders, device)
+        else:
+            trained = train(workload, loaders, config, device, gated=False, store=store, schedule=schedule)
         if main:
             _write(folder, trained)
             store.clear()
     return trained
 
 
+def _given(config: RunConfig, workload: Workload, loaders: Loaders, device: torch.device) -> Trained:
+    """The dense network that comes trained, and its validation score."""
+    model = fresh_model(workload, config, device).eval()
+    score = evaluate(workload, model, loaders.valid, device)
+    log.info(f"dense: as given, not trained: validation {workload.metric.name} {score:.4f}")
+    return Trained(model, score, seconds=0.0, steps=0, curve=[])
+
+
 def publish(folder: Path, config: RunConfig, workload: Workload, loaders: Loaders) -> None:
     """Put dense networks that were trained anew where all runs find them. Raises RecordError."""
     if not folder.is_dir():
         return
-    for schedule in SCHEDULES:
+    for schedule in (*SCHEDULES, GIVEN):
         if (folder / schedule).is_dir():
             shared = shared_folder(config, workload, loaders, schedule)
             with record.locked(shared, wait=True), record.writing(shared):

@@ -16,7 +16,7 @@ from lumos.compaction.model import CompactModel
 from lumos.errors import ConfigError, StructureError, UnsupportedError, one_line
 from lumos.measure import parameters
 from lumos.suite import data_files, data_size, record, report
-from lumos.suite.baseline import dense_baseline, publish
+from lumos.suite.baseline import GIVEN, dense_baseline, publish
 from lumos.suite.config import RunConfig
 from lumos.suite.console import log, logging_to, silence
 from lumos.suite.identity import WITH_GATES
@@ -215,7 +215,8 @@ def _from_scratch(
     if entry is None or not (reference_run / "compact.pt").exists():
         entry = run(replace(ours, force=entry is not None), workload)
     log.info(f"scratch: the shape of run {ours.run_id}")
-    trained = train_with(config, workload, loaders, device, reference_run, schedule=dense.schedule or "decay")
+    schedule = "decay" if dense.schedule in (None, GIVEN) else dense.schedule
+    trained = train_with(config, workload, loaders, device, reference_run, schedule=schedule)
     trained.steering = {
         "key": "method.target",
         "asked": config.method.target,

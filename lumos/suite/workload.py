@@ -18,8 +18,8 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 
 from lumos.errors import DataError
 
-Schedule = Literal["decay", "hold", "better"]
-"""How a dense baseline's learning rate goes; see :class:`Recipe`."""
+Schedule = Literal["decay", "hold", "better", "given"]
+"""How a dense baseline's learning rate goes, or that it is not trained; see :class:`Recipe`."""
 
 Batch = Any
 """What a loader yields: a tensor, or a tuple, list or dict of them, or any object with a ``to(device)``."""
@@ -44,8 +44,9 @@ class Recipe:
 
     ``learning_rate`` is the peak rate of AdamW. A gated training stays at it until the cut and then falls to zero along
     a cosine; ``schedule`` says how the dense baseline's goes: ``decay``, a cosine from the first step, ``hold``, as a
-    gated one's, or ``better``: both are trained, and the one of the better validation score is the baseline. Raises
-    DataError for values that cannot be used.
+    gated one's, or ``better``: both are trained, and the one of the better validation score is the baseline. With
+    ``given`` the dense network comes trained: what ``model()`` returns, or ``init_from`` holds, is the baseline as it
+    is. Raises DataError for values that cannot be used.
     """
 
     epochs: int
@@ -61,7 +62,7 @@ class Recipe:
         if self.weight_decay < 0:
             raise DataError(f"workload.weight_decay={self.weight_decay}: expected a number >= 0")
         if self.schedule not in get_args(Schedule):
-            raise DataError(f"workload.schedule={self.schedule}: expected decay, hold or better")
+            raise DataError(f"workload.schedule={self.schedule}: expected decay, hold, better or given")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from lumos.suite.workload_class import build_workload
 from tests.configurations import composed
 
 WORKLOADS = ("braintumor", "cfd", "cosmoflow", "dms", "em_denoise", "fluid", "molhiv", "optical", "ppa", "puremd",
-             "slstr", "stemdl", "synthetic")  # fmt: skip
+             "qlknn", "slstr", "stemdl", "synthetic")  # fmt: skip
 
-QUICK = ("cfd", "cosmoflow", "ppa", "synthetic")
+QUICK = ("cfd", "cosmoflow", "ppa", "qlknn", "synthetic")
 """Generated at scale=tiny within a second."""
 
 

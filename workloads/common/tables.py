@@ -92,12 +92,22 @@ class Splits:
         return table_baselines(self.train, self.test)
 
 
-@torch.no_grad()
 def r2_score(model: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Compute R2 of the predictions for batches ``(inputs, outputs)``: 1 minus residual over total sum of squares.
 
     One R2 per output over all rows, then their plain mean: an output counts the same whatever its scale. Outputs
     that are constant over the split do not count. Sums are kept in float64, batch by batch.
+
+    Raises:
+        DataError: there are no rows, or no output varies.
+    """
+    each = r2_each(model, batches)
+    return each[~each.isnan()].mean().item()
+
+
+@torch.no_grad()
+def r2_each(model: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> Float[Tensor, " outputs"]:
+    """Compute R2 of each output as :func:`r2_score` does; NaN for one that is constant over the split.
 
     Raises:
         DataError: there are no rows, or no output varies.
@@ -120,7 +130,7 @@ def r2_score(model: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, 
     varies = total > rows * (torch.finfo(torch.float32).eps * origin).square()
     if not varies.any():
         raise DataError("every output is constant over the split, so that R2 is undefined; ask for more varied data")
-    return (1 - residual[varies] / total[varies]).mean().item()
+    return torch.where(varies, 1 - residual / total, torch.nan)
 
 
 def standardised_mse(

@@ -25,25 +25,27 @@ def setup(state: TrainState, task: Task) -> None:
             "folder's record and run again"
         )
     small = load(task.reference_run / "compact.pt", copy.deepcopy(state.model).cpu()).to(state.device)
-    fresh_weights(small, state.model)
+    pretrained = state.workload.recipe.schedule == "given" or state.config.init_from is not None
+    fresh_weights(small, state.model, pretrained=pretrained)
     state.model = small.train()
     state.replica = state.model
     state.optimizer = make_optimizer(state.model, state.workload)
 
 
 @torch.no_grad()
-def fresh_weights(small: CompactModel, dense: nn.Module) -> None:
+def fresh_weights(small: CompactModel, dense: nn.Module, *, pretrained: bool = False) -> None:
     """Draw the weights of a compact network as those of the fresh dense one were drawn.
 
     A layer that torch's own rule initialised is initialised by it, for its new width; every other parameter takes
-    values of the dense one, drawn at random. What the cut folded into buffers goes.
+    values of the dense one, drawn at random. What the cut folded into buffers goes. How the weights of a ``pretrained``
+    dense network were drawn is not known: then torch's rule is taken for every layer that has one.
     """
     whole = dict(dense.named_modules())
     done: set[int] = set()
     for name, module in small.model.named_modules():
         reset = getattr(module, "reset_parameters", None)
         twin = whole.get(name)
-        if reset is None or twin is None or not _by_default(twin):
+        if reset is None or twin is None or not (pretrained or _by_default(twin)):
             continue
         reset()
         done |= {id(p) for p in module.parameters(recurse=False)}

@@ -98,7 +98,7 @@ def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         kept, of = len(entry["gates"]["features_kept"]), entry["gates"]["features_total"]
         rows.append(("input features", f"{of}", f"{kept}", _less(of, kept)))
     seconds = dense["train_seconds"], compact["train_seconds"]
-    if None not in seconds:  # a loop of one's own does not say
+    if None not in seconds and entry["dense"].get("schedule") != "given":  # a loop of one's own does not say
         rows.append(("training time [s]", f"{seconds[0]:.1f}", f"{seconds[1]:.1f}",
                      _times(seconds[0] / seconds[1] if seconds[1] else None)))  # fmt: skip
     return rows
@@ -143,6 +143,10 @@ def run_lines(entry: dict[str, Any], folder: Path) -> list[str]:
     if equal:
         lines.append(
             f"compact == gated at the cut: largest relative difference {equal['max_rel_diff']:.1e} in {equal['dtype']}"
+        )
+    if entry["dense"].get("schedule") == "given":
+        lines.append(
+            f"dense: the given network, not trained; compact trained for {entry['compact']['train_seconds']:.1f} s"
         )
     schedules = entry["dense"].get("schedules") or {}
     if len(schedules) > 1:

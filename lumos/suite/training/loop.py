@@ -191,7 +191,7 @@ def _lumos_method(
     if not isinstance(state.model, GatedModel):
         return None
     settings, goal = state.config.lumos, state.config.lumos.goal
-    score, loss = (dense.valid_score, dense.curve[-1]["loss"]) if dense and dense.curve else (None, 0.0)
+    score, loss = (dense.valid_score if dense else None), (dense.curve[-1]["loss"] if dense and dense.curve else 0.0)
     if isinstance(goal, Tolerance):
         goal = replace(
             goal, score=lambda model: evaluate(state.workload, model, loaders.valid, state.device), baseline=score,

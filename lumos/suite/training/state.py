@@ -33,6 +33,15 @@ PLACE = ("epoch", "batch", "step", "losses_from")
 """Where a training is: the open epoch, its next batch, the steps so far, and the batch of the first of its losses."""
 
 
+def fresh_model(workload: Workload, config: RunConfig, device: torch.device) -> nn.Module:
+    """Make the dense network that a training starts from: by the seed, and with the weights of ``init_from``."""
+    torch.manual_seed(config.seed)
+    model = workload.model().to(device)
+    if config.init_from:
+        initialize(model, config.init_from, config.init_strict)
+    return model
+
+
 class TrainState:
     """The state of a training: fresh from the seed, or as a checkpoint left it.
 
@@ -56,10 +65,7 @@ class TrainState:
         self, workload: Workload, config: RunConfig, device: torch.device, *, gated: bool, schedule: str = "decay"
     ) -> None:
         self.workload, self.config, self.device, self.schedule = workload, config, device, schedule
-        torch.manual_seed(config.seed)
-        self.model: nn.Module = workload.model().to(device)
-        if config.init_from:
-            initialize(self.model, config.init_from, config.init_strict)
+        self.model: nn.Module = fresh_model(workload, config, device)
         if gated:
             self.model = gate(
                 self.model,

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from lumos.errors import DataError
 from lumos.suite import baseline
@@ -33,11 +34,11 @@ def test_a_plain_training_can_stay_at_its_peak_as_long_as_a_gated_one():
 
 def test_ids_of_decay_are_those_of_runs_before_there_was_a_choice():
     ids = {}
-    for schedule in ("decay", "hold", "better"):
+    for schedule in ("decay", "hold", "better", "given"):
         config = read(compose(["workload=cfd", f"workload.schedule={schedule}"]))
         ids[schedule] = config
         assert ("schedule" in config.recorded["workload"]) == (schedule != "decay")
-    assert len({c.run_id for c in ids.values()}) == len({c.baseline_id for c in ids.values()}) == 3
+    assert len({c.run_id for c in ids.values()}) == len({c.baseline_id for c in ids.values()}) == 4
     assert ids["better"].baseline_of("decay") == ids["decay"].baseline_id
     assert ids["better"].baseline_of("hold") == ids["hold"].baseline_id
 
@@ -74,6 +75,28 @@ def test_done_anew_both_take_the_place_of_what_there_was(tmp_path):
     assert not list((tmp_path / "results/runs").glob("*/*/dense"))
 
 
+def test_a_given_network_is_not_trained(tmp_path):
+    torch.manual_seed(77)
+    given = build_workload(compose(words(tmp_path))).model().state_dict()
+    torch.save(given, tmp_path / "weights.pt")
+
+    def gated(*more):
+        asked = [f"init_from={tmp_path / 'weights.pt'}", "workload.schedule=given", "lumos.tolerance=0.9", *more]
+        cfg = compose([word for word in words(tmp_path, *asked) if word != "method=dense"])
+        return run(read(cfg), build_workload(cfg))
+
+    found = gated()
+    dense = found["dense"]
+    assert (dense["steps"], dense["train_seconds"], dense["schedules"]) == (0, 0.0, {"given": dense["valid_score"]})
+    assert found["compact"]["steps"] == 8
+    assert found["steering"]["line"] == dense["valid_score"] - 0.9 * abs(dense["valid_score"])
+    (kept,) = (tmp_path / "results/baselines/synthetic").glob("*/dense.pt")
+    for name, tensor in torch.load(kept, weights_only=True).items():
+        assert torch.equal(tensor, given[name])
+    assert gated("force=true")["dense"]["score"] == dense["score"]
+    assert not list((tmp_path / "results/runs").glob("*/*/dense"))
+
+
 def test_another_word_is_refused():
-    with pytest.raises(DataError, match=r"workload\.schedule=step: expected decay, hold or better"):
+    with pytest.raises(DataError, match=r"workload\.schedule=step: expected decay, hold, better or given"):
         Recipe(1, 1e-3, schedule="step")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from lumos.workloads.common import checksums
 from lumos.workloads.common.files import make_files
 
 GENERATED = ("braintumor", "cfd", "cosmoflow", "dms", "em_denoise", "fluid", "molhiv", "optical", "ppa", "puremd",
-             "slstr", "stemdl")  # fmt: skip
+             "qlknn", "slstr", "stemdl")  # fmt: skip
 """Workloads that keep what they generate."""
 
 
