@@ -1,9 +1,9 @@
 """The networks of finished runs, called in several ways: `python benchmarks/execution.py RUN … [--write FILE.csv]`.
 
 Dense and compact network of each run are called as Python calls them (eager), compiled by torch.compile, and as ONNX
-files in onnxruntime, with one thread each, in turns at each batch. Where the run's workload was given its dense network as
-an ONNX file, that file is called too (published). RUN is a folder or the beginning of a run id; batches are
-``--batches 1,25,1000``. A row of the table is one network, way and batch, with the run's R2 or other score beside it.
+files in onnxruntime, with one thread each, in turns at each batch. Where the run's workload was given its dense network
+as an ONNX file, that file is called too (published). RUN is a folder or the beginning of a run id; batches are
+``--batches 1,25,1000``. A row of the table is one network, way and batch, with the run's score beside it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def rows_of(run: FinishedRun, batches: Sequence[int], seconds: float) -> list[di
         files = {name: Path(folder) / f"{name}.onnx" for name in models}
         for name, model in models.items():
             lumos.export(model, example, files[name])
-        files |= {"published": file for file in run.workload.files() if file.suffix == ".onnx"}
+        published = [file for file in run.workload.files() if file.suffix == ".onnx"]
+        files |= {"published": published[0]} if published else {}
         loaded = {name: session(file) for name, file in files.items()}
     for batch in batches:
         inputs = resized(example, batch)

@@ -42,8 +42,8 @@ class QLKNN(TableWorkload):
     rows: int = 125_000
     widths: Sequence[int] = (133, 133, 133, 133, 133)
     batch_size: int = 1000
-    epochs: int = 100
-    learning_rate: float = 1e-3
+    epochs: int = 30
+    learning_rate: float = 3e-3
     schedule: Schedule = "given"
 
     name = "qlknn"
