@@ -43,7 +43,7 @@ class QLKNN(TableWorkload):
     widths: Sequence[int] = (133, 133, 133, 133, 133)
     batch_size: int = 1000
     epochs: int = 30
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     schedule: Schedule = "given"
 
     name = "qlknn"
@@ -103,7 +103,7 @@ class QLKNN(TableWorkload):
     @torch.no_grad()
     def _compute(self) -> dict[str, np.ndarray]:
         """Inputs from the box, and the outputs of the given network in double precision, rounded once at the end."""
-        exact, arrays = self.model().double(), {}
+        exact, arrays = self.model().double().eval(), {}
         for number, (split, rows) in enumerate(self.split_rows().items()):
             x = draw_inputs(self.box, rows, np.random.default_rng([self.seed, number]))
             parts = [exact(part.double()).float() for part in torch.from_numpy(x).split(10_000)]

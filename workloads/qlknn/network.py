@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lumos.errors import DataError, one_line
 from lumos.workloads.common.mlp import dense_layers
@@ -33,6 +34,9 @@ PACKAGE, FILE = "fusion_surrogates", Path("qlknn", "models", "qlknn_7_11.onnx")
 KNOWN = {"Constant", "Sub", "Div", "Gemm", "Tanh", "Mul", "Add", "Gather", "Clip", "Unsqueeze"}
 """Operators of the graph."""
 
+LEAK = 1e-3
+"""Slope, in training, of a leading flux below 0: without one, a mode that came below 0 in every row would stay there."""
+
 Heads = Sequence[tuple[int, int | None]]
 
 
@@ -40,7 +44,7 @@ class FluxNetwork(nn.Module):
     """Plasma parameters in, fluxes out: standardise, linear layers with tanh between them, scale back, multiply.
 
     The last layer gives leading fluxes and ratios. A leading flux below 0 counts as 0 (the mode is stable), and the
-    other fluxes of a mode are its ratios times the leading one.
+    other fluxes of a mode are its ratios times the leading one. In training mode it counts as :data:`LEAK` times itself.
 
     Args:
         sizes: Inputs, hidden units of each layer, and numbers of the last one.
@@ -72,7 +76,8 @@ class FluxNetwork(nn.Module):
     def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
         """Compute the fluxes, in gyro-Bohm units."""
         y = self.targets(x)
-        leading = y.index_select(1, self.leading).clamp(min=0.0)
+        leading = y.index_select(1, self.leading)
+        leading = functional.leaky_relu(leading, LEAK) if self.training else leading.clamp(min=0.0)
         return torch.where(self.is_ratio, y.index_select(1, self.own), 1.0) * leading
 
 

@@ -35,10 +35,22 @@ def test_what_is_read_is_what_onnxruntime_runs(graph, tmp_path):
     assert [tuple(p.shape) for p in network.parameters()] == [(6, 10), (6,), (5, 6), (5,), (8, 5), (8,)]
     for name, tensor in drawn_network((6, 5)).state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor), name
-    out = network(X).detach()
+    out = network.eval()(X).detach()
     assert torch.allclose(out, by_onnxruntime(file, X), atol=1e-5)
     assert (out == 0).any()
     assert (out[:, 1] >= 0).all()
+
+
+def test_in_training_a_mode_that_is_stable_everywhere_still_learns():
+    network = drawn_network((6, 5))
+    with torch.no_grad():
+        network.layers[-1].bias.fill_(-9.0)
+    for training in (False, True):
+        network.train(training).zero_grad()
+        out = network(X)
+        out.square().sum().backward()
+        assert bool((out == 0).all()) != training
+        assert bool(network.layers[-1].weight.grad.any()) == training
 
 
 def node(graph, kind, which=0):
@@ -181,4 +193,4 @@ def test_the_published_network_gives_the_published_numbers():
     with np.load(file.parent / "qlknn_7_11_test_data.npz", allow_pickle=False) as known:
         x, y = torch.from_numpy(known["inputs"]).float(), torch.from_numpy(known["outputs"]).float()
     assert torch.allclose(network.targets(x), y, rtol=1e-5, atol=1e-5)
-    assert torch.allclose(network(x), by_onnxruntime(file, x), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(network.eval()(x), by_onnxruntime(file, x), rtol=1e-5, atol=1e-5)

@@ -21,10 +21,10 @@ def workload(cache, **settings):
 
 def test_outputs_are_those_of_the_given_network(cache):
     made = workload(cache)
-    scores = made.scores(made.model(), made.loaders().test)
+    scores = made.scores(made.model().eval(), made.loaders().test)
     assert list(scores) == ["R2", *OUTPUTS]
     assert all(score == pytest.approx(1, abs=1e-9) for score in scores.values())
-    assert scores["R2"] == made.score(made.model(), made.loaders().test)
+    assert scores["R2"] == made.score(made.model().eval(), made.loaders().test)
     assert -0.1 < made.baselines()["mean"] < 0.1
     assert made.recipe.schedule == "given"
     assert made.note.startswith("the outputs of a network of drawn weights, which stands for QLKNN")
