@@ -3,7 +3,8 @@
 Dense and compact network of each run are called as Python calls them (eager), compiled by torch.compile, and as ONNX
 files in onnxruntime, with one thread each, in turns at each batch. Where the run's workload was given its dense network
 as an ONNX file, that file is called too (published). RUN is a folder or the beginning of a run id; batches are
-``--batches 1,25,1000``. A row of the table is one network, way and batch, with the run's score beside it.
+``--batches 1,25,1000``. A row of the table is one network, way and batch, with the run's score beside it. Times are
+those of the processor: on a machine that others use too, the clock counts them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,13 @@ from torch import nn
 import lumos
 from lumos.measure.execution import compiled
 from lumos.measure.sizes import resized
-from lumos.measure.timing import inference, latencies, ratio, summary
+from lumos.measure.timing import inference, ratio, summary
 from lumos.suite.exit_codes import exit_on_error
 from lumos.suite.finished_run import FinishedRun, read_run
 
 SECONDS = 2.0
-"""How long each call is timed."""
-CPU = torch.device("cpu")
-
+"""How many seconds of the processor each call is timed."""
+WARM_UP, FEWEST = 20, 20
 Call = Callable[[], Any]
 
 
@@ -46,6 +47,22 @@ def by_onnxruntime(loaded: onnxruntime.InferenceSession, inputs: Sequence[torch.
     """Make a call of a loaded file on these inputs, arrays in and arrays out."""
     feed = {node.name: x.numpy() for node, x in zip(loaded.get_inputs(), inputs, strict=True)}
     return lambda: loaded.run(None, feed)
+
+
+def processor_times(calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
+    """Time calls that take turns in rotating order: the seconds that this thread had of the processor in each."""
+    order, found = list(calls), {name: [] for name in calls}
+    for _ in range(WARM_UP):
+        for call in calls.values():
+            call()
+    end = time.thread_time() + seconds * len(calls)
+    while time.thread_time() < end or len(found[order[0]]) < FEWEST:
+        for name in order:
+            start = time.thread_time()
+            calls[name]()
+            found[name].append(time.thread_time() - start)
+        order = order[1:] + order[:1]
+    return found
 
 
 def rows_of(run: FinishedRun, batches: Sequence[int], seconds: float) -> list[dict[str, Any]]:
@@ -68,7 +85,7 @@ def rows_of(run: FinishedRun, batches: Sequence[int], seconds: float) -> list[di
             "onnxruntime": {name: by_onnxruntime(one, inputs) for name, one in loaded.items()},
         }
         for way, calls in ways.items():
-            times = latencies(calls, CPU, seconds, most_calls=20_000)
+            times = processor_times(calls, seconds)
             for name in calls:
                 side = "compact" if name == "compact" else "dense"
                 faster = ratio(times["dense"], times[name])

@@ -35,7 +35,7 @@ KNOWN = {"Constant", "Sub", "Div", "Gemm", "Tanh", "Mul", "Add", "Gather", "Clip
 """Operators of the graph."""
 
 LEAK = 1e-3
-"""Slope, in training, of a leading flux below 0: without one, a mode that came below 0 in every row would stay there."""
+"""Slope, in training, of a leading flux below 0: without one, a mode that came to be below 0 everywhere would stay."""
 
 Heads = Sequence[tuple[int, int | None]]
 
@@ -44,7 +44,7 @@ class FluxNetwork(nn.Module):
     """Plasma parameters in, fluxes out: standardise, linear layers with tanh between them, scale back, multiply.
 
     The last layer gives leading fluxes and ratios. A leading flux below 0 counts as 0 (the mode is stable), and the
-    other fluxes of a mode are its ratios times the leading one. In training mode it counts as :data:`LEAK` times itself.
+    other fluxes of a mode are its ratios times the leading one. In training it counts as :data:`LEAK` times itself.
 
     Args:
         sizes: Inputs, hidden units of each layer, and numbers of the last one.
