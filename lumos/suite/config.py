@@ -269,7 +269,8 @@ def register_resolvers() -> None:
         return options[name]
 
     def suite(key: str, *, _root_: DictConfig) -> Any:
-        own: Any = OmegaConf.to_container(OmegaConf.load(CONF / "suite.yaml"))["questions"]["reductions"]
+        found: Any = OmegaConf.to_container(OmegaConf.load(CONF / "suite.yaml"))
+        own = found["questions"]["reductions"]
         return OmegaConf.select(OmegaConf.from_dotlist(own.get(_root_.workload._target_.split(".")[-2], [])), key)
 
     OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)
