@@ -162,7 +162,7 @@ def kinds_block() -> str:
     """What the suite found for a network of each kind, in few columns."""
     lines = ["| network | score, dense to compact | parameters | inputs | speed |", "|---|---|---|---|---|"]
     for name, title in KINDS.items():
-        entries = suite()[name]
+        entries = suite(REDUCTIONS)[name]
         first = entries[0]
         metric = first["metric"]["name"] + ("" if first["metric"]["higher_is_better"] else " (less is better)")
         scores = f"{metric} {score(entries, 'dense')} to {score(entries, 'compact')}"

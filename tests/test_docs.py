@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -115,7 +116,7 @@ def commands() -> list[str]:
 
 def first_values(words: str) -> list[str]:
     """A command's keys as a single run would have them: the first value of each sweep, and nothing of Hydra's own."""
-    keys = [w for w in words.split() if "=" in w and not re.match(r"\+?hydra[./]|paths\.|init_from=|freeze_", w)]
+    keys = [w for w in shlex.split(words) if "=" in w and not re.match(r"\+?hydra[./]|paths\.|init_from=|freeze_", w)]
     out = []
     for override in OverridesParser.create().parse_overrides(keys):
         sweep = override.is_sweep_override()

@@ -21,7 +21,7 @@ class FeatureHistory(Resumable):
         gated_steps: Steps before the cut, over which ``MOMENTS`` notes are spread.
     """
 
-    memory = ("steps", "probabilities", "open")
+    memory = ("steps", "probabilities", "expected", "open")
 
     def __init__(self, gated: GatedModel, gated_steps: int) -> None:
         self.names = gated.structure.feature_names
@@ -31,6 +31,7 @@ class FeatureHistory(Resumable):
         self.interval = max(1, gated_steps // MOMENTS)
         self.steps: list[int] = []
         self.probabilities: list[list[float]] = []
+        self.expected: list[list[float]] = []  # equation 5, which goes on telling gates apart that are all open
         self.open: list[list[bool]] = []
 
     def note(self, gated: GatedModel, step: int) -> None:
@@ -42,10 +43,14 @@ class FeatureHistory(Resumable):
         """Note the probabilities at this step."""
         if not self.names or (self.steps and self.steps[-1] == step):
             return
-        probability = torch.cat([torch.ones(1), gated.gates.open_probability().detach().cpu()])
+        probability, expected = (
+            torch.cat([torch.ones(1), values.detach().cpu()])
+            for values in (gated.gates.open_probability(), gated.gates.expected_open())
+        )
         is_open = torch.cat([torch.ones(1, dtype=torch.bool), gated.gates.is_open().cpu()])
         self.steps.append(step)
         self.probabilities.append(probability[self.units].tolist())
+        self.expected.append(expected[self.units].tolist())
         self.open.append(is_open[self.units].tolist())
 
     def rows(self, kept: list[str]) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def screening(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
 
 
 def gates(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
-    """By the gates alone: how probably each was open, on average over the training."""
+    """By the gates alone: what the penalty counted of each, on average over the training."""
     data, classes = torch.from_numpy(x).float(), torch.from_numpy(y)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -71,14 +71,14 @@ def gates(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    probabilities = np.array(pruner.history.probabilities)
-    return probabilities.mean(0) if probabilities.size else np.ones(x.shape[1])
+    counted = np.array(pruner.history.expected)
+    return counted.mean(0) if counted.size else np.ones(x.shape[1])
 
 
 def lumos(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
     """By both: the screening leaves the columns that chance hardly explains; gates are trained on these.
 
-    The score is the sum of how sure the screening is, and how probably a column's gate was open.
+    The score is the sum of how sure the screening is, and what the penalty counted of a column's gate.
     """
     found = screen(x, y[:, None].astype(np.float64))
     evidence = np.clip(-np.log10(found.expected) / CERTAIN, -1.0, 1.0)
