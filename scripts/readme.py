@@ -225,11 +225,8 @@ def numbers_block(entry: dict[str, Any], sized: dict[str, Any] | None = None) ->
         f"{made['started_utc'][:10]}; {data['n_train']:,} samples train, {data['n_test']:,} test; "
         f"record: `{entry['run_id']}` of `{where}`."
     )
-    course = (
-        f"Training took {dense['train_seconds']:.0f} s dense and {compact['train_seconds']:.0f} s with gates; "
-        f"compact and gated agree to {entry['equivalence']['max_rel_diff']:.1e}."
-    )
-    missed = "" if keeps_its_line(entry) else " It missed the line of its tolerance on the validation split. "
+    course = f"Compact and gated agree to {entry['equivalence']['max_rel_diff']:.1e}."
+    missed = "" if keeps_its_line(entry) else "It missed the line of its tolerance on the validation split. "
     more = "" if sized is None else _at_the_papers_size(sized)
     return "\n".join([source, "", *("| " + " | ".join(row) + " |" for row in rows), "", which + missed + course + more])
 
