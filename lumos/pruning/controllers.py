@@ -41,7 +41,7 @@ QUICKER = 1.15
 CLOSE = math.log(1.15)
 """Two sizes whose logarithms are no further apart are not told from each other."""
 SEARCH = 0.75
-"""Share of the gated steps in which a tolerance looks for the smallest size; in the others what is open learns."""
+"""Share of the gated steps after which a network that fell behind shrinks no further: it has to learn."""
 
 
 class Controller(Resumable):
@@ -245,7 +245,8 @@ class ToleranceController(SizeController):
     the network is held at its size, so that it can recover. Where that does not help, the units open again that were
     open when it last kept up; their weights are as they were when they closed. From there the budget falls half way to
     the size that was too small, and so on. A network that falls behind at that size too gets a larger one back, in
-    steps that double. The search ends before the cut: units that opened again have to learn what changed meanwhile.
+    steps that double. For such a network the search ends before the cut: units that opened again have to learn what
+    changed meanwhile.
 
     The score is that of the test-time gates with weights averaged over the steps since the check before: sampled gates
     and a learning rate at its peak shake the weights, and the average is a better guess of where they will settle.
@@ -391,7 +392,7 @@ class ToleranceController(SizeController):
         if self.margin >= 0:
             self._remember(gated, size)
             self.setbacks = 0
-        if not self.settled and step >= SEARCH * self.schedule.gated_steps:
+        if not self.settled and self.too_small is not None and step >= SEARCH * self.schedule.gated_steps:
             self._settle(gated)
         elif self._is_too_small(gated):
             self._open_again(gated)

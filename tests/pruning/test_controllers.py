@@ -175,25 +175,28 @@ def test_a_network_that_falls_behind_is_held_at_its_size_and_not_at_the_budget_a
     assert held == pytest.approx(math.exp(controller.start))
 
 
-@pytest.mark.parametrize("last", [0.9, 0.1])
-def test_after_the_search_nothing_closes_and_a_network_that_is_behind_goes_on_larger(last):
+@pytest.mark.parametrize(("behind", "last"), [(True, 0.9), (True, 0.1), (False, 0.9)])
+def test_a_network_that_fell_behind_shrinks_no_further_at_the_end_of_the_search(behind, last):
     controller, gated = tolerant(curve=CURVE), mlp()
     checked(controller, 0.1, gated=gated)
     for closed in range(4, 80, 4):
         with torch.no_grad():
             gated.gates.log_alpha[8 : 8 + closed] = -3.0
         checked(controller, 0.9, gated=gated)
+    if behind:
+        checked(controller, 0.1, *[0.1] * GRACE, 0.9, gated=gated)
     few = int(gated.gates.is_open().sum())
     left = math.ceil(SEARCH * SCHEDULE.gated_steps / controller.interval) - 1 - len(controller.checks)
     checked(controller, *[0.9] * left, gated=gated)
     assert not controller.settled
     (limit,) = checked(controller, last, gated=gated)
-    assert controller.settled
+    assert controller.settled == behind
     if last == 0.9:
         assert int(gated.gates.is_open().sum()) == few
     else:
-        assert math.log(int(gated.gates.is_open().sum()) / few) > CLOSE / 2
-    assert set(checked(controller, *[0.9] * 10, gated=gated)) == {limit}
+        assert int(gated.gates.is_open().sum()) > few
+    after = set(checked(controller, *[0.9] * 10, gated=gated))
+    assert after == {limit} or not behind
 
 
 def test_a_network_that_never_keeps_up_loses_nothing():
