@@ -46,6 +46,8 @@ TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others, once they are together: one may be generating data or scoring a large
 split for all. That one is gone is seen at once."""
 
+PLACES = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells each process beside its RANK."""
 GLANCE = timedelta(seconds=1)
 """How long one look for the first process's store may take."""
 CONNECT = timedelta(seconds=30)
@@ -98,9 +100,13 @@ def group(trainer: TrainerConfig) -> Iterator[World]:
         return
     asked = f"trainer.devices={trainer.devices} trainer.nodes={trainer.nodes}"
     _export_places(asked)
-    started = int(os.environ["WORLD_SIZE"])
+    started = int(os.environ.get("WORLD_SIZE", trainer.processes))
     if started != trainer.processes:
         raise ConfigError(f"{asked}: {trainer.processes} processes are asked for, but {started} were started")
+    if lacking := [name for name in PLACES if not os.environ.get(name)]:
+        raise ConfigError(
+            f"{asked}: RANK is set, but {', '.join(lacking)} not; start all processes with torchrun, or unset RANK"
+        )
     on_gpus = trainer.device != "cpu" and torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -120,6 +126,7 @@ def _join(backend: str, seconds: float) -> None:
         with _pages_kept_back():
             store = _meet(rank, size, deadline)
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=CONNECT)
+            store.set_timeout(TIMEOUT)  # NCCL connects at the first call of all, for which one may generate data first
     except RuntimeError as error:  # whatever the store or the transport calls it
         raise JoinError(
             f"process {rank} of {size} did not find the others at {at} within "

@@ -238,6 +238,11 @@ def test_a_wrong_number_of_processes_says_so(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="2 processes are asked for, but 4 were started"), distributed.group(TRAINER):
         pass
+    for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    said = "RANK is set, but WORLD_SIZE, MASTER_ADDR, MASTER_PORT not; start all processes with torchrun, or unset RANK"
+    with pytest.raises(ConfigError, match=said), distributed.group(TRAINER):
+        pass
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(ConfigError, match="start it with torchrun"), distributed.group(TRAINER):
@@ -360,6 +365,7 @@ def slow_call(rank, port):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
                       MASTER_PORT=str(port))  # fmt: skip
     with distributed.group(TrainerConfig(device="cpu", threads=1, devices=2, join_seconds=30)):
+        assert dist.distributed_c10d._get_default_store().timeout == distributed.TIMEOUT
         distributed.set_timeout(timedelta(seconds=1))  # gloo heeds it: the call below ends in an error
         with pytest.raises(RuntimeError):
             distributed.from_main(lambda: time.sleep(3))
