@@ -16,12 +16,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def reference_data() -> Path:
-    """The folder of the original codes' inputs and results, which is not part of the project."""
-    root = os.environ.get("LUMOS_REFERENCE_DATA")
-    if root is None:
+def reference_folder() -> Path:
+    """The folder of files of others, which are not part of the project."""
+    if not (root := os.environ.get("LUMOS_REFERENCE_DATA")):
         pytest.skip("LUMOS_REFERENCE_DATA, the folder of the reference data, is not set")
-    return Path(root) / "surrogates"
+    return Path(root)
+
+
+@pytest.fixture(scope="session")
+def reference_data(reference_folder: Path) -> Path:
+    """The original codes' inputs and results."""
+    return reference_folder / "surrogates"
 
 
 @pytest.fixture(scope="session")

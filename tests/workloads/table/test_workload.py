@@ -1,7 +1,6 @@
 """Tables in files: what is read, held out, learnt, and predicted in another file."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -208,10 +207,9 @@ def test_what_can_be_removed_from_its_network_is_explained(capsys):
 @pytest.mark.parametrize(
     ("name", "target", "least"), [("concrete-dataset.csv", "CCS", 0.5), ("UCI_PowerPlant.csv", "PE", 0.9)]
 )
-def test_published_tables_are_read(name, target, least):
-    root = os.environ.get("LUMOS_REFERENCE_DATA")
-    if root is None or not (Path(root) / "real" / "tables" / name).exists():
-        pytest.skip("LUMOS_REFERENCE_DATA, the folder of the reference data, is not set")
-    path = Path(root) / "real" / "tables" / name
+def test_published_tables_are_read(name, target, least, reference_folder):
+    path = reference_folder / "real" / "tables" / name
+    if not path.exists():
+        pytest.skip(f"real/tables/{name} is not in the reference data")
     workload = TableFile(data=DataSource(root=path), targets=[target])
     assert least < workload.baselines()["linear"] < 1
