@@ -25,7 +25,7 @@ from lumos.suite.training.evaluation import evaluate
 from lumos.suite.training.loop import train
 from lumos.suite.training.state import fresh_model
 from lumos.suite.training.trained import Trained
-from lumos.suite.workload import Loaders, Workload
+from lumos.suite.workload import GIVEN, Loaders, Workload
 
 FILES = ("dense.pt", "dense.json")
 """The weights, and the facts of their training."""
@@ -33,8 +33,6 @@ FILES = ("dense.pt", "dense.json")
 
 SCHEDULES = ("decay", "hold")
 """What ``workload.schedule=better`` tries; of equal validation scores the first one's network is taken."""
-GIVEN = "given"
-"""What ``workload.schedule`` is where the dense network comes trained."""
 
 
 def shared_folder(config: RunConfig, workload: Workload, loaders: Loaders, schedule: str) -> Path:

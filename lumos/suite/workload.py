@@ -20,6 +20,8 @@ from lumos.errors import DataError
 
 Schedule = Literal["decay", "hold", "better", "given"]
 """How a dense baseline's learning rate goes, or that it is not trained; see :class:`Recipe`."""
+GIVEN: Schedule = "given"
+"""The schedule of a dense network that comes trained."""
 
 Batch = Any
 """What a loader yields: a tensor, or a tuple, list or dict of them, or any object with a ``to(device)``."""

@@ -12,6 +12,7 @@ from lumos.errors import RecordError
 from lumos.suite.methods.base import Task
 from lumos.suite.training.optimizer import make_optimizer
 from lumos.suite.training.state import TrainState
+from lumos.suite.workload import GIVEN
 
 ALIKE = 0.1
 """How far apart, relatively, two standard deviations may be for one way of drawing weights."""
@@ -25,7 +26,7 @@ def setup(state: TrainState, task: Task) -> None:
             "folder's record and run again"
         )
     small = load(task.reference_run / "compact.pt", copy.deepcopy(state.model).cpu()).to(state.device)
-    pretrained = state.workload.recipe.schedule == "given" or state.config.init_from is not None
+    pretrained = state.workload.recipe.schedule == GIVEN or state.config.init_from is not None
     fresh_weights(small, state.model, pretrained=pretrained)
     state.model = small.train()
     state.replica = state.model
