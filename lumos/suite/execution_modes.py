@@ -11,8 +11,10 @@ from lumos.measure.execution import mode_cost, release
 from lumos.measure.inference import moved, timed_on
 from lumos.suite import record
 from lumos.suite.finished_run import FinishedRun
+from lumos.suite.report.quantities import field
 
 CPU = torch.device("cpu")
+SIDES = ("dense", "compact")
 PARTS = ("cuda_graph", "compiled", "cpu")
 """What can be added to a record of a GPU; to one of a CPU only ``compiled``."""
 
@@ -25,17 +27,24 @@ def parts_of(device: torch.device) -> tuple[str, ...]:
 def has_part(entry: dict[str, Any], part: str) -> bool:
     """Tell whether a record has a part already."""
     compact = entry.get("compact") or {}
-    return "cpu" in compact if part == "cpu" else part in compact.get("modes", {})
+    return bool(compact.get("cpu")) if part == "cpu" else part in (compact.get("modes") or {})
 
 
 def batches_of(entry: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Read with which batches a record's networks were called: one sample, their best, and the one at the bound."""
-    sides = ("dense", "compact")
-    return {
-        "latency": {side: entry[side]["latency_ms"]["batch"] for side in sides},
-        "throughput": {side: entry[side]["throughput_batch"] for side in sides},
-        "dynamic": {side: entry[side]["dynamic"]["batch"] for side in sides},
+    """Read with which batches a record's networks were called: one sample, their best, and the one at the bound.
+
+    Raises:
+        RecordError: It does not say.
+    """
+    places = {
+        "latency": ("latency_ms", "batch"),
+        "throughput": ("throughput_batch",),
+        "dynamic": ("dynamic", "batch"),
     }
+    found = {kind: {side: field(side, *place)(entry) for side in SIDES} for kind, place in places.items()}
+    if lacking := [kind for kind, sides in found.items() if not all(sides.values())]:
+        raise RecordError(f"{entry['run_id']}: no batch of {', '.join(lacking)}; run it again with force=true")
+    return {kind: {side: int(size) for side, size in sides.items() if size} for kind, sides in found.items()}
 
 
 def add_part(run: FinishedRun, part: str, device: torch.device) -> dict[str, Any]:
@@ -65,7 +74,7 @@ def add_part(run: FinishedRun, part: str, device: torch.device) -> dict[str, Any
         models = {side: model.to(device) for side, model in models.items()}
         found = mode_cost(part, models, moved(inputs, device), batches_of(entry), device)
         for side, kinds in found.items():
-            entry[side].setdefault("modes", {})[part] = kinds
+            entry[side]["modes"] = {**(entry[side].get("modes") or {}), part: kinds}
     record.write(run.run.folder, entry)
     del models
     release(device)

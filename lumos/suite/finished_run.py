@@ -58,7 +58,7 @@ class FinishedRun:
 
     def check_data(self) -> None:
         """Generate or read the samples. Raises RecordError where they are not those that the run was trained on."""
-        here, there = self.workload.loaders().sha256, self.entry["data"]["sha256"]
+        here, there = self.workload.loaders().sha256, self.entry["data"].get("sha256") or "nothing is said"
         if here != there:
             raise RecordError(
                 f"{self.run.name}: trained on other samples ({there[:12]}, here {here[:12]}), so that its network does "
@@ -97,7 +97,7 @@ def finished_run(run: Run) -> FinishedRun:
     cfg = recorded_config(entry)
     with open_dict(cfg):
         cfg.paths.results = str(run.results)
-    _, *words = entry["provenance"]["command"].removeprefix("lumos ").split()
+    words = entry["provenance"]["command"].removeprefix("lumos ").split()[1:]
     command = " ".join(["lumos run", *(word for word in words if not word.startswith("paths."))])
     return FinishedRun(run, read(cfg), build_workload(cfg), command)
 

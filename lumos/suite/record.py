@@ -25,7 +25,7 @@ from lumos import __version__
 from lumos.errors import RecordError
 from lumos.files import atomic
 from lumos.suite import paths
-from lumos.suite.record_fields import wrong_in_record
+from lumos.suite.record_fields import with_defaults, wrong_in_record
 
 SCHEMA = 1
 FILE = "record.json"
@@ -68,7 +68,7 @@ def checked(record: Any, path: Path) -> dict[str, Any]:
         raise RecordError(f"{path}: record of schema {schema}, expected {SCHEMA}; run it again")
     if wrong := wrong_in_record(record):
         raise RecordError(f"{path}: not a whole record ({wrong}); delete it and run again")
-    return record
+    return with_defaults(record)
 
 
 def finished(folder: Path) -> dict[str, Any] | None:

@@ -260,6 +260,7 @@ class Entry(Fields):
     config: dict[str, Any] | None = None
     provenance: Provenance
     metric: Metric
+    data: Data | None = None
     features: list[Short] | None = None
     true_features: list[Short] | None = None
     gates: Gates | None = None
@@ -276,12 +277,13 @@ class Finished(Entry):
 
     dense: Network
     compact: Network
-    data: Data
 
     @model_validator(mode="after")
     def _alike(self) -> Finished:
         if self.baselines is None:
             raise ValueError("no baselines")
+        if self.data is None:
+            raise ValueError("no data")
         if self.dense.dynamic is not None and self.compact.dynamic is None:
             raise ValueError("dynamic of dense alone")
         if self.steering and self.steering.line is not None and self.compact.valid_score is None:
@@ -304,13 +306,19 @@ class Job(Fields):
     pid: Count | None = None
 
 
+class Source(Fields):
+    """Where the samples come from."""
+
+    source: Short
+
+
 class Config(Fields):
     """The configuration of a run of the suite, from which it can be composed again."""
 
     workload: dict[str, Any]
     lumos: dict[str, Any]
     trainer: dict[str, Any]
-    data: dict[str, Any]
+    data: Source
     scale: Short
     seed: Count
 
@@ -328,4 +336,30 @@ def what_is_wrong(kind: type[Fields], values: Mapping[str, Any]) -> str | None:
 
 def wrong_in_record(values: Mapping[str, Any]) -> str | None:
     """Say what makes a record of no use; None where there is nothing."""
-    return what_is_wrong(Finished if values.get("status") == "finished" else Entry, values)
+    return what_is_wrong(_kind(values), values)
+
+
+def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Fill in, where it lacks one, the fields of a record that have a default, and return it."""
+    _fill(_kind(values).model_validate(values), values)
+    return values
+
+
+def _kind(values: Mapping[str, Any]) -> type[Entry]:
+    return Finished if values.get("status") == "finished" else Entry
+
+
+def _fill(part: Any, values: Any) -> None:
+    if isinstance(part, Fields):
+        for name in type(part).model_fields:
+            value = getattr(part, name)
+            if name in values:
+                _fill(value, values[name])
+            elif value is not None:
+                values[name] = value
+    elif isinstance(part, dict):
+        for name, value in part.items():
+            _fill(value, values[name])
+    elif isinstance(part, list):
+        for value, raw in zip(part, values, strict=True):
+            _fill(value, raw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,9 +32,9 @@ from torch import nn
 
 import lumos
 from lumos.errors import LumosError
-from lumos.suite import archive, baseline, record, report, sweep
+from lumos.suite import archive, baseline, execution_modes, record, report, sweep
 from lumos.suite.config import compose, read
-from lumos.suite.finished_run import recorded_config
+from lumos.suite.finished_run import finished_run
 from lumos.suite.paths import CONF
 from lumos.suite.report import compare, feature_table, quantities
 from lumos.suite.report.published import PUBLISHED, Published
@@ -256,7 +258,7 @@ def _read_table(group: str = "") -> Callable[[Path], object]:
 
 
 def _read_record(file: Path) -> None:
-    """All that tables, comparisons and another run take from a record."""
+    """All that tables and comparisons take from a record."""
     made = record.read(file)
     shown = Results((file.parent.parent.parent.parent,)).records
     console = Console(file=io.StringIO(), width=200)
@@ -268,8 +270,20 @@ def _read_record(file: Path) -> None:
         for name, quantity in vars(quantities).items():
             if name.endswith(("_reduction", "_overhead", "_share")) and callable(quantity):
                 quantity(made)
-    compare.lines(made, made) if "data" in made else None
-    recorded_config(made)
+        for kind, device in itertools.product(("latency", "throughput", "dynamic"), ("cpu", "gpu")):
+            quantities.speedup(kind, device)(made)
+            quantities.speedup_spread(made, kind, device)
+            quantities.mode_speedup("compiled", kind)(made)
+        execution_modes.has_part(made, "cpu")
+        execution_modes.has_part(made, "compiled")
+        with suppress(LumosError):
+            execution_modes.batches_of(made)
+    compare.lines(made, made)
+
+
+def _read_finished(file: Path) -> None:
+    """All that another run takes from a record."""
+    finished_run(archive.Run(record.read(file), file.parent))
 
 
 def _read_archive(file: Path) -> None:
@@ -404,6 +418,7 @@ TARGETS: Mapping[str, Target] = {
                          lambda: [gzip.compress(b"1\n2\n3\n")]),
     "smiles": Target("mine.csv", _read_smiles, lambda: [b"smiles,HIV_active\nCCO,0\nc1ccccc1N,1\nC1CC1,0\n"]),
     "record": Target("results/runs/cfd/aaa/record.json", _read_record, _records),
+    "recorded configuration": Target("cfd/aaa/record.json", _read_finished, _records),
     "archive": Target("a.jsonl", _read_archive, _archive),
     "suite list": Target("suite.json", suite_runs, lambda: [b'{"runs": [{"workload": "cfd", "run_id": "aaa"}]}']),
     "sweep": Target("0/job.json", lambda file: sweep.rows(sweep.jobs(file.parent.parent)) and sweep.show(

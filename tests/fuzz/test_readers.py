@@ -1,5 +1,7 @@
 """Every reader with bytes that are drawn, and with damage of files that it reads."""
 
+import copy
+import json
 import random
 import warnings
 from dataclasses import replace
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS, attempt, damaged_files
-from tests.harness.faults import damaged
+from tests.harness.faults import WRONG, damaged, places
 
 QUICK = ("csv", "record", "npz", "pdb")
 
@@ -41,6 +43,35 @@ def test_damage_is_one_line(name, seeds, tmp_path):
 @pytest.mark.parametrize("name", TARGETS)
 def test_much_damage_is_one_line(name, seeds, tmp_path):
     trial(name, seeds(name), tmp_path, 30 if name == "settings" else 150)
+
+
+JSON = [name for name, target in TARGETS.items() if target.name.endswith(".json")]
+
+
+def places_and_values():
+    """Of files of JSON, which wrong value to put everywhere; what is composed anew for each takes a second for ten."""
+    for name in JSON:
+        slow = name == "recorded configuration"
+        for value in ("missing", None) if slow else ("missing", *WRONG):
+            marks = () if name in QUICK and value == "missing" else pytest.mark.slow
+            yield pytest.param(name, value, marks=marks, id=f"{name}-{value!r:.20}")
+
+
+@pytest.mark.parametrize(("name", "wrong"), list(places_and_values()))
+def test_each_place_is_missing_or_wrong_in_one_line(name, wrong, seeds, tmp_path):
+    for whole in map(json.loads, seeds(name)):
+        alike = {tuple(0 if isinstance(key, int) else key for key in place) for place in places(whole)[1:]}
+        for *above, last in sorted(alike, key=str):
+            made = holder = copy.deepcopy(whole)
+            for key in above:
+                holder = holder[key]
+            if wrong == "missing":
+                del holder[last]
+            else:
+                holder[last] = wrong
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                attempt(TARGETS[name], json.dumps(made).encode(), tmp_path)
 
 
 def trial(name, known, folder, times):

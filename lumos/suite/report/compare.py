@@ -113,9 +113,13 @@ def _of_two(a: Record, b: Record, side: str) -> tuple[float, float | None, str] 
     if None in scores:
         return None
     errors = [r[side].get("standard_error") for r in (a, b)]
-    same = a["data"].get("sha256") == b["data"].get("sha256")
+    same = _samples(a) == _samples(b)
     source = "an upper bound: both saw the same test samples" if same else "of the two test splits"
     return scores[1] - scores[0], None if None in errors else math.hypot(*errors), source
+
+
+def _samples(entry: Record) -> str | None:
+    return (entry.get("data") or {}).get("sha256")
 
 
 def lines(a: Record, b: Record) -> list[str]:
@@ -134,6 +138,6 @@ def lines(a: Record, b: Record) -> list[str]:
         values = [str(r["provenance"].get(key)) for r in (a, b)]
         if values[0] != values[1]:
             out.append(f"{key}: {values[0]} | {values[1]}")
-    if a["data"].get("sha256") != b["data"].get("sha256"):
+    if _samples(a) != _samples(b):
         out.append("data: not the same samples")
     return out

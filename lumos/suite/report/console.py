@@ -84,11 +84,11 @@ def run_rows(entry: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         (f"samples a second{_batches(entry, 'throughput_batch')}", f"{dense['throughput']:,.0f}",
          f"{compact['throughput']:,.0f}", _times(faster["throughput"])),
     ]  # fmt: skip
-    if "dynamic" in dense:
+    if dense.get("dynamic"):
         title = f"samples a second{_largest(entry)}{_batches(entry, 'dynamic', 'batch')}"
         rates = [f"{side['dynamic']['samples_per_second']:,.0f}" for side in (dense, compact)]
         rows.append((title, rates[0], rates[1], _times(faster["dynamic"])))
-    many = _batches(entry, "peak_batch" if "peak_batch" in dense else "throughput_batch")
+    many = _batches(entry, "peak_batch" if dense.get("peak_batch") else "throughput_batch")
     rows.append((f"peak memory{many} [MB]", f"{dense['peak_mb']:.2f}", f"{compact['peak_mb']:.2f}",
                  _less(dense["peak_mb"], compact["peak_mb"])))  # fmt: skip
     if dense.get("energy_j") and compact.get("energy_j"):

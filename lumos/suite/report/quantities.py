@@ -119,8 +119,8 @@ def training_memory_reduction(entry: Record) -> float | None:
 
 def gate_share(entry: Record) -> float | None:
     """Return the gates as percent of the dense network's parameters."""
-    gates = entry.get("gates")
-    return 100 * gates["total"] / entry["dense"]["params"] if gates else None
+    gates, params = entry.get("gates"), entry["dense"]["params"]
+    return 100 * gates["total"] / params if gates and params else None
 
 
 def train_overhead(entry: Record) -> float | None:
@@ -165,7 +165,7 @@ def _on(entry: Record, device: str) -> tuple[dict[str, Any], dict[str, Any]] | N
     dense, compact = entry["dense"], entry["compact"]
     if device_kind(entry) == device:
         return (dense, compact) if compact.get("throughput") else None
-    if device == "cpu" and "cpu" in compact:
+    if device == "cpu" and dense.get("cpu") and compact.get("cpu"):
         return dense["cpu"], compact["cpu"]
     return None
 
