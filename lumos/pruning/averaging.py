@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lumos.compaction.compact import compact
 from lumos.errors import ConfigError
 from lumos.gating.gated_model import GatedModel
+from lumos.pruning.resumable import Resumable
 
 
 @runtime_checkable
@@ -143,6 +144,52 @@ def average_of_gated(given: Any, gated: GatedModel) -> AveragedGated:
 
 def _weights_of(model: nn.Module) -> nn.Module:
     return model.model if isinstance(model, GatedModel) else model
+
+
+class RunningMean(Resumable):
+    """The mean of a network's weights over the steps since it was last asked for.
+
+    A learning rate at its peak shakes the weights; their mean over some steps is a better guess of where they settle.
+
+    Example:
+        >>> from torch import nn
+        >>> model, mean = nn.Linear(1, 1, bias=False), RunningMean()
+        >>> for value in (1.0, 3.0):
+        ...     _ = nn.init.constant_(model.weight, value)
+        ...     mean.follow(model)
+        >>> with mean.taken_by(model):
+        ...     model.weight.item()
+        2.0
+        >>> model.weight.item()
+        3.0
+    """
+
+    memory = ("weights", "steps")
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+        self.steps = 0
+
+    def follow(self, model: nn.Module) -> None:
+        """Take the weights after a step into the mean."""
+        weights = [p.detach() for p in model.parameters()]
+        if not self.steps:
+            self.weights = [w.clone() for w in weights]
+        self.steps += 1
+        for mean, weight in zip(self.weights, weights, strict=True):
+            mean.lerp_(weight, 1.0 / self.steps)
+
+    @contextmanager
+    def taken_by(self, model: nn.Module) -> Iterator[None]:
+        """Give a network the mean inside a ``with`` block; it begins anew after that."""
+        with swapped(list(model.parameters()), self.weights):
+            yield
+        self.weights, self.steps = [], 0
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        self.weights = list(self.weights)
 
 
 @contextmanager

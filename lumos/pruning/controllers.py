@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lumos.errors import TrainingError
 from lumos.gating.gated_model import GatedModel
-from lumos.pruning.averaging import AveragedGated, swapped
+from lumos.pruning.averaging import AveragedGated, RunningMean
 from lumos.pruning.budget import Budget, expected_cost_of_features
 from lumos.pruning.measuring import Measuring, decide
 from lumos.pruning.resumable import Resumable
@@ -40,6 +40,11 @@ QUICKER = 1.15
 """By how much the fall is quicker after each check that ends none, up to its first pace."""
 CLOSE = math.log(1.15)
 """Two sizes whose logarithms are no further apart are not told from each other."""
+HELD = 50.0
+"""How much quicker lambda falls than the size below a budget that is held: 2% below it, it is a third."""
+LEARN = 0.3
+"""Share of the gated steps in which a network that has a course learns and nothing closes: what goes before it has
+learnt something goes by chance, and does not come back."""
 SEARCH = 0.75
 """Share of the gated steps after which a network that fell behind shrinks no further: it has to learn."""
 
@@ -237,21 +242,27 @@ class TargetController(SizeController):
                 "moved_at_cut": self.moved, "lambda": math.exp(self.log_lambda)}  # fmt: skip
 
 
+def check_interval(gated_steps: int) -> int:
+    """Return the steps between two checks of a tolerance, over which weights are averaged."""
+    return max(1, gated_steps // CHECKS)
+
+
 class ToleranceController(SizeController):
     """Shrinks a budget while the network keeps up with the dense one, and opens units again where it does not.
 
-    The budget is a share of what is minimised. It falls by a constant factor a step while the validation score is
-    within the tolerance of what the dense network had come to at the same share of its training. Where it no longer is,
-    the network is held at its size, so that it can recover. Where that does not help, the units open again that were
+    The budget is a share of what is minimised. First nothing closes, and the network learns as the dense one does. Then
+    the budget falls by a constant factor a step while the validation score is within the tolerance of what the dense
+    network had come to at the same share of its training. Where it no longer is, the network is held at its size, and
+    nothing presses on it, so that it can recover. Where that does not help, the units open again that were
     open when it last kept up; their weights are as they were when they closed. From there the budget falls half way to
     the size that was too small, and so on. A network that falls behind at that size too gets a larger one back, in
     steps that double. For such a network the search ends before the cut: units that opened again have to learn what
     changed meanwhile.
 
     The score is that of the test-time gates with weights averaged over the steps since the check before: sampled gates
-    and a learning rate at its peak shake the weights, and the average is a better guess of where they will settle.
-    Where the training keeps an averaged copy, it is that one's. What decides is a mean of the checks, of which each
-    counts half as much as the next.
+    and a learning rate at its peak shake the weights, and the average is a better guess of where they will settle. The
+    dense network's course should be one of weights that are averaged alike. Where the training keeps an averaged copy,
+    it is that one's. What decides is a mean of the checks, of which each counts half as much as the next.
 
     Raises:
         TrainingError: The tolerance comes without a score and a baseline.
@@ -259,7 +270,7 @@ class ToleranceController(SizeController):
 
     memory = (
         "log_lambda", "excess", "start", "log_limit", "falling", "pace", "aim", "too_small", "held", "setbacks",
-        "settled", "margin", "ready", "mean", "seen", "high", "since_high", "kept_up", "returned", "checks",
+        "settled", "margin", "ready", "high", "since_high", "kept_up", "returned", "checks",
     )  # fmt: skip
     goal: Tolerance
 
@@ -275,7 +286,7 @@ class ToleranceController(SizeController):
             raise TrainingError(f"{goal.key} needs a function that scores a model on validation data")
         self.sign, self.threshold = goal.sign, goal.threshold
         self.score, self.average = goal.score, average
-        self.interval = max(1, schedule.gated_steps // CHECKS)
+        self.interval = check_interval(schedule.gated_steps)
         structure, gates = gated.structure, gated.gates
         least = torch.zeros(structure.units, dtype=torch.float64)
         least[[group.start for group in structure.groups]] = 1.0
@@ -289,8 +300,7 @@ class ToleranceController(SizeController):
         self.settled = False  # whether the search has ended
         self.margin: float | None = None
         self.ready = bool(goal.course)  # whether there is a line to hold scores against
-        self.mean: list[Tensor] = []
-        self.seen = 0
+        self.mean = RunningMean()
         self.high = -math.inf
         self.since_high = 0
         # Where the network kept up: logarithms of size and of lambda, and the gates; each smaller than the one before.
@@ -299,10 +309,15 @@ class ToleranceController(SizeController):
         self.returned = False
         self.checks: list[tuple[int, float, float, int, float, float]] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes on the way."""
+        return super().state_dict() | {"mean": self.mean.state_dict()}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what ``state_dict`` returned; its tensors go to where the gates are."""
         super().load_state_dict(state)
-        self.mean = [mean.to(self.device) for mean in self.mean]
+        self.mean.load_state_dict(state["mean"])
+        self.mean.weights = [mean.to(self.device) for mean in self.mean.weights]
         self.kept_up = [(size, log_lambda, gates.to(self.device)) for size, log_lambda, gates in self.kept_up]
 
     # ---- the size ---------------------------------------------------------------------------------------------------
@@ -331,8 +346,10 @@ class ToleranceController(SizeController):
     def before_step(self, gated: GatedModel, step: int) -> None:
         """Lower the budget where it falls, and do one step of the ascent.
 
-        As long as there is nothing to hold scores against, lambda is the default.
+        As long as there is nothing to hold scores against, lambda is the default; with a course it is 0 then.
         """
+        if self._learns(step):
+            return
         if not self.ready:
             self.log_lambda, self.excess = math.log(DEFAULT_LAMBDA), 0.0
             return
@@ -343,11 +360,28 @@ class ToleranceController(SizeController):
         size = self._share(gated, nearly_decided(gates.log_alpha.detach(), gates.settings.shift))
         self.ascend(torch.as_tensor(size), self.limit(step))
 
+    def _learns(self, step: int) -> bool:
+        """Tell whether nothing closes yet."""
+        return bool(self.goal.course) and (self.margin is None or step < LEARN * self.schedule.gated_steps)
+
+    def coefficient(self, step: int) -> Any:
+        """Lambda at this step; next to nothing where the network is smaller than a budget at which it is held."""
+        if self._learns(step):
+            return 0.0
+        found = super().coefficient(step)
+        if self.falling or not self.ready:
+            return found
+        if isinstance(self.excess, Tensor):
+            return found * (HELD * self.excess.clamp(max=0.0)).exp().float()
+        return found * math.exp(HELD * min(0.0, self.excess))
+
     def coefficients(self, step: int) -> tuple[float, ...]:
         """Lambda, and what an input feature costs beside what is minimised, if that hardly prices one."""
         if self.goal.penalty == "gates":
             return (self.coefficient(step),)
-        return self.coefficient(step), DEFAULT_LAMBDA * self.schedule.warm_up(step)
+        behind = bool(self.goal.course) and (self.margin is None or self.margin < 0)
+        price = 0.0 if behind or self._learns(step) else DEFAULT_LAMBDA * self.schedule.warm_up(step)
+        return self.coefficient(step), price
 
     def penalty_terms(self, gated: GatedModel) -> tuple[Tensor, ...]:
         """The complexity, and the expected number of input features."""
@@ -374,15 +408,14 @@ class ToleranceController(SizeController):
     def after_step(self, gated: GatedModel, step: int) -> None:
         """Average the weights, and check the score now and then."""
         if self.average is None:
-            self._follow([p.detach() for p in gated.model.parameters()])
+            self.mean.follow(gated.model)
         if step % self.interval:
             return
         if self.average is None:
-            with swapped(list(gated.model.parameters()), self.mean):
+            with self.mean.taken_by(gated.model):
                 score = self.score(gated)
         else:
             score = self.score(self.average.model)
-        self.seen = 0
         is_open = gated.gates.is_open()
         size = self._log_share(gated, is_open.double())
         line = self._note(step, score, size)
@@ -394,6 +427,8 @@ class ToleranceController(SizeController):
             self.setbacks = 0
         if not self.settled and self.too_small is not None and step >= SEARCH * self.schedule.gated_steps:
             self._settle(gated)
+        elif self._learns(step):
+            self.held += 1
         elif self._is_too_small(gated):
             self._open_again(gated)
 
@@ -404,14 +439,6 @@ class ToleranceController(SizeController):
         if len(self.kept_up) > 1 and self.kept_up[-2][0] - self.kept_up[-1][0] < CLOSE:
             self.kept_up.pop()
         self.kept_up.append((size, float(self.log_lambda), gated.gates.log_alpha.detach().clone()))
-
-    def _follow(self, weights: list[Tensor]) -> None:
-        """Take a step's weights into their mean since the last check."""
-        if not self.mean:
-            self.mean = [w.clone() for w in weights]
-        self.seen += 1
-        for mean, weight in zip(self.mean, weights, strict=True):
-            mean.lerp_(weight, 1.0 / self.seen)
 
     def _note(self, step: int, score: float, size: float) -> float:
         """Take a check's score into the margin over the line, and return the line.

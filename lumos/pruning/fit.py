@@ -22,11 +22,13 @@ from lumos.errors import ConfigError, TrainingError
 from lumos.files import atomic
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
+from lumos.pruning.averaging import RunningMean, swapped
 from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics, kept_modes, recalibrate
 from lumos.pruning.calibration import Calibration
+from lumos.pruning.controllers import check_interval
 from lumos.pruning.pruner import Pruner
 from lumos.pruning.report import gate_columns
-from lumos.pruning.settings import Goal, Lambda, Tolerance
+from lumos.pruning.settings import CUT_AT, Goal, Lambda, Tolerance, cut_step
 from lumos.tracing.derivatives import asks_for_gradients
 from lumos.tracing.feature_names import FeatureNames
 from lumos.tracing.options import StructureOptions
@@ -187,8 +189,9 @@ def fit(
         if isinstance(goal, Tolerance):
             if goal.baseline is None:
                 dense = _Training(copy.deepcopy(model), recipe, "dense")
+                dense.keep_mean(cut_step((pruner or {}).get("cut_at", CUT_AT), recipe.steps))
                 dense.run()
-                course = tuple((row["epoch"] / epochs, row["valid"]) for row in dense.curve)
+                course = [(row["epoch"] / epochs, row.get("averaged", row["valid"])) for row in dense.curve]
                 curve, goal = dense.curve, replace(goal, baseline=dense.best, curve=course)
             goal = replace(goal, score=goal.score or recipe.scored, higher_is_better=recipe.sign > 0)
         gated = gate(copied, _example(recipe), features=features, settings=settings, options=options, keep=keep,
@@ -267,10 +270,10 @@ class _Recipe:
     def steps(self) -> int:
         return self.epochs * len(self.train)  # pyright: ignore[reportArgumentType]
 
-    def scored(self, model: nn.Module) -> float:
+    def scored(self, model: nn.Module, *, averaged: bool = False) -> float:
         """Score a model on the validation batches, in eval mode, with batch statistics that are its own."""
         training = model.training
-        if has_statistics(model) and isinstance(model, GatedModel):
+        if has_statistics(model) and (averaged or isinstance(model, GatedModel)):
             recent = [b for b, _ in zip(_moved(self.train, self.device), range(STATISTICS_BATCHES), strict=False)]
             recalibrate(model, [lambda b=b: self.objective(model, b) for b in recent])
         model.eval()
@@ -323,16 +326,31 @@ class _Training:
         self.epoch, self.best, self.best_epoch = 0, math.nan, 0
         self.best_state: dict[str, Tensor] | None = None
         self.curve: list[dict[str, Any]] = []
+        self.mean: RunningMean | None = None
+        self.gated_steps = 0
+
+    def keep_mean(self, gated_steps: int) -> None:
+        """Keep the mean of the weights at the ends of epochs, for as many steps as a gated training has gates."""
+        self.mean, self.gated_steps = RunningMean(), gated_steps
 
     def run(self) -> None:
         """Train to the end, from the checkpoint on where there is one, and return to the best state."""
         self._resume()
         while self.epoch < self.recipe.epochs and not self._is_over():
             self._epoch()
-            self._note(self.recipe.scored(self.model))
+            averaged = self._averaged_score()
+            self._note(self.recipe.scored(self.model), averaged)
             self._checkpoint()
         if self.best_state is not None:
             self.model.load_state_dict(self.best_state)
+
+    def _averaged_score(self) -> float | None:
+        """The score of the mean weights, where they are kept; the network stays as it is."""
+        if self.mean is None or not self.mean.steps:
+            return None
+        buffers = list(self.model.buffers())
+        with self.mean.taken_by(self.model), swapped(buffers, [b.clone() for b in buffers]):
+            return self.recipe.scored(self.model, averaged=True)
 
     def small(self) -> CompactModel:
         """Return the compact model, on the device of the training."""
@@ -343,8 +361,10 @@ class _Training:
         recipe = self.recipe
         _set_epoch(recipe.train, self.epoch)
         self.model.train()
-        losses = []
-        for batch in _moved(recipe.train, recipe.device):
+        losses, batches = [], len(recipe.train)  # pyright: ignore[reportArgumentType]
+        averaged_from = batches - check_interval(self.gated_steps)
+        needed = self.mean is not None and self.epoch * batches <= self.gated_steps
+        for number, batch in enumerate(_moved(recipe.train, recipe.device)):
             loss = recipe.objective(self.model, batch)
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(f"{self.label}: the loss is {float(loss)} in epoch {self.epoch + 1}; lower the "
@@ -356,6 +376,8 @@ class _Training:
                 nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
             self.optimizer.step()
             self.scheduler.step()
+            if self.mean is not None and needed and number >= averaged_from:
+                self.mean.follow(self.model)
             losses.append(loss.detach())
             if self.pruner:
                 self.pruner.observe(losses[-1])
@@ -367,7 +389,7 @@ class _Training:
         """Whether scores count: a gated network's only once it is cut."""
         return self.pruner is None or self.pruner.is_cut
 
-    def _note(self, score: float) -> None:
+    def _note(self, score: float, averaged: float | None) -> None:
         if not math.isfinite(score):
             raise TrainingError(f"{self.label}: the validation score is {score} in epoch {self.epoch}")
         sign = self.recipe.sign
@@ -377,6 +399,8 @@ class _Training:
         phase = self.label if self.pruner is None or not self.pruner.is_cut else "compact"
         open_now = gate_columns(self.model) if self.pruner and not self.pruner.is_cut else {}
         row = {"phase": phase, "epoch": self.epoch, "loss": self.mean_loss, "valid": score, **open_now}
+        if averaged is not None:
+            row["averaged"] = averaged
         self.curve.append(row)
         if callable(self.recipe.progress):
             self.recipe.progress(row)

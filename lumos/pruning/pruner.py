@@ -35,7 +35,7 @@ from lumos.pruning.measuring import Measuring
 from lumos.pruning.optimizers import carry_over, matrix_sizes, rate_gain
 from lumos.pruning.report import gate_columns, gate_report, summary
 from lumos.pruning.restoring import compact_of
-from lumos.pruning.settings import Goal, Lambda, Schedule, Tolerance, cut_step
+from lumos.pruning.settings import CUT_AT, Goal, Lambda, Schedule, Tolerance, cut_step
 from lumos.pruning.sharded import expect_whole_gates, has_shards, put_together
 from lumos.tracing.devices import read_at_once
 
@@ -123,7 +123,7 @@ class Pruner:
         steps: int,
         target: Goal | None = None,
         *,
-        cut_at: float = 0.5,
+        cut_at: float = CUT_AT,
         cut: str | None = None,
         rate: float = 0.1,
         warmup: float = 0.1,

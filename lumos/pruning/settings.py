@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, ClassVar, Literal, get_args
+
+from scipy.optimize import isotonic_regression
 
 from lumos.errors import ConfigError
 
@@ -176,8 +177,9 @@ class Tolerance:
         call: How the compact model will be called, for ``latency`` and ``memory``.
         curve: What the dense network scored on its way: pairs of a share of its training, in (0, 1], and a score.
             While gates train, the score is held against that of the same share, which a network that is not trained
-            out can reach. Without a curve it is held against the baseline; where that is not reached, against the
-            score at which it stops to grow.
+            out can reach. What is held against it are weights averaged over the steps since the check before; scores
+            of dense weights averaged alike make a fair line, those of single steps a lower one. Without a curve it is
+            held against the baseline; where that is not reached, against the score at which it stops to grow.
 
     Raises:
         ConfigError: The share is out of its range, or the curve is not such pairs.
@@ -233,17 +235,18 @@ class Tolerance:
     def line(self, share: float) -> float | None:
         """Return the worst score that is allowed at a share of the training: None before the curve begins, or without.
 
-        It is worse by the share than the best mean of three neighbours of the curve so far, since the dense network is
-        the one of its best epoch too; it is never stricter than :attr:`threshold`.
+        It is worse by the share than the curve without its noise: up to the best point the nearest curve that nowhere
+        gets worse (isotonic regression), and from there on constant, since the dense network is the one of its best
+        epoch too. It is never stricter than :attr:`threshold`.
         """
         known = self.course
         if not known or share < known[0][0]:
             return None
-        near = [known[max(0, k - 1) : k + 2] for k in range(len(known))]
-        means = accumulate(
-            (sum(score for _, score in few) / len(few) for few in near), max if self.higher_is_better else min
-        )
-        smooth = [(at, mean) for (at, _), mean in zip(known, means, strict=True)]
+        scores = [score for _, score in known]
+        best = scores.index((max if self.higher_is_better else min)(scores))
+        fitted = isotonic_regression(scores[: best + 1], increasing=self.higher_is_better).x.tolist()
+        fitted += [fitted[-1]] * (len(known) - len(fitted))
+        smooth = [(at, score) for (at, _), score in zip(known, fitted, strict=True)]
         before = max(point for point in smooth if point[0] <= share)
         after = min((point for point in smooth if point[0] > share), default=before)
         part = 0.0 if after == before else (share - before[0]) / (after[0] - before[0])
@@ -282,6 +285,10 @@ class Schedule:
     def warm_up(self, step: int) -> float:
         """The factor by which the penalty's coefficient has grown."""
         return warm_up(step, self.steps, self.warmup)
+
+
+CUT_AT = 0.5
+"""Share of the steps after which the closed units go, where nothing else is asked for."""
 
 
 def cut_step(share: float, steps: int) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lumos.errors import RecordError
 from lumos.files import atomic
+from lumos.pruning.settings import Tolerance
 from lumos.suite import record
 from lumos.suite.config import RunConfig
 from lumos.suite.console import log
@@ -79,8 +80,9 @@ def _trained_by(
     identity = {"baseline": config.baseline_of(schedule), "data": loaders.sha256, "phase": "dense"}
     store = Store(folder, "dense", identity, config.trainer.checkpoint_seconds, config.trainer.checkpoint_steps)
     main = distributed.world().main
+    averaged = isinstance(config.lumos.goal, Tolerance) and config.trainer.ema is None
     with record.locked(folder, wait=True) if main else nullcontext():
-        known = distributed.from_main(lambda: _read(folder, workload))
+        known = distributed.from_main(lambda: _read(folder, workload, averaged=averaged))
         if main and known:
             store.clear()  # left by a process that was killed right after its training
         if known is not None:
@@ -130,7 +132,9 @@ def _write(folder: Path, trained: Trained) -> None:
             temporary.write_text(json.dumps(facts))
 
 
-def _read(folder: Path, workload: Workload) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def _read(
+    folder: Path, workload: Workload, *, averaged: bool = False
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Facts and weights of a dense network that was trained before, if they are there and fit."""
     path, facts = (folder / name for name in FILES)
     if not (facts.exists() and path.exists()):
@@ -143,6 +147,8 @@ def _read(folder: Path, workload: Workload) -> tuple[dict[str, Any], dict[str, T
         model = workload.model()
         model.load_state_dict(weights)
         Trained(model, **known)
+        if averaged and known["curve"] and not any("averaged" in row for row in known["curve"]):
+            raise RecordError("it has no course of averaged weights, as older ones do not")
     except Exception as error:  # whatever a damaged file raises, the remedy is the same
         log.info(f"dense: {folder} cannot be read ({_reason(error)}); training it again")
         return None

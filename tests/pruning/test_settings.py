@@ -42,15 +42,16 @@ def test_settings_import_no_torch():
 
 
 def test_the_line_of_a_tolerance_follows_the_dense_course():
-    rising = Tolerance(0.1, baseline=1.0, curve=((0.25, 0.2), (0.5, 0.5), (0.75, 0.8), (1.0, 1.0)))
-    # means of neighbours: .35, .5, .7667, .9
+    rising = Tolerance(0.1, baseline=1.0, curve=((0.25, 0.2), (0.5, 0.5), (0.6, 0.3), (0.75, 0.8), (1.0, 1.0)))
+    # what falls again is noise: .2, .4, .4, .8, 1
     assert rising.line(0.1) is None
-    assert rising.line(0.25) == pytest.approx(0.9 * 0.35)
-    assert rising.line(0.375) == pytest.approx(0.9 * 0.425)
-    assert rising.line(1.0) == pytest.approx(0.9 * 0.9)
-    falling = Tolerance(0.1, baseline=1.0, curve=((0.5, 2.0), (1.0, 0.5), (1.0, math.nan)), higher_is_better=False)
-    assert falling.line(0.5) == pytest.approx(1.1 * 1.25)
-    assert falling.line(1.0) == pytest.approx(1.1 * 1.25)
+    assert rising.line(0.25) == pytest.approx(0.9 * 0.2)
+    assert rising.line(0.375) == pytest.approx(0.9 * 0.3)
+    assert rising.line(0.55) == pytest.approx(0.9 * 0.4)
+    assert rising.line(1.0) == pytest.approx(0.9)
+    falling = Tolerance(0.1, baseline=0.5, curve=((0.5, 2.0), (1.0, 1.0), (1.0, math.nan)), higher_is_better=False)
+    assert falling.line(0.5) == pytest.approx(1.1 * 2.0)
+    assert falling.line(1.0) == pytest.approx(1.1)
     best_at_half = Tolerance(0.1, baseline=1.0, curve=((0.5, 1.0), (0.6, 1.0), (0.8, 0.4), (0.9, 0.4)))
     assert best_at_half.line(0.9) == pytest.approx(0.9)
     above = Tolerance(0.1, baseline=1.0, curve=((0.1, 3.0),))

@@ -104,6 +104,8 @@ def train(
         state = TrainState(workload, config, device, gated=gated, schedule=schedule)
         state.method = setup(state, total) if setup else None
         state.keep_average()
+        if not gated and state.method is None:
+            state.keep_mean(total)
         state.method = state.method or _lumos_method(state, loaders, dense, total, (saved or {}).get("phase"))
         return state
 
@@ -138,6 +140,7 @@ def _train_epoch(training: _Training, bar: Bar, stop: StopRequest) -> None:
             train_step(state, batch, reader, training.total)
         except NonFiniteLossError:
             raise _non_finite_loss(training) from None
+        state.follow_mean(reader.batches)
         bar.advance()
         _save_checkpoint(training, stop)
 
@@ -148,11 +151,15 @@ def _validate_epoch(training: _Training, bar: Bar) -> None:
     mean_loss = float(torch.stack(state.losses).mean())
     if not math.isfinite(mean_loss):
         raise _non_finite_loss(training)
+    course = {}
+    if state.mean and state.mean.steps:
+        with state.mean.taken_by(state.model):
+            course["averaged"] = _valid_score(state, training.loaders, state.model)
     valid = _valid_score(state, training.loaders, state.scored)
     if state.method is None or state.method.pruned:
         state.best.update(valid, state.scored)
     row = {"phase": training.label, "epoch": state.epoch + 1, "step": state.step, "loss": mean_loss, "valid": valid,
-           "seconds": round(state.seconds, 3), **gate_columns(state.model)}  # fmt: skip
+           **course, "seconds": round(state.seconds, 3), **gate_columns(state.model)}  # fmt: skip
     state.curve.append(row)
     training.tracker.log(numbers(row), state.step)
     bar.show(loss=mean_loss, valid=valid, open=row.get("open_gates"))
@@ -195,7 +202,7 @@ def _lumos_method(
     if isinstance(goal, Tolerance):
         goal = replace(
             goal, score=lambda model: evaluate(state.workload, model, loaders.valid, state.device), baseline=score,
-            curve=tuple((row["step"] / total, row["valid"]) for row in dense.curve) if dense else (),
+            curve=[(row["step"] / total, row.get("averaged", row["valid"])) for row in dense.curve] if dense else (),
             higher_is_better=state.workload.metric.higher_is_better,
         )  # fmt: skip
     pruner = Pruner(

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from lumos.api import gate
 from lumos.compaction.probe import trace_and_probe
 from lumos.gating.gated_model import GatedModel
-from lumos.pruning.averaging import Average, average_of
+from lumos.pruning.averaging import Average, RunningMean, average_of
 from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics
+from lumos.pruning.controllers import check_interval
+from lumos.pruning.settings import cut_step
 from lumos.suite.config import RunConfig
 from lumos.suite.training import distributed
 from lumos.suite.training.evaluation import Best
@@ -53,6 +55,7 @@ class TrainState:
         schedule: How its rate goes where nothing is cut; see :func:`lumos.suite.training.optimizer.plain_rate`.
         method: What a method of pruning does beside the steps; None for a dense training.
         average: The averaged copy of the weights, where one is asked for.
+        mean: Of a dense training, the weights' mean over the last steps of an epoch: a tolerance's line.
         best: The best state by validation score.
         curve: A row for each epoch that is validated.
         epoch, batch, step: The open epoch, the number of its next batch, and how many steps were taken.
@@ -81,6 +84,8 @@ class TrainState:
         self.optimizer = make_optimizer(self.model, workload)
         self.method: PruningMethod | None = None
         self.average: Average | None = None
+        self.mean: RunningMean | None = None
+        self._mean_steps = self._mean_until = 0
         self.best = Best(workload.metric.higher_is_better)
         self.curve: list[dict[str, Any]] = []
         self.losses: list[Tensor] = []
@@ -156,6 +161,20 @@ class TrainState:
         if average := self.average:  # a step's average is there when the step is judged
             self.optimizer.register_step_post_hook(lambda *_: average.update(self.model))
 
+    def keep_mean(self, total: int) -> None:
+        """Keep the mean of the weights at the ends of epochs, for as many steps as a gated training has gates.
+
+        It is over as many steps as there are between two checks of a tolerance. An averaged copy is a mean already.
+        """
+        if self.average is None:
+            gated_steps = cut_step(self.config.lumos.freeze_at, total)
+            self.mean, self._mean_steps, self._mean_until = RunningMean(), check_interval(gated_steps), gated_steps
+
+    def follow_mean(self, batches: int) -> None:
+        """Take the weights after a step into the mean, in the last steps of an epoch; one epoch after the cut too."""
+        if self.mean and self.batch > batches - self._mean_steps and self.step <= self._mean_until + batches:
+            self.mean.follow(self.model)
+
     def next_epoch(self) -> None:
         """Go on with the next epoch."""
         self.epoch, self.batch, self.losses_from = self.epoch + 1, 0, 0
@@ -177,6 +196,7 @@ class TrainState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
+            "mean": self.mean.state_dict() if self.mean else None,
             "phase": self.method.state_dict() if self.method else None,
             "best": self.best.state_dict(),
             "curve": self.curve,
@@ -196,6 +216,8 @@ class TrainState:
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.average:
             self.average.load_state_dict(saved["average"])
+        if self.mean:
+            self.mean.load_state_dict(to_device(saved["mean"], self.device))
         self.best.load_state_dict(saved["best"])
         self.curve, self.losses = saved["curve"], to_device(saved["losses"], self.device)
         for name in PLACE:
