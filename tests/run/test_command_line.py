@@ -291,6 +291,30 @@ def test_asked_to_stop_a_sweep_begins_no_other_job(tmp_path):
     assert json.loads(record.read_text())["status"] == "stopped"
 
 
+@pytest.mark.slow
+def test_a_signal_while_it_measures_is_one_line_and_the_next_call_measures(tmp_path):
+    command = [sys.executable, str(PROJECT / "run.py"), "workload=synthetic", "scale=tiny", "trainer.max_steps=20"]
+    places = [f"paths.results={tmp_path}/results", f"paths.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/hydra"]
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)):
+        with subprocess.Popen(
+            [*command, *places], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
+        ) as run:  # fmt: skip
+            assert run.stderr
+            assert any("measuring both" in line for line in run.stderr)
+            time.sleep(0.5)
+            run.send_signal(number)
+            said = run.stderr.read()
+            assert run.wait(timeout=60) == code, said
+        assert "Traceback" not in said
+        assert sum(line.startswith("lumos: ") for line in said.splitlines()) == 1, said
+        (record,) = tmp_path.glob("results/runs/*/*/record.json")
+        assert json.loads(record.read_text())["status"] == "stopped"
+    done = subprocess.run([*command, *places], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(record.read_text())["status"] == "finished"
+
+
 def test_a_compact_model_of_a_run_loads(finished, home):
     from lumos.suite.config import compose
     from lumos.suite.workload_class import build_workload
