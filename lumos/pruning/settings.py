@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 from scipy.optimize import isotonic_regression
 
 from lumos.errors import ConfigError
@@ -235,22 +236,23 @@ class Tolerance:
     def line(self, share: float) -> float | None:
         """Return the worst score that is allowed at a share of the training: None before the curve begins, or without.
 
-        It is worse by the share than the curve without its noise: up to the best point the nearest curve that nowhere
-        gets worse (isotonic regression), and from there on constant, since the dense network is the one of its best
-        epoch too. It is never stricter than :attr:`threshold`.
+        It is worse than the curve by the share and by the curve's own noise, since scores do not tell a difference that
+        is smaller. The curve counts without its noise, as the nearest one that nowhere gets worse (isotonic
+        regression); the noise is the scatter of neighbouring scores around that. The line is never stricter than
+        :attr:`threshold`.
         """
         known = self.course
         if not known or share < known[0][0]:
             return None
-        scores = [score for _, score in known]
-        best = scores.index((max if self.higher_is_better else min)(scores))
-        fitted = isotonic_regression(scores[: best + 1], increasing=self.higher_is_better).x.tolist()
-        fitted += [fitted[-1]] * (len(known) - len(fitted))
-        smooth = [(at, score) for (at, _), score in zip(known, fitted, strict=True)]
+        scores = np.array([score for _, score in known])
+        fitted = isotonic_regression(scores, increasing=self.higher_is_better).x
+        steps = np.diff(scores - fitted)
+        noise = math.sqrt(float(np.square(steps).mean()) / 2) if len(steps) else 0.0  # von Neumann's: without the trend
+        smooth = [(at, float(score)) for (at, _), score in zip(known, fitted, strict=True)]
         before = max(point for point in smooth if point[0] <= share)
         after = min((point for point in smooth if point[0] > share), default=before)
         part = 0.0 if after == before else (share - before[0]) / (after[0] - before[0])
-        found = self.below(before[1] + part * (after[1] - before[1]))
+        found = self.below(before[1] + part * (after[1] - before[1])) - self.sign * noise
         return min(found, self.threshold) if self.higher_is_better else max(found, self.threshold)
 
     @property
