@@ -24,6 +24,7 @@ from lumos.workloads.common.pyg import Batch
 from lumos.workloads.common.score_terms import auc_terms
 from lumos.workloads.molhiv.data import (
     HIV,
+    HIV_FILE,
     LAYOUT,
     MOLECULE_BYTES,
     NCI_MOLECULES,
@@ -44,7 +45,8 @@ class Molhiv(GraphWorkload):
 
     With ``data.source=generated`` the molecules are real (NCI's, from RDKit) and the label says whether they have a
     structural alert: this is not HIV. ``smiles`` names a table with a column of SMILES and one called ``label``, and
-    ``public`` reads ``ogbg_molhiv`` under ``data.root``. Train, valid and test have no scaffold in common. ``y`` of a
+    ``public`` reads ``ogbg_molhiv`` under ``data.root``, or MoleculeNet's ``HIV.csv``, which is that file or lies in
+    that folder. Train, valid and test have no scaffold in common. ``y`` of a
     batch is (molecules, 1), 0 or 1. Raises DataError for settings or files that cannot be used.
     """
 
@@ -73,14 +75,25 @@ class Molhiv(GraphWorkload):
         super().__post_init__()
         if self.smiles is not None and self.source.source == "public":
             raise DataError("workload.smiles and data=public both name the molecules; give one of them")
+        published = self._published_table()
         if self.label is not None and self.smiles is None:
             raise DataError(f"workload.label={self.label}: expected workload.smiles=FILE, the table with that column")
-        if self.smiles is not None:  # a file is never called generated
+        if published is not None:
+            object.__setattr__(self, "smiles", published)
+        elif self.smiles is not None:  # a file is never called generated
             object.__setattr__(self, "data", replace(self.source, source="file"))
         if self.molecules is not None and self.molecules < 20:
             raise DataError(f"workload.molecules={self.molecules}: expected 20 or more, or null for all")
         if not 0 <= self.label_noise <= 1:
             raise DataError(f"workload.label_noise={self.label_noise}: expected a share from 0 to 1")
+
+    def _published_table(self) -> Path | None:
+        """MoleculeNet's table at ``data.root``; None where there is OGB's layout, or nothing."""
+        root = self.source.root if self.source.source == "public" else None
+        if root is None or not root.exists():
+            return None
+        table = root if root.is_file() else root / HIV_FILE
+        return table if table.is_file() else None
 
     @property
     def metric(self) -> Metric:

@@ -36,6 +36,9 @@ NCI_FILE = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 HIV = "HIV_active"
 """The label of MoleculeNet's HIV.csv and of ogbg-molhiv."""
 
+HIV_FILE = "HIV.csv"
+"""MoleculeNet's table."""
+
 NCI_MOLECULES = 5000
 """Lines of the file, at most as many molecules."""
 MOLECULE_BYTES = 370

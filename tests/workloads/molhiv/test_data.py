@@ -153,6 +153,16 @@ def test_a_table_of_smiles_is_read_row_by_row(tmp_path):
     assert mapping["smiles"].tolist() == table["smiles"].tolist()
 
 
+@pytest.mark.parametrize("named", ["", "HIV.csv"])
+def test_the_published_table_is_found_by_its_name_or_its_folder(tmp_path, named):
+    table = smiles_table(tmp_path / "HIV.csv")
+    workload = Molhiv(data={"source": "public", "root": tmp_path / named, "cache": tmp_path / "cache"})
+    assert workload.graphs.labels.tolist() == table["HIV_active"].tolist()
+    assert workload.source.source == "public"
+    assert workload.files() == [tmp_path / "HIV.csv"]
+    assert workload.metric.target == 0.7558
+
+
 def test_an_unreadable_row_keeps_its_number(tmp_path, caplog):
     table = smiles_table(tmp_path / "HIV.csv", change=[(7, "C1CC(")])
     data = {"cache": tmp_path / "cache"}
