@@ -28,6 +28,10 @@ RESULTS_PAGE, PEERS, COST, SENSITIVITY = (
     PROJECT / "docs" / "suite" / f"{name}.md" for name in ("index", "peers", "cost", "sensitivity")
 )
 STUDY = PROJECT / "results" / "studies" / "sensitivity.jsonl.gz"
+PUBLISHED, PUBLISHED_PAGE = (
+    PROJECT / "results" / "studies" / "published.jsonl.gz",
+    PROJECT / "docs" / "suite" / "published.md",
+)
 FIGURE = PROJECT / "docs" / "figures" / "cfd.png"
 SELECTIONS = ("all", "pearson", "mutual_information", "lasso", "forward", "stg", "lassonet", "lumos")
 
@@ -111,6 +115,30 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
             speed(entries),
             f"{score(sized[name], 'compact')} ({change(sized[name], 'params')})" if name in sized else "–",
         )
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def published_block() -> str:
+    """Runs on published data with a tolerance: a line for each workload, in the suite's columns."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in Results((PUBLISHED.parent,)).finished:
+        if entry["data"]["source"] == "public" and "lumos.tolerance=0.01" in asked(entry):
+            found.setdefault(entry["workload"], []).append(entry)
+    lines = [
+        "| workload | metric | best trivial predictor | dense | compact | parameters | MACs | input features "
+        "| samples a second in 128 MB | kept its line |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in sorted(found, key=[*evaluation_order(), *found].index):
+        entries = sorted(found[name], key=lambda entry: entry["seed"])
+        first = entries[0]
+        features = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:g}")
+        row = (
+            name, first["metric"]["name"], best_trivial(first), score(entries, "dense"), score(entries, "compact"),
+            change(entries, "params"), change(entries, "macs"), f"{features} of {first['gates']['features_total']}",
+            speed(entries), f"{sum(map(keeps_its_line, entries))} of {len(entries)}",
+        )  # fmt: skip
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -355,6 +383,7 @@ def texts() -> dict[Path, str]:
         RESULTS_PAGE.read_text(), {"suite": lambda: suite_block("workloads/{}.md"), "machine": machine_block}
     )
     found[SENSITIVITY] = filled(SENSITIVITY.read_text(), {"sensitivity": sensitivity_block})
+    found[PUBLISHED_PAGE] = filled(PUBLISHED_PAGE.read_text(), {"published": published_block})
     found[COST] = filled(COST.read_text(), {"training": training_block})
     for name, (entry, *_) in suite().items():
         path, workload = PROJECT / "workloads" / entry["workload"] / "README.md", entry["workload"]
