@@ -43,8 +43,8 @@ CLOSE = math.log(1.15)
 HELD = 50.0
 """How much quicker lambda falls than the size below a budget that is held: 2% below it, it is a third."""
 LEARN = 0.3
-"""Share of the gated steps in which a network that has a course learns and nothing closes: what goes before it has
-learnt something goes by chance, and does not come back."""
+"""Share of the gated steps in which a network that has a course learns and nothing closes, unless gates are counted:
+what goes before it has learnt something goes by chance, and does not come back."""
 SEARCH = 0.75
 """Share of the gated steps after which a network that fell behind shrinks no further: it has to learn."""
 
@@ -250,14 +250,14 @@ def check_interval(gated_steps: int) -> int:
 class ToleranceController(SizeController):
     """Shrinks a budget while the network keeps up with the dense one, and opens units again where it does not.
 
-    The budget is a share of what is minimised. First nothing closes, and the network learns as the dense one does. Then
-    the budget falls by a constant factor a step while the validation score is within the tolerance of what the dense
-    network had come to at the same share of its training. Where it no longer is, the network is held at its size, and
-    nothing presses on it, so that it can recover. Where that does not help, the units open again that were
-    open when it last kept up; their weights are as they were when they closed. From there the budget falls half way to
-    the size that was too small, and so on. A network that falls behind at that size too gets a larger one back, in
-    steps that double. For such a network the search ends before the cut: units that opened again have to learn what
-    changed meanwhile.
+    The budget is a share of what is minimised. Where that is not the number of gates, the network first learns as the
+    dense one does, and nothing closes. Then the budget falls by a constant factor a step while the validation score is
+    within the tolerance of what the dense network had come to at the same share of its training. Where it no longer is,
+    the network is held at its size, and nothing presses on it, so that it can recover. Where that does not help, the
+    units open again that were open when it last kept up; their weights are as they were when they closed. From there
+    the budget falls half way to the size that was too small, and so on. A network that falls behind at that size too
+    gets a larger one back, in steps that double. For such a network the search ends before the cut: units that opened
+    again have to learn what changed meanwhile.
 
     The score is that of the test-time gates with weights averaged over the steps since the check before: sampled gates
     and a learning rate at its peak shake the weights, and the average is a better guess of where they will settle. The
@@ -361,8 +361,14 @@ class ToleranceController(SizeController):
         self.ascend(torch.as_tensor(size), self.limit(step))
 
     def _learns(self, step: int) -> bool:
-        """Tell whether nothing closes yet."""
-        return bool(self.goal.course) and (self.margin is None or step < LEARN * self.schedule.gated_steps)
+        """Tell whether nothing closes yet.
+
+        Where gates are counted, an input counts as much as a unit, and needless inputs go best before the network has
+        fitted noise with them: there it closes from the first step on.
+        """
+        if not self.goal.course or self.goal.penalty == "gates":
+            return False
+        return self.margin is None or step < LEARN * self.schedule.gated_steps
 
     def coefficient(self, step: int) -> Any:
         """Lambda at this step; next to nothing where the network is smaller than a budget at which it is held."""
