@@ -19,7 +19,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from lumos.suite import report  # noqa: E402
+from lumos.suite import archive, report  # noqa: E402
 from lumos.suite.report import build, method_table, sensitivity  # noqa: E402
 from lumos.suite.report.results import REDUCTIONS, SUITE, TOLERANCE, Results  # noqa: E402
 
@@ -102,7 +102,7 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
     for name, entries in suite().items():
         first = entries[0]
         metric = first["metric"]["name"] + ("" if first["metric"]["higher_is_better"] else ", less is better")
-        features = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:g}")
+        features = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:.3g}")
         row = (
             f"[{name}]({page.format(first['workload'])})",
             metric,
@@ -123,9 +123,8 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
 def published_block() -> str:
     """Runs on published data with a tolerance: a line for each workload, in the suite's columns."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for entry in Results((PUBLISHED.parent,)).finished:
-        if entry["data"]["source"] == "public" and "lumos.tolerance=0.01" in asked(entry):
-            found.setdefault(entry["workload"], []).append(entry)
+    for run in archive.runs(PUBLISHED):
+        found.setdefault(run.record["workload"], []).append(run.record)
     lines = [
         "| workload | metric | best trivial predictor | dense | compact | parameters | MACs | input features "
         "| samples a second in 128 MB | kept its line |",
@@ -134,7 +133,7 @@ def published_block() -> str:
     for name in sorted(found, key=[*evaluation_order(), *found].index):
         entries = sorted(found[name], key=lambda entry: entry["seed"])
         first = entries[0]
-        features = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:g}")
+        features = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:.3g}")
         row = (
             name, first["metric"]["name"], best_trivial(first), score(entries, "dense"), score(entries, "compact"),
             change(entries, "params"), change(entries, "macs"), f"{features} of {first['gates']['features_total']}",
@@ -202,7 +201,7 @@ def kinds_block() -> str:
         metric = first["metric"]["name"] + ("" if first["metric"]["higher_is_better"] else " (less is better)")
         scores = f"{metric} {score(entries, 'dense')} to {score(entries, 'compact')}"
         size = f"{first['dense']['params']:,} to {statistics.fmean(e['compact']['params'] for e in entries):,.0f}"
-        found = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:g}")
+        found = _numbers([len(e["gates"]["features_kept"]) for e in entries], lambda n: f"{n:.3g}")
         inputs = f"{found} of {first['gates']['features_total']}"
         lines.append(f"| {title} | {scores} | {size} | {inputs} | {speed(entries)} |")
     return "\n".join(lines)
