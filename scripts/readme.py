@@ -114,7 +114,9 @@ def suite_block(page: str = "workloads/{}/README.md") -> str:
             f"{features} of {first['gates']['features_total']}",
             speed(entries),
             ", ".join(str(entry["seed"]) for entry in entries),
-            f"{score(sized[name], 'compact')} ({change(sized[name], 'params')})" if name in sized else "–",
+            f"{score(sized[name], 'dense')} to {score(sized[name], 'compact')} ({change(sized[name], 'params')})"
+            if name in sized
+            else "–",
         )
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
@@ -170,8 +172,8 @@ def speed(entries: list[dict[str, Any]]) -> str:
 
 
 def _numbers(values: list[float], form: Callable[[float], str]) -> str:
-    spread = f" ± {form(statistics.stdev(values))}" if len(values) > 1 else ""
-    return form(statistics.fmean(values)) + spread
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return form(statistics.fmean(values)) + (f" ± {spread:.1g}" if spread else "")
 
 
 def best_trivial(entry: dict[str, Any]) -> str:

@@ -192,6 +192,24 @@ class RunningMean(Resumable):
         self.weights = list(self.weights)
 
 
+class EpochMean(RunningMean):
+    """The mean over the last steps of each epoch of a dense training: a point of the course that a tolerance needs.
+
+    Args:
+        over: As many steps, or those of the epoch where it has fewer: those between two checks of the gated training.
+        until: The steps before a cut. From one epoch after them on there is no mean, since nothing needs it.
+    """
+
+    def __init__(self, over: int, until: int) -> None:
+        super().__init__()
+        self.over, self.until = over, until
+
+    def follow_epoch(self, model: nn.Module, batch: int, batches: int, step: int) -> None:
+        """Take the weights after a step, which was this batch (from 1 on) of its epoch, into the mean if need be."""
+        if batch > batches - self.over and step <= self.until + batches:
+            self.follow(model)
+
+
 @contextmanager
 def swapped(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
     """Give parameters other values inside a ``with`` block."""

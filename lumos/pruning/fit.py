@@ -22,7 +22,7 @@ from lumos.errors import ConfigError, TrainingError
 from lumos.files import atomic
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
-from lumos.pruning.averaging import RunningMean, swapped
+from lumos.pruning.averaging import EpochMean, swapped
 from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics, kept_modes, recalibrate
 from lumos.pruning.calibration import Calibration
 from lumos.pruning.controllers import check_interval
@@ -326,12 +326,11 @@ class _Training:
         self.epoch, self.best, self.best_epoch = 0, math.nan, 0
         self.best_state: dict[str, Tensor] | None = None
         self.curve: list[dict[str, Any]] = []
-        self.mean: RunningMean | None = None
-        self.gated_steps = 0
+        self.mean: EpochMean | None = None
 
     def keep_mean(self, gated_steps: int) -> None:
         """Keep the mean of the weights at the ends of epochs, for as many steps as a gated training has gates."""
-        self.mean, self.gated_steps = RunningMean(), gated_steps
+        self.mean = EpochMean(check_interval(gated_steps), gated_steps)
 
     def run(self) -> None:
         """Train to the end, from the checkpoint on where there is one, and return to the best state."""
@@ -362,9 +361,7 @@ class _Training:
         _set_epoch(recipe.train, self.epoch)
         self.model.train()
         losses, batches = [], len(recipe.train)  # pyright: ignore[reportArgumentType]
-        averaged_from = batches - check_interval(self.gated_steps)
-        needed = self.mean is not None and self.epoch * batches <= self.gated_steps
-        for number, batch in enumerate(_moved(recipe.train, recipe.device)):
+        for number, batch in enumerate(_moved(recipe.train, recipe.device), start=1):
             loss = recipe.objective(self.model, batch)
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(f"{self.label}: the loss is {float(loss)} in epoch {self.epoch + 1}; lower the "
@@ -376,8 +373,8 @@ class _Training:
                 nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
             self.optimizer.step()
             self.scheduler.step()
-            if self.mean is not None and needed and number >= averaged_from:
-                self.mean.follow(self.model)
+            if self.mean:
+                self.mean.follow_epoch(self.model, number, batches, self.epoch * batches + number)
             losses.append(loss.detach())
             if self.pruner:
                 self.pruner.observe(losses[-1])

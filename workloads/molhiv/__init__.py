@@ -75,25 +75,22 @@ class Molhiv(GraphWorkload):
         super().__post_init__()
         if self.smiles is not None and self.source.source == "public":
             raise DataError("workload.smiles and data=public both name the molecules; give one of them")
-        published = self._published_table()
         if self.label is not None and self.smiles is None:
             raise DataError(f"workload.label={self.label}: expected workload.smiles=FILE, the table with that column")
-        if published is not None:
-            object.__setattr__(self, "smiles", published)
-        elif self.smiles is not None:  # a file is never called generated
+        if self.smiles is not None:  # a file is never called generated
             object.__setattr__(self, "data", replace(self.source, source="file"))
         if self.molecules is not None and self.molecules < 20:
             raise DataError(f"workload.molecules={self.molecules}: expected 20 or more, or null for all")
         if not 0 <= self.label_noise <= 1:
             raise DataError(f"workload.label_noise={self.label_noise}: expected a share from 0 to 1")
 
-    def _published_table(self) -> Path | None:
-        """MoleculeNet's table at ``data.root``; None where there is OGB's layout, or nothing."""
+    @property
+    def smiles_file(self) -> Path | None:
+        """The table of molecules: ``smiles``, or MoleculeNet's at ``data.root``; None where there is none."""
+        if self.smiles is not None:
+            return Path(self.smiles).expanduser()
         root = self.source.root if self.source.source == "public" else None
-        if root is None or not root.exists():
-            return None
-        table = root if root.is_file() else root / HIV_FILE
-        return table if table.is_file() else None
+        return None if root is None else next((p for p in (root, root / HIV_FILE) if p.is_file()), None)
 
     @property
     def metric(self) -> Metric:
@@ -110,9 +107,9 @@ class Molhiv(GraphWorkload):
     def note(self) -> str:
         """What the samples are, in one line."""
         held = "tested on scaffolds not trained on"
-        if self.smiles is not None:
+        if self.smiles_file is not None:
             what = "" if self.label in (None, HIV) else f"{self.label} of the "
-            return f"{what}molecules of {Path(self.smiles).name}; {held}"
+            return f"{what}molecules of {self.smiles_file.name}; {held}"
         if not self.generated:
             return f"ogbg-molhiv; {held}"
         return f"a structural-alert task on real molecules (NCI's, from RDKit), not HIV; {held}"
@@ -125,11 +122,11 @@ class Molhiv(GraphWorkload):
     @property
     def makes_dataset(self) -> bool:
         """Whether :meth:`generate` writes the data set; else it is read as it was published."""
-        return self.generated or self.smiles is not None
+        return self.generated or self.smiles_file is not None
 
     def files(self) -> list[Path]:
         """Return the table of molecules, or the folder of the data set, that the samples are read from."""
-        return super().files() if self.smiles is None else [Path(self.smiles).expanduser()]
+        return super().files() if self.smiles_file is None else [self.smiles_file]
 
     def generate(self) -> Path:
         """Write the molecules in OGB's layout where they are not in the cache yet; returns the data set's folder."""
@@ -142,8 +139,8 @@ class Molhiv(GraphWorkload):
         return {"train": total * 8 // 10, "valid": total // 10, "test": total // 10}
 
     def _molecules(self) -> Molecules:
-        if self.smiles is not None:
-            return csv_molecules(Path(self.smiles).expanduser(), self.label or HIV)
+        if self.smiles_file is not None:
+            return csv_molecules(self.smiles_file, self.label or HIV)
         return nci_molecules(self.label_noise, self.seed, self.molecules)
 
     def node_encoder(self) -> AtomEncoder:

@@ -140,7 +140,8 @@ def _train_epoch(training: _Training, bar: Bar, stop: StopRequest) -> None:
             train_step(state, batch, reader, training.total)
         except NonFiniteLossError:
             raise _non_finite_loss(training) from None
-        state.follow_mean(reader.batches)
+        if state.mean:
+            state.mean.follow_epoch(state.model, state.batch, reader.batches, state.step)
         bar.advance()
         _save_checkpoint(training, stop)
 

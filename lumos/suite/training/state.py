@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lumos.api import gate
 from lumos.compaction.probe import trace_and_probe
 from lumos.gating.gated_model import GatedModel
-from lumos.pruning.averaging import Average, RunningMean, average_of
+from lumos.pruning.averaging import Average, EpochMean, average_of
 from lumos.pruning.batch_statistics import STATISTICS_BATCHES, has_statistics
 from lumos.pruning.controllers import check_interval
 from lumos.pruning.settings import cut_step
@@ -84,8 +84,7 @@ class TrainState:
         self.optimizer = make_optimizer(self.model, workload)
         self.method: PruningMethod | None = None
         self.average: Average | None = None
-        self.mean: RunningMean | None = None
-        self._mean_steps = self._mean_until = 0
+        self.mean: EpochMean | None = None
         self.best = Best(workload.metric.higher_is_better)
         self.curve: list[dict[str, Any]] = []
         self.losses: list[Tensor] = []
@@ -164,16 +163,11 @@ class TrainState:
     def keep_mean(self, total: int) -> None:
         """Keep the mean of the weights at the ends of epochs, for as many steps as a gated training has gates.
 
-        It is over as many steps as there are between two checks of a tolerance. An averaged copy is a mean already.
+        An averaged copy is a mean already.
         """
         if self.average is None:
             gated_steps = cut_step(self.config.lumos.freeze_at, total)
-            self.mean, self._mean_steps, self._mean_until = RunningMean(), check_interval(gated_steps), gated_steps
-
-    def follow_mean(self, batches: int) -> None:
-        """Take the weights after a step into the mean, in the last steps of an epoch; one epoch after the cut too."""
-        if self.mean and self.batch > batches - self._mean_steps and self.step <= self._mean_until + batches:
-            self.mean.follow(self.model)
+            self.mean = EpochMean(check_interval(gated_steps), gated_steps)
 
     def next_epoch(self) -> None:
         """Go on with the next epoch."""

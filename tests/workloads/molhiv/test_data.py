@@ -161,6 +161,7 @@ def test_the_published_table_is_found_by_its_name_or_its_folder(tmp_path, named)
     assert workload.source.source == "public"
     assert workload.files() == [tmp_path / "HIV.csv"]
     assert workload.metric.target == 0.7558
+    assert replace(workload, epochs=1).files() == [tmp_path / "HIV.csv"]
 
 
 def test_an_unreadable_row_keeps_its_number(tmp_path, caplog):
