@@ -60,11 +60,15 @@ def probe(
     Returns:
         The structure with every group that cannot be cut fixed, and every one that cannot vanish not optional.
     """
-    trial = Trial(model, inputs, structure, examples)
+    trial, parts_pass = Trial(model, inputs, structure, examples), False
     while structure.groups:
-        failed = _failing(trial, structure)
+        failed = _failing(trial, structure, parts_pass)
         if not failed:
             break
+        parts_pass = all(closing.whole for closing in failed)
+        if parts_pass:
+            structure = _check_layer_removal(trial, structure, frozenset().union(*(c.whole for c in failed)))
+            continue
         found, reasons = _try_parts(trial, structure)
         if reasons:
             structure = found.without(
@@ -72,15 +76,18 @@ def probe(
             )
         elif found is not structure:  # other sizes: all of it again
             structure, trial.rounds = found, MORE_ROUNDS
-        else:
-            structure = _check_layer_removal(trial, structure, frozenset().union(*(c.whole for c in failed)))
+        else:  # each passes beside the others, and all of them do not: none can be told to be at fault
+            why = trial.failure(structure, failed[0]) or "it fails beside the others"
+            structure = structure.without({g.name: f"the probe could not cut it: {why}" for g in structure.groups})
     return structure
 
 
-def _failing(trial: Trial, structure: Structure) -> list[Closing]:
+def _failing(trial: Trial, structure: Structure, parts_pass: bool) -> list[Closing]:
     """The trials that fail: one of those that close parts; where they pass, all that close groups altogether."""
     found: list[Closing] = []
     for closing in closings(structure, trial.rounds):
+        if parts_pass and not closing.whole:  # which groups are optional changes nothing in them
+            continue
         if trial.failure(structure, closing, explain=False) is not None:
             found.append(closing)
             if not closing.whole:
@@ -205,7 +212,7 @@ def _read_alike(structure: Structure, names: list[str], number: int | None) -> S
 
 
 def _check_layer_removal(trial: Trial, structure: Structure, doubtful: frozenset[str]) -> Structure:
-    """Close each optional group alone, then all that passed together; the others are optional no more.
+    """Close each optional group alone that was closed where a trial failed; those that fail are optional no more.
 
     Args:
         trial: What compares.
@@ -213,11 +220,11 @@ def _check_layer_removal(trial: Trial, structure: Structure, doubtful: frozenset
         doubtful: The groups that were closed in what failed. Where each passes alone, they fail beside one another, and
             none of them is optional.
     """
-    optional = [g.name for g in structure.groups if g.optional]
+    optional = {g.name for g in structure.groups if g.optional}
     nothing: dict[str, int] = {}
-    safe = {n for n in optional if trial.failure(structure, Closing(nothing, frozenset([n])), False, True) is None}
-    if len(safe) == len(optional):
-        safe -= doubtful
+    alone = (Closing(nothing, frozenset([name])) for name in sorted(optional & doubtful))
+    unsafe = {n for c in alone if trial.failure(structure, c, explain=False, full=True) is not None for n in c.whole}
+    safe = optional - (unsafe or doubtful)
     return replace(structure, groups=tuple(replace(g, optional=g.name in safe) for g in structure.groups))
 
 

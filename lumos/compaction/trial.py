@@ -15,7 +15,7 @@ from lumos.compaction.difference import gap_between
 from lumos.compaction.plan import TwoSizesError, attribute_sizes
 from lumos.compaction.reference import Reference
 from lumos.compaction.surgery import replace_tensors
-from lumos.compaction.verify import SINGLE_TOLERANCE, does_not_run, run_once, verify
+from lumos.compaction.verify import SINGLE_TOLERANCE, does_not_run, run_once, verify_or_explain
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
@@ -124,14 +124,14 @@ class Trial:
         if not full and self.sample is not self.inputs:
             problem = self._difference(gated, self.sample)
             if problem == "" and not explain:
-                return _verified(gated, self.sample)
+                return _verified(gated, self.sample, explain)
             if problem is None or (problem and not explain):
                 return problem
         return self._certain(gated, self.inputs, explain)
 
     def _certain(self, gated: GatedModel, inputs: tuple[Any, ...], explain: bool) -> str | None:
         problem = self._difference(gated, inputs, explain)
-        return problem if problem is None or problem else _verified(gated, inputs)
+        return problem if problem is None or problem else _verified(gated, inputs, explain)
 
     def _difference(self, gated: GatedModel, inputs: tuple[Any, ...], explain: bool = False) -> str | None:
         """None where gated and compact agree in the model's own precision, which is quick; else what the compact model
@@ -207,10 +207,10 @@ class Trial:
         }
 
 
-def _verified(gated: GatedModel, inputs: tuple[Any, ...]) -> str | None:
+def _verified(gated: GatedModel, inputs: tuple[Any, ...], explain: bool) -> str | None:
     """None where gated and compact agree in float64, else how they differ."""
     try:
-        verify(gated, inputs)
+        verify_or_explain(gated, inputs, explain=explain)
     except CompactionError as error:
         return str(error)
     return None

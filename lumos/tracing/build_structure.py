@@ -128,10 +128,9 @@ def _attach_elementwise_params(trace: Trace, classes: UnitClasses, maps: dict[Ax
     """
     members = classes.label.bincount(minlength=len(classes.label))
     for name, (_, elements) in trace.elements.items():
-        free = classes.removable()
         labels = classes.label[elements]
         unmet = members[labels] == 1
-        labels = torch.where(free[labels], labels, 0)
+        labels = torch.where(classes.can_go(labels), labels, 0)
         if not labels.any():
             continue
         axes = [d for d in sorted(range(labels.ndim), key=lambda d: -labels.shape[d]) if _one_a_line(labels, unmet, d)]

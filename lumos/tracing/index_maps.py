@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -20,12 +21,10 @@ class FlatMaps:
 
     Args:
         place: For every position of every map, its place in a table.
-        owner: For every position, the number of its map.
         lengths: How many positions each map has.
     """
 
     place: Int[Tensor, " positions"]
-    owner: Int[Tensor, " positions"]
     lengths: list[int]
 
     @classmethod
@@ -33,12 +32,16 @@ class FlatMaps:
         """Put maps of any shape one after another, in their order."""
         lengths = [units.numel() for units in maps.values()]
         place = torch.cat([torch.zeros(0, dtype=torch.int64), *(units.reshape(-1) for units in maps.values())])
-        owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.int64))
-        return cls(place, owner, lengths)
+        return cls(place, lengths)
+
+    @cached_property
+    def owner(self) -> Int[Tensor, " positions"]:
+        """For every position, the number of its map."""
+        return torch.arange(len(self.lengths)).repeat_interleave(torch.tensor(self.lengths, dtype=torch.int64))
 
     def counts(self, positions: Bool[Tensor, " positions"]) -> list[int]:
         """Return, for each map, how many of its positions are true."""
-        return torch.zeros(len(self.lengths), dtype=torch.int64).index_add_(0, self.owner, positions.long()).tolist()
+        return [int(part.count_nonzero()) for part in positions.split(self.lengths)]
 
     def read(self, table: Bool[Tensor, " places"]) -> tuple[tuple[Tensor, ...], list[int]]:
         """Return, for each map, which of its positions are true in a table, and how many."""

@@ -168,6 +168,8 @@ class Trace:
         """The axes of embedding tables that are indexed."""
         self.elements: dict[str, tuple[int, Tensor]] = {}
         """Parameters that met activations element by element: the first id, and the id of each element."""
+        self.blended: dict[Axis, str] = {}
+        """The axes of parameters along which a call mixed the elements (a standardised weight): that call."""
         self.stream_norms: dict[str, Tensor] = {}
         """The units that a norm over a removable stream reads, by the norm's path."""
         self.scaled: TensorTable[tuple[str, list[AxisSlice | None]]] = TensorTable()
@@ -338,6 +340,25 @@ class Trace:
             self.set_unit_ids(t, no_units())
 
     # ---- axes of parameters -------------------------------------------------------------------------------------
+
+    def blend(self, ids: Tensor, dims: Iterable[int], where: str) -> None:
+        """Remember that a call mixed elements of parameters along dimensions of a tensor that has nothing else."""
+        if not self.of_parameters(ids):
+            return
+        for name, (first, elements) in self.elements.items():
+            for d in dims:
+                line = collapse_repeats(ids, keep=d)[0].movedim(d, 0).reshape(ids.shape[d], -1)[:, 0] - first
+                if len(line) > 1 and bool(((line >= 0) & (line < elements.numel())).all()):
+                    places = torch.unravel_index(line, elements.shape)
+                    moving = (p for p in range(elements.ndim) if bool((places[p] != places[p][0]).any()))
+                    self.blended |= {(name, p): where for p in moving if (name, p) not in self.blended}
+
+    def blended_by(self, weight: Tensor, axis: Axis) -> str | None:
+        """The call that mixed a parameter along an axis where the weight was computed of it; None: the weight is the
+        parameter, or a view of it, or nothing was mixed."""
+        if axis not in self.blended or weight.untyped_storage().data_ptr() == self.tensors[axis[0]].data_ptr():
+            return None
+        return self.blended[axis]
 
     def assign(
         self, name: str, dim: int, units: Int[Tensor, " positions"], part: AxisSlice | None = None

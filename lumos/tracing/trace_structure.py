@@ -60,12 +60,12 @@ def trace_structure(
     leaves, options = input_tensors(inputs), options or StructureOptions()
     asked = (options, examples, constraints or Constraints(), features)
     likely, possible = _feature_dims(leaves)
-    best, dims = _trace_and_build(model, inputs, likely, *asked), likely
+    (best, read), dims = _trace_and_build(model, inputs, likely, *asked), likely
     for path, dim in possible:
-        if leaves[path].ndim > 3 and _features_found(best, path) == leaves[path].shape[1]:
+        if leaves[path].ndim > 3 and path in read:
             continue  # an image or a volume with its channels first
         tried = {p: dim if p == path else dims[p] for p in leaves if p == path or p in dims}
-        other = _trace_and_build(model, inputs, tried, *asked)
+        other, _ = _trace_and_build(model, inputs, tried, *asked)
         if _gates(other, "feature") > _gates(best, "feature") and _gates(other, "hidden") >= _gates(best, "hidden"):
             best, dims = other, tried
     names = name_features(features, {s.path: len(s.units) for s in best.inputs}, model)
@@ -219,12 +219,19 @@ def _trace_and_build(
     examples: Sequence[tuple[Any, ...]],
     constraints: Constraints,
     features: FeatureNames | None,
-) -> Structure:
+) -> tuple[Structure, set[InputPath]]:
+    """Trace a model with units along some dimensions of its inputs.
+
+    Returns:
+        The structure, and the inputs whose units some product reads one by one.
+    """
     tracer, found = run_tracer(model, inputs, dims, options, examples=examples)
     # Names that are too many or too few are an error, once the features' dimensions are known.
     names = name_features(features, {path: len(units) for path, units in found.items()}, model, strict=False)
     structure = build_structure(tracer.trace, found, input_tensors(inputs), dims, tracer.attention, constraints, names)
-    return replace(
+    axes = [tracer.trace.maps[axis] for axis in tracer.trace.consumers]
+    read = {path for path, units in found.items() if any(torch.equal(axis, units) for axis in axes)}
+    structure = replace(
         structure,
         example=inputs,
         written=tracer.written,
@@ -233,6 +240,7 @@ def _trace_and_build(
         unreached=tracer.unreached,
         trains_otherwise=tracer.trains_otherwise,
     )
+    return structure, read
 
 
 def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int], list[tuple[InputPath, int]]]:
@@ -245,11 +253,6 @@ def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int]
     last = [(path, x.ndim - 1) for path, x in floats.items() if x.ndim > 2]
     third = [(path, 2) for path, x in floats.items() if x.ndim == 5]  # the channels of images over time
     return dict.fromkeys(floats, 1), [*third, *last, *((p, 1) for p in integers if leaves[p].shape[1] <= _MOST_COLUMNS)]
-
-
-def _features_found(structure: Structure, path: InputPath) -> int:
-    """Return how many features of an input have a gate."""
-    return sum(int((s.units > 0).sum()) for s in structure.inputs if s.path == path)
 
 
 def _gates(structure: Structure, kind: str) -> int:

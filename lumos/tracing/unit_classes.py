@@ -63,9 +63,11 @@ class UnitClasses:
 
     def removable(self) -> Bool[Tensor, " classes"]:
         """Return whether each class has a place in the network and no reason to stay."""
-        free = self._made & ~self._stays
-        free[self.label[0]] = False
-        return free
+        return self.can_go(torch.arange(len(self._made)))
+
+    def can_go(self, labels: Tensor) -> Bool[Tensor, ...]:
+        """Do what :meth:`removable` does, for some classes: a network may have millions."""
+        return self._made[labels] & ~self._stays[labels] & (labels != self.label[0])
 
     # ---- what shapes tie ----------------------------------------------------------------------------------------
 

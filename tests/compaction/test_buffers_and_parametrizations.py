@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 
 import lumos
+from lumos.tracing import trace_structure
 from tests.networks import random_gates
 
 
@@ -136,6 +137,40 @@ def test_computed_weights_are_followed_or_held_with_a_reason(name):
     assert [g.name for g in gated.structure.groups] == groups
     assert all(f.reason for f in gated.structure.fixed)
     check(gated, x)
+
+
+class StandardisedConv(nn.Conv2d):
+    """A convolution with a weight of mean zero and variance one for each output, as NFNets have it."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.gain = nn.Parameter(1 + 0.1 * torch.randn(self.out_channels, 1, 1, 1))
+
+    def forward(self, x):
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(rows, None, None, weight=(self.gain * 0.3).view(-1), training=True)
+        return F.conv2d(x, weight.reshape_as(self.weight), self.bias)
+
+
+def test_outputs_of_a_standardised_convolution_go_and_what_it_reads_stays_without_a_trial():
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), StandardisedConv(8, 12, 3), nn.ReLU(), nn.Conv2d(12, 2, 1)
+    x = torch.randn(2, 3, 9, 9)
+    gated = lumos.gate(nn.Sequential(*layers), x)
+    assert {g.name: g.size for g in gated.structure.groups} == {"input": 3, "2": 12}
+    (held,) = (f for f in gated.structure.fixed if f.name == "0")
+    assert held.size == 8
+    assert held.reason.startswith("the weight that reads it is mixed by batch_norm in 2")
+    check(gated, x)
+
+
+def test_an_image_whose_channels_a_convolution_reads_is_traced_once(monkeypatch):
+    runs = []
+    run_tracer = trace_structure.run_tracer
+    monkeypatch.setattr(trace_structure, "run_tracer", lambda *a, **k: runs.append(a[2]) or run_tracer(*a, **k))
+    layers = StandardisedConv(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)  # its channels are held
+    gated = lumos.gate(nn.Sequential(*layers), torch.randn(2, 3, 9, 9))
+    assert [g.name for g in gated.structure.groups] == ["0"]
+    assert len(runs) == 1
 
 
 class Tied(nn.Module):

@@ -125,11 +125,19 @@ def contract(
         trace.freeze(call, "part of a parameter is used by")
         return
     path, module = trace.module
-    trace.assign(name, of_in.dim, trace.units_along(trace.unit_ids(x), x_dim, call.name), of_in)
+    read = trace.units_along(trace.unit_ids(x), x_dim, call.name)
+    if where := trace.blended_by(weight, (name, of_in.dim)):  # a row of it is one unit: that of its output
+        trace.fix(read, f"the weight that reads it is mixed by {where}")
+    trace.assign(name, of_in.dim, read, of_in)
     trace.read_constants(x, x_dim, (name, of_in.dim), of_in.start)
     trace.consumers[name, of_in.dim] = None
     call.axis = (name, of_in.dim)
     units = trace.produce(name, of_out.dim, weight.shape[out_dim], path or name, of_out)
+    if where := trace.blended_by(weight, (name, of_out.dim)):
+        trace.fix(units, f"its weight is mixed by {where}")
+    if trace.blended_by(weight, (name, of_in.dim)):
+        rows = trace.unit_ids(weight).movedim(out_dim, 0).reshape(len(units), -1)
+        units = trace.merge(units, rows[:, 0], trace.where(call.name))
     trace.assign_vector(bias, units)
     trace.producers |= dict.fromkeys((part[0], 0) for part in of_bias)
     out = call.outputs[0]

@@ -75,6 +75,7 @@ def mixed(trace: Trace, ids: Tensor, dims: list[int], where: str) -> Tensor:
     along = [d for d in dims if varies_along(ids, d)]
     if not along:
         return ids
+    trace.blend(ids, along, where)
     first = ids
     for d in along:
         first = first.narrow(d, 0, 1)
@@ -131,8 +132,14 @@ def pool(trace: Trace, call: Call) -> None:
 
 
 def batch_norm(trace: Trace, call: Call) -> None:
-    """Per-channel affine: statistics, weight and bias follow the units of dimension 1."""
+    """Per-channel affine: statistics, weight and bias follow the units of dimension 1.
+
+    A weight that is standardised so is mixed along its other dimensions.
+    """
     ids = trace.unit_ids(call.arg(0, "input"))
+    others = [d for d in range(ids.ndim) if d != 1 and varies_along(ids, d)]
+    if others and call.arg(1, "running_mean") is None:
+        trace.blend(ids, others, trace.where(call.name))
     units = trace.units_along(ids, 1, call.name)
     for position, key in enumerate(("running_mean", "running_var", "weight", "bias"), start=1):
         if not trace.assign_vector(call.arg(position, key), units):
