@@ -29,8 +29,18 @@ def concrete(
 
 def stretched(concrete: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
     """Stretch gates to (gamma, zeta) and clip them to [0, 1]: equation 3."""
+    return clipped(unclipped(concrete, settings))
+
+
+def unclipped(concrete: Float[Tensor, " units"], settings: GateSettings) -> Float[Tensor, " units"]:
+    """Stretch gates to (gamma, zeta)."""
+    return concrete * (settings.zeta - settings.gamma) + settings.gamma
+
+
+def clipped(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
+    """Clip stretched gates to [0, 1]."""
     # hardtanh is clamp with a backward of one kernel: beside a layer's products, small operations cost by their number.
-    return F.hardtanh(concrete * (settings.zeta - settings.gamma) + settings.gamma, 0.0, 1.0)
+    return F.hardtanh(values, 0.0, 1.0)
 
 
 def sample(

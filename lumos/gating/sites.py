@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lumos.gating.gates import Gates
-from lumos.gating.hard_concrete import concrete, stretched
+from lumos.gating.hard_concrete import clipped, concrete, unclipped
 from lumos.shapes import Float, Int
 from lumos.tracing.structure import Axis, Structure
 
@@ -80,8 +80,7 @@ class Sites:
                 now = tuple((id(t), _version(t)) for t in (self.gates.log_alpha, *watched))
                 if now != self._drawn_at:
                     self._drawn_at = now
-                    with torch.no_grad():
-                        self.gates()
+                    self.gates.draw()
             self._values = self._split(_AtSites.apply(self.gates.log_alpha, _Step(self)))
 
     def resample(self) -> None:
@@ -177,7 +176,8 @@ class _Step:
             gates = sites.gates
             noise = gates.noise if gates.sampling else None
             self.concrete = concrete(gates.log_alpha, noise, gates.settings)
-            self.values = stretched(self.concrete, gates.settings)
+            self.unclipped = unclipped(self.concrete, gates.settings)
+            self.values = clipped(self.unclipped)
 
 
 class _AtSites(torch.autograd.Function):
@@ -195,9 +195,9 @@ class _AtSites(torch.autograd.Function):
         step: _Step = ctx.step
         settings = step.sites.gates.settings
         of_units = step.sites.to_units(grads[0], step.values)
-        inside = (step.values > 0) & (step.values < 1)
-        of_stretched = torch.where(inside, of_units, 0.0) * (settings.zeta - settings.gamma)
-        return torch.ops.aten.sigmoid_backward(of_stretched, step.concrete) / settings.tau, None
+        of_unclipped = torch.ops.aten.hardtanh_backward(of_units, step.unclipped, 0.0, 1.0)
+        of_concrete = of_unclipped * (settings.zeta - settings.gamma)
+        return torch.ops.aten.sigmoid_backward(of_concrete, step.concrete) / settings.tau, None
 
 
 def _version(t: Tensor) -> int:
