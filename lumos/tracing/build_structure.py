@@ -77,12 +77,14 @@ def build_structure(
     groups = _with_optional(groups, gated, trace.dataflow, pairs)
     layers = dict.fromkeys(attention, "attention") | dict.fromkeys(trace.stream_norms, "norm")
     layers |= dict.fromkeys(trace.stream_modules, "stream")
+    shared: list[Fixed] = []
     if trace.options.private:
-        layers |= _add_input_gates(trace, groups, resolved, gated, constraints.exclude)
+        own, shared = _add_input_gates(trace, groups, resolved, gated, constraints.exclude)
+        layers |= own
     first = next((x for x in leaves.values() if x.ndim), None)
     return Structure(
         groups=tuple(groups),
-        fixed=tuple(_fixed_units(trace.blocks, classes, free)),
+        fixed=(*_fixed_units(trace.blocks, classes, free), *shared),
         maps=drop_empty(resolved),
         sites=drop_empty(gated),
         contractions=tuple(trace.contractions),
@@ -317,23 +319,32 @@ def _all_in(units: Tensor, group: Group, pairs: Tensor) -> bool:
 
 def _add_input_gates(
     trace: Trace, groups: list[Group], maps: dict[Axis, Tensor], sites: dict[Axis, Tensor], exclude: Iterable[str]
-) -> dict[str, str]:
-    """Add gates of its own for each linear layer that reads units which others keep, and return those layers.
+) -> tuple[dict[str, str], list[Fixed]]:
+    """Add gates of its own for each linear layer that reads units which others keep.
 
     Source: LUMOS equation 11, where W_Q, W_K and W_V have a gate each on the stream that they share.
+
+    Returns:
+        Those layers, and the inputs that others keep for which there can be no such gates, with the reason.
     """
     calls = Counter(c.weight for c in trace.contractions)
     layers: dict[str, str] = {}
+    shared: dict[str, Fixed] = {}
     for c in trace.contractions:
         axis = (c.weight, c.in_dim)
         fixed = not maps[axis].any() if axis in maps else False
-        if c.direct and calls[c.weight] == 1 and fixed and not inside(c.module, exclude):
+        if not fixed or inside(c.module, exclude):
+            continue
+        if not c.direct or calls[c.weight] > 1:
+            why = "is read by several calls" if c.direct else "is read by more than a linear layer's own product"
+            shared[c.weight] = Fixed(f"{c.weight}.input", len(maps[axis]), f"no gates of its own: {c.weight} {why}")
+        else:
             start = max((g.stop for g in groups), default=0)
             size = len(maps[axis])
             groups.append(Group(f"{c.module}.input", "hidden", start, start + size))
             maps[axis] = sites[axis] = torch.arange(start + 1, start + 1 + size)
             layers[c.module] = "selected"
-    return layers
+    return layers, list(shared.values())
 
 
 def _sizes(trace: Trace, gates: Tensor) -> tuple[Size, ...]:

@@ -256,4 +256,7 @@ def _feature_dims(leaves: dict[InputPath, Tensor]) -> tuple[dict[InputPath, int]
 
 
 def _gates(structure: Structure, kind: str) -> int:
-    return sum(g.size for g in structure.groups if g.kind == kind)
+    """The gates of a kind; not those that layers have of their own on an input which others keep: it may be that of
+    the features."""
+    own = {f"{path}.input" for path, what in structure.layers.items() if what == "selected"}
+    return sum(g.size for g in structure.groups if g.kind == kind and g.name not in own)

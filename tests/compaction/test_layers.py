@@ -100,6 +100,36 @@ def test_each_linear_layer_gets_gates_of_its_own_where_asked_for():
     assert [small.model.get_submodule(n).weight.shape[1] for n in "qkv"] == [6, 2, 6]
 
 
+class Fused(nn.Module):
+    """An attention with queries, keys and values in one layer, behind a norm, on (batch, tokens, features)."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.qkv, self.out = nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 2)
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.norm(self.embed(x))).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def test_features_of_tokens_are_selected_beside_gates_of_a_layers_own():
+    private = StructureOptions(private=True)
+    gated = lumos.gate(Fused(), torch.randn(4, 7, 6), options=private)
+    assert {g.name: g.size for g in gated.structure.groups} == {"input": 6, "qkv": 2, "qkv.input": 8}
+    gated.gates.log_alpha.data[[1, 4, -2]] = -8.0
+    lumos.verify(gated.eval(), torch.randn(3, 5, 6))
+    assert gated.kept_features() == ["x0", "x2", "x3", "x5"]
+
+
+def test_an_input_that_can_have_no_gates_of_its_own_is_named():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.Sequential(nn.Linear(6, 8), layer, nn.Linear(8, 2))
+    gated = lumos.gate(model, torch.randn(4, 7, 6), options=StructureOptions(private=True))
+    assert gated.structure.group("input").size == 6
+    (held,) = (f for f in gated.structure.fixed if f.name == "1.self_attn.in_proj_weight.input")
+    assert "more than a linear layer's own product" in held.reason
+
+
 def test_heads_of_torchs_attention_go_and_come_back_from_a_file(tmp_path):
     def build():
         return nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 8, batch_first=True), 2).eval()
