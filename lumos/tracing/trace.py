@@ -345,11 +345,12 @@ class Trace:
         """Remember that a call mixed elements of parameters along dimensions of a tensor that has nothing else."""
         if not self.of_parameters(ids):
             return
-        for name, (first, elements) in self.elements.items():
-            for d in dims:
-                line = collapse_repeats(ids, keep=d)[0].movedim(d, 0).reshape(ids.shape[d], -1)[:, 0] - first
-                if len(line) > 1 and bool(((line >= 0) & (line < elements.numel())).all()):
-                    places = torch.unravel_index(line, elements.shape)
+        for d in dims:
+            line = collapse_repeats(ids, keep=d)[0].movedim(d, 0).reshape(ids.shape[d], -1)[:, 0]
+            low, high = int(line.min()), int(line.max())
+            for name, (first, elements) in self.elements.items():
+                if low < high and first <= low and high < first + elements.numel():
+                    places = torch.unravel_index(line - first, elements.shape)
                     moving = (p for p in range(elements.ndim) if bool((places[p] != places[p][0]).any()))
                     self.blended |= {(name, p): where for p in moving if (name, p) not in self.blended}
 
