@@ -44,6 +44,7 @@ class Block(nn.Module):
             self.register_buffer("basis", torch.randn(self.width, self.width))
         if kind == "masked":
             self.register_buffer("mask", (torch.rand(self.width, width) > 0.4).float())
+            self.gain = nn.Parameter(1 + 0.1 * torch.randn(self.width, 1)) if width % 2 == 0 else None
         if kind == "rare":
             self.other = nn.Linear(width, self.width)
         if kind == "aux":
@@ -54,6 +55,8 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, x: Tensor, extra: list[Tensor]) -> Tensor:
         weight = self.layer.weight * self.mask if self.kind == "masked" else self.layer.weight
+        if self.kind == "masked" and self.gain is not None:  # and each row standardised
+            weight = F.batch_norm(weight[None], None, None, weight=self.gain.view(-1), training=True)[0]
         y = torch.tanh(F.linear(h, weight, self.layer.bias) if self.kind == "masked" else self.layer(h))
         return getattr(self, f"_{self.kind}", lambda y, h, x, extra: y)(y, h, x, extra)
 
