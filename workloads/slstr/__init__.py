@@ -59,7 +59,7 @@ class SLSTR(StreamedWorkload):
     patch: int = 64
     widths: Sequence[int] = (8, 16, 32, 64)
     batch_size: int = 16
-    epochs: int = 18
+    epochs: int = 45
     learning_rate: float = 3e-3
 
     name = "slstr"
