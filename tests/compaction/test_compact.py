@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 import lumos
 from lumos.errors import CompactionError, StructureError
@@ -281,3 +282,27 @@ def test_a_wrong_cut_is_named():
     close(gated, "0", [1])
     with pytest.raises(CompactionError, match="first in 2"):
         lumos.verify(gated, (torch.randn(4, 3),))
+
+
+class Parts(nn.Module):
+    """One part of what a layer makes is pooled, the other one goes through a layer, as in Res2Net."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        a, b = torch.split(torch.relu(self.first(x)), [4, 4], 1)
+        return self.last(torch.cat([F.avg_pool2d(torch.relu(self.second(a)), 2), F.avg_pool2d(b, 2)], 1))
+
+
+@pytest.mark.parametrize("closed", [range(4), range(4, 8), range(7)])
+def test_a_part_that_is_pooled_keeps_a_channel(closed):
+    gated = lumos.gate(Parts(), torch.randn(2, 3, 4, 4)).eval()
+    group = gated.structure.group("first")
+    assert group.size == 7
+    (held,) = (f for f in gated.structure.fixed if f.name == "first")
+    assert held.reason.startswith("one channel of its part of first has to stay: avg_pool2d")
+    gated.gates.log_alpha.data[group.gates][[i for i in closed if i < 7]] = -8.0
+    lumos.verify(gated, torch.randn(3, 3, 4, 4))
+    assert lumos.compact(gated).model.first.out_channels < 8
