@@ -69,12 +69,8 @@ class Gates(nn.Module):
     def forward(self) -> Float[Tensor, " units"]:
         """Return the gates' values: in training mode those of newly drawn noise, in eval mode the median."""
         if self.sampling:
-            self.draw()
+            self.noise = self.drawn()
         return self.values()
-
-    def draw(self) -> None:
-        """Draw new noise, and nothing else: the values of a step are computed where they are used."""
-        self.noise = self.drawn()
 
     @property
     def sampling(self) -> bool:

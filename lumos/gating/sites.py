@@ -80,7 +80,8 @@ class Sites:
                 now = tuple((id(t), _version(t)) for t in (self.gates.log_alpha, *watched))
                 if now != self._drawn_at:
                     self._drawn_at = now
-                    self.gates.draw()
+                    with torch.no_grad():
+                        self.gates()  # called: processes that train together hook it, to draw the same noise
             self._values = self._split(_AtSites.apply(self.gates.log_alpha, _Step(self)))
 
     def resample(self) -> None:
