@@ -15,7 +15,7 @@ from lumos.compaction.difference import gap_between
 from lumos.compaction.plan import TwoSizesError, attribute_sizes
 from lumos.compaction.reference import Reference
 from lumos.compaction.surgery import replace_tensors
-from lumos.compaction.verify import SINGLE_TOLERANCE, does_not_run, run_once, verify_or_explain
+from lumos.compaction.verify import SINGLE_TOLERANCE, does_not_run, equivalence, run_once
 from lumos.errors import CompactionError
 from lumos.gating.gated_model import GatedModel
 from lumos.gating.settings import GateSettings
@@ -210,7 +210,7 @@ class Trial:
 def _verified(gated: GatedModel, inputs: tuple[Any, ...], explain: bool) -> str | None:
     """None where gated and compact agree in float64, else how they differ."""
     try:
-        verify_or_explain(gated, inputs, explain=explain)
+        equivalence(gated, inputs, explain=explain)
     except CompactionError as error:
         return str(error)
     return None

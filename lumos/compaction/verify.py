@@ -68,10 +68,10 @@ def verify(gated: GatedModel, inputs: Any, tolerance: float = TOLERANCE) -> Equi
         >>> lumos.verify(gated, torch.randn(5, 3)).max_rel_diff < 1e-10
         True
     """
-    return verify_or_explain(gated, inputs if isinstance(inputs, tuple) else (inputs,), tolerance)
+    return equivalence(gated, inputs if isinstance(inputs, tuple) else (inputs,), tolerance)
 
 
-def verify_or_explain(
+def equivalence(
     gated: GatedModel, inputs: tuple[Any, ...], tolerance: float = TOLERANCE, explain: bool = True
 ) -> Equivalence:
     """Do what :func:`verify` does; without ``explain``, the error does not say where they differ, which takes longer

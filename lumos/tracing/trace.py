@@ -325,6 +325,20 @@ class Trace:
         for t in tensors:
             self.fix(self.unit_ids(t), f"its values are read by {self.where(call.name)}")
 
+    def keep_one_of_parts(self, ids: Tensor, call: Call) -> None:
+        """Fix one unit of what a call reads that takes no empty tensor, where all of it could go: parts of what layers
+        made. Of all that a layer made one stays anyway, or the probe has tried that it can go as a whole."""
+        units = collapse_repeats(ids)[0].unique()
+        units = units[units > 0]
+        if not len(units) or bool((ids == NO_UNIT).any()):
+            return
+        first, stop = (
+            units.new_tensor(ends) for ends in ([b.first for b in self.blocks], [b.stop for b in self.blocks])
+        )
+        whole = torch.searchsorted(units, stop) - torch.searchsorted(units, first) == stop - first
+        if not bool(whole.any()):
+            self.fix(units[:1], f"one of a part has to stay: {self.where(call.name)}")
+
     def freeze(self, call: Call, why: str = "there is no rule for") -> None:
         """Take a call as one that cannot be followed: what enters keeps its size, what comes out has no units."""
         self.frozen += 1

@@ -284,25 +284,40 @@ def test_a_wrong_cut_is_named():
         lumos.verify(gated, (torch.randn(4, 3),))
 
 
-class Parts(nn.Module):
-    """One part of what a layer makes is pooled, the other one goes through a layer, as in Res2Net."""
+PART_OPS = {
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 3, 1, 1),
+    "max_pool2d": lambda x: F.max_pool2d(x, 3, 1, 1),
+    "interpolate": lambda x: F.interpolate(x, scale_factor=1.0),
+    "pad": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")[..., 1:-1, 1:-1],
+}
+"""What takes no tensor without channels."""
 
-    def __init__(self):
+
+class Parts(nn.Module):
+    """One part of what a layer makes (of two layers, put together) is pooled, the rest goes on, as in Res2Net."""
+
+    def __init__(self, op, layers):
         super().__init__()
-        self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(8, 2, 1)
+        self.op, self.layers = PART_OPS[op], nn.ModuleList(nn.Conv2d(3, 8, 1) for _ in range(layers))
+        self.last = nn.Conv2d(8 * layers, 2, 1)
 
     def forward(self, x):
-        a, b = torch.split(torch.relu(self.first(x)), [4, 4], 1)
-        return self.last(torch.cat([F.avg_pool2d(torch.relu(self.second(a)), 2), F.avg_pool2d(b, 2)], 1))
+        halves = [torch.split(torch.relu(layer(x)), [4, 4], 1) for layer in self.layers]
+        rest, part = (torch.cat(h, 1) for h in zip(*halves, strict=True))
+        return self.last(torch.cat([torch.tanh(rest), self.op(part)], 1))
 
 
-@pytest.mark.parametrize("closed", [range(4), range(4, 8), range(7)])
-def test_a_part_that_is_pooled_keeps_a_channel(closed):
-    gated = lumos.gate(Parts(), torch.randn(2, 3, 4, 4)).eval()
-    group = gated.structure.group("first")
-    assert group.size == 7
-    (held,) = (f for f in gated.structure.fixed if f.name == "first")
-    assert held.reason.startswith("one channel of its part of first has to stay: avg_pool2d")
-    gated.gates.log_alpha.data[group.gates][[i for i in closed if i < 7]] = -8.0
-    lumos.verify(gated, torch.randn(3, 3, 4, 4))
-    assert lumos.compact(gated).model.first.out_channels < 8
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("op", PART_OPS)
+def test_a_part_that_a_call_takes_only_with_channels_keeps_one(op, layers):
+    x = torch.randn(2, 3, 4, 4)
+    gated = lumos.gate(Parts(op, layers), x).eval()
+    hidden = [g for g in gated.structure.groups if g.kind == "hidden"]
+    assert sum(g.size for g in hidden) == 8 * layers - 1
+    (held,) = (f for f in gated.structure.fixed if "layers" in f.name)
+    assert held.reason.startswith(f"one of a part has to stay: {op}")
+    for group in hidden:
+        gated.gates.log_alpha.data[group.gates] = -8.0
+        gated.gates.log_alpha.data[group.start] = 8.0  # one of the first part of each
+    lumos.verify(gated, x)
+    assert lumos.compact(gated).model.last.in_channels == layers + 1

@@ -127,21 +127,9 @@ def pool(trace: Trace, call: Call) -> None:
             place = trace.merge(place, place.narrow(d, 0, 1).expand(place.shape), trace.where(call.name))
     for d in dims:
         place = place.narrow(d, 0, 1)
-    _keep_one_of_a_part(trace, call, place)
+    trace.keep_one_of_parts(place, call)
     for t in call.outputs:
         trace.set_unit_ids(t, place.expand(out.shape))
-
-
-def _keep_one_of_a_part(trace: Trace, call: Call, ids: Tensor) -> None:
-    """Pooling takes no tensor without channels: of a part of what a layer made, one channel stays.
-
-    Of all that it made one stays anyway, or the probe has tried that it can go as a whole.
-    """
-    units = collapse_repeats(ids)[0].unique()
-    units = units[units > 0]
-    block = next((b for b in trace.blocks if len(units) and b.first <= int(units[0]) and int(units[-1]) < b.stop), None)
-    if block is not None and len(units) < block.stop - block.first:
-        trace.fix(units[:1], f"one channel of its part of {block.name} has to stay: {trace.where(call.name)}")
 
 
 def batch_norm(trace: Trace, call: Call) -> None:

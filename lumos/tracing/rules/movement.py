@@ -86,7 +86,10 @@ def _hold_picked(trace: Trace, call: Call) -> None:
 
 def move_as_float(trace: Trace, call: Call) -> None:
     """Data movement that exists for floating point only (exact: units stay far below 2^53); padding fits anything."""
-    if call.name == "pad" and call.arg(2, "mode", "constant") == "constant":
+    mode = call.arg(2, "mode", "constant") if call.name == "pad" else None
+    if mode in ("reflect", "replicate"):
+        trace.keep_one_of_parts(trace.unit_ids(call.tensors[0]), call)
+    if mode == "constant":
         call.kwargs = {"pad": call.arg(1, "pad"), "mode": "constant", "value": float(ANY_UNIT)}
         call.args = call.args[:1]
     moved = _moved(trace, call, torch.Tensor.double)
